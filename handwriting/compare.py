@@ -1,0 +1,30 @@
+"""python -m handwriting.compare FOLDER: rebuild the table and the plots of runs that are there already."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from handwriting.errors import UserError
+from handwriting.report import print_report, read_report, write_plots, write_tables
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read each folder, write its summary and plots, print its table; exit code 2 when there is none."""
+    parser = argparse.ArgumentParser(
+        prog="python -m handwriting.compare",
+        description="Write summary.csv, summary.md, curves.png and ranking.png of the runs in a folder, and print the table.",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="as in outputs/mnist")
+    try:
+        for folder in parser.parse_args(arguments).folders:
+            report = read_report(folder)
+            print_report(report, [*write_tables(report), *write_plots(report)], Console())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+from handwriting.data.module import DataModule
+
+__all__ = ["DataModule"]

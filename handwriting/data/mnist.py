@@ -1,0 +1,95 @@
+"""MNIST from its idx files: http://yann.lecun.com/exdb/mnist (Y. LeCun, C. Cortes, C. Burges)."""
+
+import contextlib
+import io
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from handwriting.data.files import data_root, read_bytes
+from handwriting.data.sets import HandwritingSet, LabelledImages, check_labels
+from handwriting.errors import UserError
+
+DIGITS = tuple("0123456789")
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+MAGIC = {1: 0x801, 3: 0x803}  # 0x08 says unsigned byte, the last digit the number of dimensions
+
+
+def read_idx(path: Path, dimensions: int) -> Tensor:
+    """Return an idx file as a uint8 tensor of 1 (labels) or 3 (images, rows, columns) dimensions.
+
+    Raises UserError when the magic number is another, or the file is shorter or longer than its header says.
+    """
+    content = read_bytes(path, "MNIST idx file")
+    words = [int.from_bytes(content[i : i + 4], "big") for i in range(0, 4 * (1 + dimensions), 4)]
+    if words[0] != MAGIC[dimensions]:
+        raise UserError(
+            f"{path} begins with the magic number {words[0]}, not {MAGIC[dimensions]}: "
+            f"it is no idx file of {'labels' if dimensions == 1 else 'images'}; fetch it again, unpacked."
+        )
+    header, shape = 4 * (1 + dimensions), words[1:]
+    if len(content) != header + prod(shape):
+        raise UserError(
+            f"{path} has {len(content):,} bytes, but its header promises {header + prod(shape):,} "
+            f"({' × '.join(map(str, shape))}): it is cut off or damaged; fetch it again."
+        )
+    if not prod(shape):
+        raise UserError(f"{path} holds no {'labels' if dimensions == 1 else 'images'}; fetch it again.")
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).reshape(shape)
+
+
+def read_mnist(path: str | Path | None = None) -> HandwritingSet:
+    """Return MNIST: 60,000 training and 10,000 test images of the digits 0-9, 28×28.
+
+    ``path`` is a folder with the four idx files, or one in torchvision's layout (``MNIST/raw`` in it). Without
+    it, ``HANDWRITING_DATA`` is looked into, and MNIST is downloaded there when it is absent.
+    """
+    root = Path(path).expanduser() if path is not None else data_root()
+    folder = _find(root) or (_download(root) if path is None else None)
+    if folder is None:
+        raise UserError(
+            f"MNIST is not in {root}: put its four idx files there ({FILES['train'][0]}, …), "
+            "leave out data.path to download it, or use data=digits, which needs no files."
+        )
+    return HandwritingSet(_read_part(folder, "train"), _read_part(folder, "test"), DIGITS)
+
+
+def _find(root: Path) -> Path | None:
+    names = [name for part in FILES.values() for name in part]
+    for folder in (root, root / "raw", root / "MNIST" / "raw"):
+        if all((folder / name).is_file() for name in names):
+            return folder
+    return None
+
+
+def _download(root: Path) -> Path:
+    from torchvision.datasets import MNIST  # imports slowly, and most runs find the files
+
+    print(f"MNIST is not in {root}: downloading it there (11 MB)")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its list of mirrors that failed
+            MNIST(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"MNIST is not in {root} and could not be downloaded ({str(error).strip() or type(error).__name__}): "
+            f"put its four idx files into {root / 'MNIST' / 'raw'} or point HANDWRITING_DATA to where they are, "
+            "or use data=digits, which needs no files."
+        ) from error
+    return root / "MNIST" / "raw"
+
+
+def _read_part(folder: Path, part: str) -> LabelledImages:
+    images_path, labels_path = (folder / name for name in FILES[part])
+    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
+    if len(images) != len(labels):
+        raise UserError(
+            f"{images_path} holds {len(images):,} images but {labels_path.name} {len(labels):,} labels: "
+            "they do not belong together; fetch both again."
+        )
+    check_labels(labels, len(DIGITS), labels_path, "label")
+    return LabelledImages(images.unsqueeze(1), labels)

@@ -1,0 +1,54 @@
+"""What every reader returns: labelled images as tensors, in two parts."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handwriting.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images as uint8 (N, 1, H, W), ink bright on black, and labels as int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self):
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
+            raise ValueError(f"images: uint8 (N, 1, H, W) wanted, got {self.images.dtype} {self.images.shape}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"labels: int64 (N,) wanted, got {self.labels.dtype} {self.labels.shape}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> "LabelledImages":
+        return LabelledImages(self.images[index], self.labels[index])
+
+
+@dataclass(frozen=True)
+class HandwritingSet:
+    """A data set as published: its training part, its test part, and the names of its classes."""
+
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of every image, in pixels."""
+        height, width = self.train.images.shape[2:]
+        return height, width
+
+
+def check_labels(labels: Tensor, num_classes: int, source: object, row_name: str, first_row: int = 1) -> None:
+    """Raise UserError naming the first row of ``source`` whose label is not in 0 … num_classes - 1."""
+    bad = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
+    if len(bad):
+        row = int(bad[0])
+        raise UserError(
+            f"{source}, {row_name} {row + first_row}: the label is {int(labels[row])}, but the classes are "
+            f"0 to {num_classes - 1}. Mend or remove that {row_name}."
+        )

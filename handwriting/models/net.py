@@ -1,0 +1,98 @@
+"""The Net family of the optimizer study: conv(3)-activation-pool blocks, then linear layers."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from handwriting.errors import UserError
+from handwriting.models.activations import make_activation
+
+
+class Net(nn.Module):
+    """As many blocks of unpadded 3×3 convolution and 2×2 max pooling as ``widths`` has channels, then ``hidden``.
+
+    The study's Net is widths [32, 64], hidden [128], ReLU: 225,034 parameters at 28×28 and 10 classes. Raises
+    UserError when the image is too small for so many blocks.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
+        widths: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (128,),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+    ):
+        super().__init__()
+        check_sizes("model.widths", widths, at_least_one=True)
+        check_sizes("model.hidden", hidden)
+        check_dropout(dropout)
+        (height, width), channels = image_size, 1
+        blocks: list[nn.Module] = []
+        for out_channels in widths:
+            height, width = (height - 2) // 2, (width - 2) // 2
+            if min(height, width) < 1:
+                raise UserError(
+                    f"model.widths has {len(widths)} blocks, but an image of {image_size[0]}×{image_size[1]} is "
+                    f"used up after {len(blocks)}: leave out the last."
+                )
+            norm = [nn.BatchNorm2d(out_channels)] if batch_norm else []
+            blocks.append(
+                nn.Sequential(nn.Conv2d(channels, out_channels, 3), *norm, make_activation(activation), nn.MaxPool2d(2))
+            )
+            channels = out_channels
+        self.features = nn.Sequential(*blocks)  # (N, 1, H, W) → (N, widths[-1], h, w)
+        self.classifier = linear_layers(channels * height * width, hidden, num_classes, activation, dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        return self.classifier(self.features(images).flatten(1))
+
+
+class MLP(nn.Module):
+    """Linear layers on the pixels; 784-512-512-10 is what the optimizer study called LeNet."""
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
+        hidden: Sequence[int] = (512, 512),
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        check_sizes("model.hidden", hidden)
+        check_dropout(dropout)
+        self.classifier = linear_layers(image_size[0] * image_size[1], hidden, num_classes, activation, dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        return self.classifier(images.flatten(1))
+
+
+def linear_layers(
+    features: int, hidden: Sequence[int], num_classes: int, activation: str, dropout: float
+) -> nn.Sequential:
+    """(N, features) → logits (N, num_classes), with activation and dropout after each hidden layer."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(features, size), make_activation(activation)]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        features = size
+    return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+
+def check_sizes(setting: str, sizes: Sequence[int], at_least_one: bool = False) -> None:
+    """Raise UserError unless ``sizes`` is a list of whole numbers of at least 1."""
+    is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str)
+    if not is_list or any(not isinstance(s, int) or s < 1 for s in sizes) or (at_least_one and not sizes):
+        raise UserError(f"{setting}={sizes} must be a list of whole numbers of at least 1, as in [32,64].")
+
+
+def check_dropout(dropout: float) -> None:
+    """Raise UserError unless ``dropout`` is a share of units, 0 included, 1 not."""
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise UserError(f"model.dropout={dropout} must be at least 0 and below 1.")

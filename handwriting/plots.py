@@ -1,0 +1,176 @@
+"""Every figure. A function takes plain arrays and returns a Figure. Imports no torch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager, rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# Okabe and Ito's colours, told apart by colour-blind readers too (yellow left out: too pale for a line).
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
+STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COLOURS)]
+SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
+WIDTH = 11.0  # inches
+
+Curves = Mapping[str, pd.DataFrame]
+
+
+def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
+    """Draw training loss by step and validation accuracy by epoch, one colour a setting.
+
+    Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A band spans
+    the seeds, the line is their mean.
+    """
+    labels = list(losses)
+    with rc_context({"font.family": fonts_for(labels)}):
+        columns = max(1, int(WIDTH / (0.75 + 0.075 * max(map(len, labels), default=1))))
+        figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * -(-len(labels) // columns)), dpi=110, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for label, (colour, dash) in zip(labels, _cycle(len(labels)), strict=True):
+            _draw_loss(left, losses[label], colour, dash)
+            _draw_band(right, accuracies[label] * 100, colour, dash, label)
+        left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
+        left.set_title("Training loss, smoothed over its raw values", fontsize=10)
+        right.set(xlabel="epoch", ylabel="validation accuracy (%)")
+        many = any(frame.shape[1] > 1 for frame in accuracies.values())
+        right.set_title("Validation accuracy" + (", mean and range of the seeds" if many else ""), fontsize=10)
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _zoom(right, accuracies)
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(
+            *right.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+    return figure
+
+
+def draw_ranking(
+    labels: Sequence[str], accuracies: Sequence[Sequence[float]], half_widths: Sequence[float | None]
+) -> Figure:
+    """Draw the test accuracy of each setting in the order given: mean, interval and every seed (fractions)."""
+    with rc_context({"font.family": fonts_for(labels)}):
+        figure = Figure(figsize=(8, 1.3 + 0.32 * len(labels)), dpi=110, layout="constrained")
+        axes = figure.subplots()
+        for row, (values, half_width) in enumerate(zip(accuracies, half_widths, strict=True)):
+            percent = np.asarray(values) * 100
+            colour = COLOURS[0]
+            axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
+            error = None if half_width is None else [half_width * 100]
+            axes.errorbar([percent.mean()], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
+        means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(range(len(labels)), means)
+        right.tick_params(length=0)
+        right.spines["right"].set_visible(False)
+        seeds = {len(values) for values in accuracies}
+        axes.set_title(_interval_title(seeds), fontsize=10)
+        axes.set_xlabel("test accuracy (%)")
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draw how often each true class (rows) was read as each class (columns); numbers up to 20 classes."""
+    with rc_context({"font.family": fonts_for(class_names)}):
+        figure = Figure(figsize=(7, 6.2), dpi=110, layout="constrained")
+        axes = figure.subplots()
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        image = axes.imshow(shares * 100, cmap="Blues", vmin=0, vmax=100)
+        figure.colorbar(image, label="share of the true class (%)", shrink=0.8)
+        axes.set(xlabel="read as", ylabel="true class")
+        if len(class_names) <= 20:
+            ticks = range(len(class_names))
+            axes.set_xticks(ticks, class_names)
+            axes.set_yticks(ticks, class_names)
+            for row, column in product(ticks, ticks):
+                if counts[row, column]:
+                    ink = "white" if shares[row, column] > 0.5 else "black"
+                    axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=8)
+    return figure
+
+
+def draw_gallery(images: np.ndarray, names: Sequence[str], columns: int = 8) -> Figure:
+    """Draw uint8 images (N, H, W) in rows, each with its name above."""
+    with rc_context({"font.family": fonts_for(names)}):
+        rows = -(-len(images) // columns)
+        height, width = images.shape[1:]
+        head = height // 2  # room for the name
+        canvas = np.full((rows * (height + head), columns * (width + 4)), 255, np.uint8)
+        figure = Figure(figsize=(0.62 * columns, 0.62 * rows * (height + head) / (width + 4)), dpi=110)
+        axes = figure.add_axes((0, 0, 1, 1))
+        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+            top, left = (i // columns) * (height + head) + head, (i % columns) * (width + 4) + 2
+            canvas[top : top + height, left : left + width] = image
+            axes.text(left + width / 2, top - head / 2, name, ha="center", va="center", fontsize=8)
+        axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)
+        axes.set_axis_off()
+    return figure
+
+
+def fonts_for(texts: Iterable[str]) -> list[str]:
+    """Return font families that together have every character of the texts, as far as this machine has any."""
+    families = ["DejaVu Sans"]
+    lacking = set("".join(texts)) - _characters(font_manager.findfont("DejaVu Sans")) - {"\n"}
+    if not lacking:
+        return families
+    for font in font_manager.fontManager.ttflist:
+        if lacking and (found := lacking & _characters(font.fname)):
+            families.append(font.name)
+            lacking -= found
+    return families
+
+
+@cache
+def _characters(font_file: str) -> frozenset[str]:
+    try:
+        return frozenset(map(chr, FT2Font(font_file).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def _cycle(count: int) -> list[tuple[str, str]]:
+    return [STYLES[i % len(STYLES)] for i in range(count)]
+
+
+def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str) -> None:
+    raw = frame.mean(axis=1)
+    axes.plot(raw.index, raw.to_numpy(), color=colour, alpha=0.18, linewidth=0.8)
+    window = max(1, round(SMOOTHING * len(frame)))
+    smoothed: pd.DataFrame = frame.rolling(window, center=True, min_periods=1).mean()  # type: ignore[assignment]
+    _draw_band(axes, smoothed, colour, dash)
+
+
+def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, label: str | None = None) -> None:
+    mean = frame.mean(axis=1)
+    marker = "o" if len(mean) == 1 else None  # a line of one point cannot be seen
+    axes.plot(mean.index, mean.to_numpy(), dash, color=colour, linewidth=1.6, label=label, marker=marker)
+    if frame.shape[1] > 1:
+        axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+
+
+def _zoom(axes: Axes, accuracies: Curves) -> None:
+    """Cut off the first steep rise, where it would press the ends of the lines together."""
+    bests = [100 * frame.mean(axis=1).max() for frame in accuracies.values() if frame.size]
+    if bests:
+        top, worst = max(bests), min(bests)
+        span = max(top - worst, 0.5)
+        lowest = min(100 * frame.to_numpy().min() for frame in accuracies.values() if frame.size)
+        axes.set_ylim(max(worst - 5 * span, lowest - 0.1 * span), min(top + 0.2 * span, 100.5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _interval_title(seeds: set[int]) -> str:
+    if seeds == {1}:
+        return "One seed a setting: the order proves nothing"
+    counts = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    return f"Mean with 95 % interval, {counts} seeds (dots)"

@@ -1,0 +1,276 @@
+"""A folder of runs → table and plots. Settings are rows, seeds are what their intervals are made of. Imports no torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, write_text
+from handwriting.stats import mean_and_half_width
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+PER_SEED = {"seed", "data.shuffle_seed"}  # what differs among the runs of one setting
+
+
+@dataclass
+class Setting:
+    """The runs that differ in nothing but their seed."""
+
+    runs: list[Run]
+    label: str = ""
+
+    @cached_property
+    def done(self) -> list[Run]:
+        """Return the runs that came to their end."""
+        return [run for run in self.runs if run.status == "done"]
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of every finished run that has it."""
+        return [run.metrics[metric] for run in self.done if metric in run.metrics]
+
+    def interval(self, metric: str) -> tuple[float, float | None]:
+        """Return mean and half-width of the 95 % interval over the seeds; nan without a run."""
+        values = self.values(metric)
+        return mean_and_half_width(values) if values else (math.nan, None)
+
+    def mean(self, key: str) -> float:
+        """Return the mean of a number of result.json itself, such as ``seconds``."""
+        values = [run.record[key] for run in self.done]
+        return sum(values) / len(values) if values else math.nan
+
+
+@dataclass
+class Report:
+    """What a folder of runs says."""
+
+    folder: Path
+    settings: list[Setting]  # best test accuracy first
+    keys: list[str]  # the settings that differ and so name the rows
+
+    @property
+    def failed(self) -> list[Run]:
+        """Return the runs that did not come to their end."""
+        return [run for setting in self.settings for run in setting.runs if run.status != "done"]
+
+    @property
+    def chosen(self) -> Setting | None:
+        """Return the setting with the best mean validation accuracy: the choice that never saw the test part."""
+        with_runs = [setting for setting in self.settings if setting.values("val/acc")]
+        return max(with_runs, key=lambda setting: setting.interval("val/acc")[0], default=None)
+
+
+def read_report(folder: Path) -> Report:
+    """Group a folder's runs by setting; UserError when it holds none."""
+    groups: dict[str, list[Run]] = {}
+    for run in read_folder(folder):
+        shared = {key: value for key, value in run.settings.items() if key not in PER_SEED}
+        groups.setdefault(fingerprint(shared), []).append(run)
+    settings = [Setting(runs) for runs in groups.values()]
+    keys = _label(settings)
+
+    def rank(setting: Setting) -> tuple[bool, float, str]:
+        accuracy = setting.interval("test/acc")[0]
+        return math.isnan(accuracy), -accuracy, setting.label
+
+    return Report(folder, sorted(settings, key=rank), keys)
+
+
+def write_tables(report: Report) -> list[Path]:
+    """Write summary.csv (fractions) and summary.md (percent), and return their paths."""
+    csv, markdown = report.folder / "summary.csv", report.folder / "summary.md"
+    write_text(csv, summary_frame(report).to_csv(index=False))
+    write_text(markdown, _markdown(report))
+    return [csv, markdown]
+
+
+def write_plots(report: Report) -> list[Path]:
+    """Write curves.png and ranking.png of the settings that have finished runs, and return their paths."""
+    from handwriting.plots import draw_curves, draw_ranking
+
+    finished = [setting for setting in report.settings if setting.values("test/acc")]
+    if not finished:
+        return []
+    losses, accuracies = {}, {}
+    for setting in finished:
+        curves = [run.curves() for run in setting.done]
+        losses[setting.label] = _by_seed(curves, "train/loss_step", "step")
+        accuracies[setting.label] = _by_seed(curves, "val/acc", "epoch").rename(index=lambda epoch: epoch + 1)
+    ranking = draw_ranking(
+        [setting.label for setting in finished],
+        [setting.values("test/acc") for setting in finished],
+        [setting.interval("test/acc")[1] for setting in finished],
+    )
+    return [
+        _save(draw_curves(losses, accuracies), report.folder / "curves.png"),
+        _save(ranking, report.folder / "ranking.png"),
+    ]
+
+
+def summary_frame(report: Report) -> "pd.DataFrame":
+    """Return a row a setting: what differs, seeds, metrics as fractions with half-widths, epochs, seconds."""
+    import pandas as pd
+
+    rows = []
+    for setting in report.settings:
+        row: dict[str, Any] = {key: _text(setting.runs[0].settings.get(key)) for key in report.keys}
+        row["seeds"] = len(setting.done)
+        for metric in ("test/acc", "val/acc", "test/loss", "val/loss"):
+            row[metric], row[f"{metric} ±"] = setting.interval(metric)
+        row |= {key: setting.mean(key) for key in ("epochs", "seconds", "parameters")}
+        row["not finished"] = len(setting.runs) - len(setting.done)
+        row["reason"] = "; ".join(dict.fromkeys(_reason(run) for run in setting.runs if run.status != "done"))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
+    """Print the table, what it proves, the failures under it, and the paths of what was written."""
+    header, *rows = _cells(report)
+    table = Table(
+        title=str(report.folder),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for i, column in enumerate(header):
+        first = i == 0
+        table.add_column(
+            column,
+            justify="left" if first else "right",
+            overflow="fold",
+            no_wrap=not first,
+            min_width=16 if first else None,
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
+    console.print(table)
+    for sentence in _sentences(report):
+        console.print(Text(sentence))
+    for path in paths:
+        console.print(Text(f"  {path}"), soft_wrap=True)
+
+
+def _label(settings: Sequence[Setting]) -> list[str]:
+    """Give every setting a label of what differs among them, and return the keys that differ."""
+    asked = {
+        override.split("=")[0].lstrip("+~")
+        for setting in settings
+        for run in setting.runs
+        for override in run.record.get("overrides", [])
+    }
+    keys = _differing(settings, asked - PER_SEED - NOT_SETTINGS)
+    named = {_join(setting, keys) for setting in settings}
+    if len(named) < len(settings):  # the same overrides, but a file in conf/ changed between the runs
+        every = {key for setting in settings for key in setting.runs[0].settings}
+        keys += [key for key in _differing(settings, every - PER_SEED) if key not in keys]
+    for setting in settings:
+        setting.label = _join(setting, keys) or setting.runs[0].folder.name
+    return keys
+
+
+def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:
+    values = {key: {_text(setting.runs[0].settings.get(key)) for setting in settings} for key in keys}
+    return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: (key.count("."), key))
+
+
+def _join(setting: Setting, keys: Sequence[str]) -> str:
+    settings = setting.runs[0].settings
+    return ", ".join(f"{key}={_text(settings[key])}" for key in keys if key in settings)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_text, value)) + "]"
+    return "null" if value is None else str(value)
+
+
+def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    known = [frame for frame in curves if metric in frame and index in frame]
+    seeds = [frame.dropna(subset=[metric, index]).groupby(index)[metric].last() for frame in known]
+    return pd.concat(seeds, axis=1, keys=range(len(seeds))) if seeds else pd.DataFrame()
+
+
+def _save(figure: "Figure", path: Path) -> Path:
+    draft = path.with_name(f".{path.name}")
+    figure.savefig(draft, format="png")
+    draft.replace(path)
+    return path
+
+
+def _reason(run: Run) -> str:
+    return run.record.get("reason") or ("not finished" if run.status == "running" else run.status)
+
+
+def _percent(interval: tuple[float, float | None]) -> str:
+    mean, half_width = interval
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:.2%}".rstrip("%") + (f" ± {half_width * 100:.2f}" if half_width is not None else "")
+
+
+def _cells(report: Report) -> list[list[str]]:
+    header = ["setting", "seeds", "test %", "validation %", "epochs", "seconds", "weights"]
+    rows = [header]
+    for setting in report.settings:
+        if not setting.done:
+            rows.append([setting.label, "0", *["–"] * 5])
+            continue
+        star = " *" if setting is report.chosen and len(report.settings) > 1 else ""
+        rows.append(
+            [
+                setting.label + star,
+                str(len(setting.done)),
+                _percent(setting.interval("test/acc")),
+                _percent(setting.interval("val/acc")),
+                f"{setting.mean('epochs'):g}",
+                f"{setting.mean('seconds'):.1f}",
+                f"{setting.mean('parameters'):,.0f}",
+            ]
+        )
+    return rows
+
+
+def _sentences(report: Report) -> list[str]:
+    sentences = []
+    done = [setting for setting in report.settings if setting.done]
+    if report.chosen and len(report.settings) > 1:
+        sentences.append(f"* {report.chosen.label} is what validation chooses; the test part only reports.")
+    if any(len(setting.done) == 1 for setting in done):
+        sentences.append("A setting with one seed proves nothing about the order: add seed=0,1,2,3,4.")
+    if any(len(setting.done) > 1 for setting in done):
+        sentences.append("± is the half-width of the 95 % interval (Student's t) over the seeds.")
+    sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
+    return sentences
+
+
+def _markdown(report: Report) -> str:
+    header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(report)]
+    lines = [
+        f"# {report.folder.name}",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + "|".join(["---"] + ["--:"] * (len(header) - 1)) + "|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        *(f"{line.replace('*', chr(92) + '*', 1) if line.startswith('*') else line}\n" for line in _sentences(report)),
+        "![Training loss and validation accuracy](curves.png)",
+        "",
+        "![Test accuracy](ranking.png)",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,150 @@
+"""result.json, the record of a run: its fingerprint, its status, how it is written and read. Imports no torch."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handwriting.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT = "result.json"
+# What changes how a run looks, or where it lies, and not what comes out of it.
+NOT_SETTINGS = {"name", "force", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and what its result.json says."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """Return running, done, failed or interrupted."""
+        return self.record["status"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return every setting by its dotted name, and each group's choice by the group's name."""
+        return {**flatten(self.record["settings"]), **self.record["choices"]}
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Return the final metrics; accuracies are fractions."""
+        return {name: value for name, value in self.record.get("metrics", {}).items() if value is not None}
+
+    def curves(self) -> "pd.DataFrame":
+        """Return metrics.csv: rows by step and by epoch, a column a metric, gaps where one was not logged."""
+        import pandas as pd
+
+        try:
+            return pd.read_csv(self.folder / "metrics.csv")
+        except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
+            return pd.DataFrame()
+
+
+def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved config without what NOT_SETTINGS names and without output folders."""
+
+    def keep(node: Any, prefix: str) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {
+            key: keep(value, f"{prefix}{key}.")
+            for key, value in node.items()
+            if f"{prefix}{key}" not in NOT_SETTINGS and key != "dirpath"
+        }
+
+    return keep(config, "")
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Return a hash that is equal for equal settings, whatever their order."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"optim.lr": .1, …} for {"optim": {"lr": .1}, …}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a reader never sees half of it, nor does a crash leave half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_result(folder: Path, record: dict[str, Any]) -> None:
+    """Write a run's result.json; numbers that are not finite become null, which JSON has."""
+    write_text(folder / RESULT, json.dumps(_finite(record), indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def read_result(folder: Path) -> Run | None:
+    """Return the run of a folder, or None where no readable result.json lies."""
+    try:
+        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        if {"status", "fingerprint", "settings", "choices"} <= record.keys():
+            return Run(folder, record)
+    except (OSError, ValueError, AttributeError):
+        pass
+    return None
+
+
+def read_folder(folder: Path) -> list[Run]:
+    """Return the runs directly in a folder, by name; of equal fingerprints the finished or latest one.
+
+    Raises UserError when the folder is missing or holds no run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give one that runs were written to, as in outputs/mnist.")
+    by_print: dict[str, Run] = {}
+    for run in _runs(folder):
+        other = by_print.get(run.record["fingerprint"])
+        if other is None or _standing(run) > _standing(other):
+            by_print[run.record["fingerprint"]] = run
+    if not by_print:
+        inner = sorted({result.parent.parent for result in folder.glob(f"*/*/{RESULT}")})
+        where = f" Did you mean {inner[0]}?" if inner else ""
+        raise UserError(f"{folder} holds no runs (no folder in it has a {RESULT}).{where}")
+    return sorted(by_print.values(), key=lambda run: run.folder.name)
+
+
+def _runs(folder: Path) -> Iterator[Run]:
+    for entry in sorted(folder.iterdir()):
+        if run := read_result(entry):
+            yield run
+
+
+def _standing(run: Run) -> tuple[bool, str]:
+    return run.status == "done", run.record.get("started", "")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

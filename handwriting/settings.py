@@ -1,0 +1,103 @@
+"""The project's ways with Hydra: where conf/ lies, what a run's folder is called, what an error means."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from handwriting.errors import UserError, did_you_mean
+from handwriting.results import NOT_SETTINGS, flatten
+
+PACKAGE = Path(__file__).resolve().parent
+# In a wheel conf/ lies inside the package, in a clone beside it.
+CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
+LONGEST_NAME = 180  # characters; file systems allow 255 bytes
+
+
+def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
+    """Return the folder name of a run: its overrides by key, as in ``optim=adam,seed=1``; ``default`` without any.
+
+    Overrides of NOT_SETTINGS and those in ``skip`` are left out, and what a file name cannot hold becomes ``_``.
+    """
+    left_out = {f"{key}=" for key in NOT_SETTINGS}
+    kept = sorted(o for o in overrides if o not in set(skip) and o.split("=")[0].lstrip("+") + "=" not in left_out)
+    name = re.sub(r"[^\w=,.+~\[\]-]", "_", ",".join(kept)) or "default"
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
+    return name
+
+
+def _run_folder(*, _root_: DictConfig) -> str:
+    # What the name of the parent folder says already is not said again.
+    name = _root_.name
+    return name_folder(_root_.hydra.overrides.task, skip=(f"data={name}", f"experiment={name}", f"debug={name}"))
+
+
+OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+
+
+def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
+    """Return how many jobs a sweep over these overrides has; ``params`` are the sweeper's own, from a file."""
+    lines = [f"{key}={value}" for key, value in (params or {}).items()] + list(overrides)
+    lengths = {}
+    for override in OverridesParser.create().parse_overrides(lines):
+        discrete = override.is_discrete_sweep()
+        lengths[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if discrete else 1
+    count = 1
+    for length in lengths.values():
+        count *= length
+    return count
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """Return what was wrong with a command line or a config, in one sentence, with the nearest known name."""
+    if isinstance(error, MissingConfigException) and error.options:
+        return _explain_choice(error)
+    if unknown := re.search(r"Could not override '([^']+)'", str(error)):
+        key = unknown[1]
+        return f"There is no setting {key!r}.{did_you_mean(key, known_settings())} --help lists them."
+    if unknown := re.search(r"Could not override '[^']*'?\.?\s*No match in the defaults list", str(error)):
+        return _first_line(error)
+    if unknown := re.search(r"In '[^']*': Could not find '([^'/]+)/", str(error)):
+        return f"There is no group {unknown[1]!r}.{did_you_mean(unknown[1], groups())}"
+    return _first_line(error)
+
+
+def known_settings() -> list[str]:
+    """Return every dotted name of the default config, and its groups."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config")
+    names = set(groups())
+    for leaf in flatten(OmegaConf.to_container(config, resolve=False)):  # type: ignore[arg-type]
+        parts = leaf.split(".")
+        names.update(".".join(parts[: i + 1]) for i in range(len(parts)))
+    return sorted(names)
+
+
+def groups() -> list[str]:
+    """Return the names of the config groups: data, model, optim …"""
+    return sorted(entry.name for entry in CONF.iterdir() if entry.is_dir())
+
+
+def check_seed(seed: object) -> None:
+    """Raise UserError unless ``seed`` is a whole number that every random generator takes."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} must be a whole number from 0 to 4294967295.")
+
+
+def _explain_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = error.options or ()
+    return f"{group}={choice} is not a choice of {group}.{did_you_mean(choice, options)} Known: {', '.join(options)}."
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split("\n")[0].split())

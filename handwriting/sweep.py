@@ -1,0 +1,64 @@
+"""How far a sweep has come: which job of how many, and how long the rest may take."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from handwriting.settings import count_jobs
+
+
+@dataclass
+class Progress:
+    """The jobs of this process: a single run is a sweep of one."""
+
+    jobs: int = 1
+    begun: int = 0
+    trained_seconds: list[float] = field(default_factory=list)
+    skipped: int = 0
+    failures: list[BaseException] = field(default_factory=list)
+    folders: set[Path] = field(default_factory=set)
+    job_started: float = 0.0
+
+    def begin_job(self) -> None:
+        """Note that the next job begins."""
+        self.begun += 1
+        self.job_started = time.perf_counter()
+
+    def end_job(self) -> float:
+        """Note that the job trained to its end, and return the seconds it took."""
+        self.trained_seconds.append(time.perf_counter() - self.job_started)
+        return self.trained_seconds[-1]
+
+    def title(self) -> str:
+        """Return 'job 2 of 4, about 3 min left', or '' for a single run."""
+        if self.jobs == 1:
+            return ""
+        title = f"job {self.begun} of {max(self.jobs, self.begun)}"
+        if self.trained_seconds:
+            mean = sum(self.trained_seconds) / len(self.trained_seconds)
+            title += f", about {duration(mean * (self.jobs - self.begun + 1))} left"
+        return title
+
+
+PROGRESS = Progress()
+
+
+class CountJobs(Callback):
+    """Hydra calls this once before a sweep begins; afterwards no one knows how many jobs there are."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Count the jobs of the sweep."""
+        sweeper = config.hydra.sweeper
+        params = OmegaConf.to_container(sweeper.params) if "params" in sweeper and sweeper.params else None
+        PROGRESS.jobs = sweeper.get("n_trials") or count_jobs(config.hydra.overrides.task, params)  # type: ignore[arg-type]
+
+
+def duration(seconds: float) -> str:
+    """Return '45 s', '12 min' or '3.1 h'."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
