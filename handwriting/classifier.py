@@ -66,24 +66,24 @@ class Classifier(lightning.LightningModule):
         """Return the logits (N, classes) of uint8 images (N, 1, H, W)."""
         return self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean cross-entropy of a batch, in nats."""
         loss = self._loss(batch, "train")
         self.step_losses.append(loss.detach())
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a batch of the held-out images."""
         self._loss(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a batch of the test images, and which class was taken for which."""
         images, labels = batch
         logits = self(images)
         self.tally["test"].add(F.cross_entropy(logits, labels), logits, labels)
         self.confusion.update(logits, labels)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the mean loss of the last steps: one wait for the device and one point in the curve."""
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step_losses()
@@ -108,19 +108,13 @@ class Classifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler; UserError when their settings are impossible."""
-        try:
-            optimizer = self.make_optimizer(self.parameters())
-        except (TypeError, ValueError) as error:
-            raise UserError(f"optim: {error}.") from error
+        optimizer = make("optim", self.make_optimizer, self.parameters())
         if self.make_scheduler is None:
             return optimizer
         kind = getattr(self.make_scheduler, "func", None)
         by_step = inspect.isclass(kind) and issubclass(kind, OneCycleLR)
         length = {"total_steps": int(self.trainer.estimated_stepping_batches)} if by_step else {}
-        try:
-            scheduler = self.make_scheduler(optimizer, **length)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"scheduler: {error}.") from error
+        scheduler = make("scheduler", self.make_scheduler, optimizer, **length)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
@@ -155,3 +149,13 @@ class Classifier(lightning.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics({"train/loss_step": mean}, step=self.global_step)
             self.step_losses.clear()
+
+
+def make(part: str, maker: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Call the maker of an optimizer or scheduler; what it finds wrong becomes a UserError that names the part."""
+    try:
+        return maker(*arguments, **more)
+    except ValueError as error:
+        raise UserError(f"{part}: {error}.") from error
+    except TypeError as error:
+        raise UserError(f"{part}: a setting has a name or type that it does not take ({error}).") from error

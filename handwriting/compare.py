@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read each folder, write its summary and plots, print its table; exit code 2 when there is none."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.compare",
-        description="Write summary.csv, summary.md, curves.png and ranking.png of the runs in a folder, and print the table.",
+        description="Print the table of a folder's runs; write its summary.csv, summary.md, curves.png, ranking.png.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="as in outputs/mnist")
     try:

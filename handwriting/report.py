@@ -1,4 +1,4 @@
-"""A folder of runs → table and plots. Settings are rows, seeds are what their intervals are made of. Imports no torch."""
+"""A folder of runs → table and plots: a row a setting, an interval from its seeds. Imports no torch."""
 
 import math
 from collections.abc import Sequence
@@ -122,7 +122,8 @@ def summary_frame(report: Report) -> "pd.DataFrame":
 
     rows = []
     for setting in report.settings:
-        row: dict[str, Any] = {key: _text(setting.runs[0].settings.get(key)) for key in report.keys}
+        settings = setting.runs[0].settings
+        row: dict[str, Any] = {"setting": setting.label} | {key: _text(settings.get(key)) for key in report.keys}
         row["seeds"] = len(setting.done)
         for metric in ("test/acc", "val/acc", "test/loss", "val/loss"):
             row[metric], row[f"{metric} ±"] = setting.interval(metric)
@@ -157,26 +158,30 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
         table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
     console.print(table)
     for sentence in _sentences(report):
-        console.print(Text(sentence))
+        console.print(Text(sentence), soft_wrap=True)
     for path in paths:
         console.print(Text(f"  {path}"), soft_wrap=True)
 
 
 def _label(settings: Sequence[Setting]) -> list[str]:
-    """Give every setting a label of what differs among them, and return the keys that differ."""
+    """Give every setting a label of what differs among those that finished, and return the keys that differ.
+
+    One that never finished is called by its folder: a mistyped value should not lengthen every other label.
+    """
+    finished = [setting for setting in settings if setting.done]
     asked = {
         override.split("=")[0].lstrip("+~")
-        for setting in settings
+        for setting in finished
         for run in setting.runs
         for override in run.record.get("overrides", [])
     }
-    keys = _differing(settings, asked - PER_SEED - NOT_SETTINGS)
-    named = {_join(setting, keys) for setting in settings}
-    if len(named) < len(settings):  # the same overrides, but a file in conf/ changed between the runs
-        every = {key for setting in settings for key in setting.runs[0].settings}
-        keys += [key for key in _differing(settings, every - PER_SEED) if key not in keys]
+    keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
+    if len({_join(setting, keys) for setting in finished}) < len(finished):
+        # The same overrides, but a file in conf/ changed between the runs.
+        every = {key for setting in finished for key in setting.runs[0].settings}
+        keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
     for setting in settings:
-        setting.label = _join(setting, keys) or setting.runs[0].folder.name
+        setting.label = (_join(setting, keys) if setting.done else "") or setting.runs[0].folder.name
     return keys
 
 

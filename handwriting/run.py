@@ -1,5 +1,6 @@
 """python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -22,12 +23,13 @@ from handwriting import __version__
 from handwriting.errors import UserError
 from handwriting.machine import keep_freed_memory
 from handwriting.report import print_report, read_report, write_plots, write_tables
-from handwriting.results import Run, fingerprint, flatten, plain_settings, read_result, write_result
+from handwriting.results import RESULT, Run, fingerprint, flatten, plain_settings, read_result, write_result
 from handwriting.settings import CONF, check_seed, explain
 from handwriting.sweep import PROGRESS, duration
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False)
+SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 
 def main() -> None:
@@ -37,8 +39,8 @@ def main() -> None:
     code = 0
     try:
         job()
-    except UserError as error:
-        code = _complain(str(error))
+    except UserError:
+        pass  # said by the job that raised it, and counted below
     except (HydraException, OmegaConfBaseException) as error:
         if full_error:
             raise
@@ -71,6 +73,8 @@ def job(config: DictConfig) -> float | None:
         log.error(str(reason))
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise reason from error
+        _discard(folder)  # a mistyped setting of a single run is no row of the table
+        PROGRESS.folders.clear()
     except Exception as error:
         PROGRESS.failures.append(error)
         log.exception("This job failed; please report it if the cause is not yours:")
@@ -87,7 +91,7 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
         if earlier.status == "done":
             PROGRESS.skipped += 1
             _say(folder, earlier.metrics, "done already")
-            return earlier.metrics.get(config.monitor)
+            return earlier.metrics.get(config.monitor.metric)
     check_seed(config.seed)
     record = _new_record(settings)
     _clear(folder)
@@ -108,7 +112,7 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     write_result(folder, {**record, "status": "done", "finished": _now()})
     _say(folder, record["metrics"], duration(PROGRESS.end_job()))
     write_tables(read_report(folder.parent))
-    return record["metrics"].get(config.monitor)
+    return record["metrics"].get(config.monitor.metric)
 
 
 def _check_same(earlier: Run, settings: dict[str, Any]) -> None:
@@ -150,6 +154,18 @@ def _clear(folder: Path) -> None:
             file.unlink()
 
 
+def _discard(folder: Path) -> None:
+    """Remove what a run left that never began, unless an earlier one stands there."""
+    run = read_result(folder)
+    if run is None or run.status == "failed":
+        _clear(folder)
+        for file in [folder / RESULT, folder / "run.log", *(folder / ".hydra").glob("*.yaml")]:
+            file.unlink(missing_ok=True)
+        for inner in (folder / ".hydra", folder / "checkpoints", folder):
+            with contextlib.suppress(OSError):  # not there, or something of the user's lies in it
+                inner.rmdir()
+
+
 def _git_revision() -> str | None:
     """Return the commit of the package's source, with + when it was changed; None outside a checkout."""
     command = [
@@ -173,9 +189,9 @@ def _now() -> str:
 
 
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
-    place = f"job {PROGRESS.begun} of {max(PROGRESS.jobs, PROGRESS.begun)}  " if PROGRESS.jobs > 1 else ""
-    scores = f"validation {metrics['val/acc']:.2%}  test {metrics['test/acc']:.2%}"
-    console.print(Text(f"{place}{folder.name}  {scores}  {took}"), soft_wrap=True)
+    place = f"job {PROGRESS.begun} of {PROGRESS.jobs}  " if PROGRESS.jobs > 1 else ""
+    scores = [f"{part} {metrics[key]:.2%}" for part, key in SCORES.items() if key in metrics]
+    console.print(Text("  ".join([place + folder.name, *scores, took])), soft_wrap=True)
 
 
 def _complain(sentence: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -59,15 +59,15 @@ def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:
     """Return what was wrong with a command line or a config, in one sentence, with the nearest known name."""
+    text = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         return _explain_choice(error)
-    if unknown := re.search(r"Could not override '([^']+)'", str(error)):
-        key = unknown[1]
-        return f"There is no setting {key!r}.{did_you_mean(key, known_settings())} --help lists them."
-    if unknown := re.search(r"Could not override '[^']*'?\.?\s*No match in the defaults list", str(error)):
-        return _first_line(error)
-    if unknown := re.search(r"In '[^']*': Could not find '([^'/]+)/", str(error)):
-        return f"There is no group {unknown[1]!r}.{did_you_mean(unknown[1], groups())}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} cannot be read as setting=value; lists are written [32,64], odd values quoted."
+    if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return f"There is no setting {unknown[1]!r}.{did_you_mean(unknown[1], known_settings())} --help lists them."
     return _first_line(error)
 
 

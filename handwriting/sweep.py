@@ -37,7 +37,7 @@ class Progress:
         """Return 'job 2 of 4, about 3 min left', or '' for a single run."""
         if self.jobs == 1:
             return ""
-        title = f"job {self.begun} of {max(self.jobs, self.begun)}"
+        title = f"job {self.begun} of {self.jobs}"
         if self.trained_seconds:
             mean = sum(self.trained_seconds) / len(self.trained_seconds)
             title += f", about {duration(mean * (self.jobs - self.begun + 1))} left"

@@ -40,6 +40,7 @@ def train_job(
 
     ``settings`` is the config as plain data, for the checkpoint; ``shown`` goes to TensorBoard's HPARAMS tab.
     """
+    _check_lengths(config.trainer)
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data)
     net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
@@ -70,7 +71,10 @@ def train_job(
 def fit_and_test(data: DataModule, model: Classifier, trainer: lightning.Trainer) -> dict[str, Any]:
     """Fit, load the weights that validation chose, test them once; return metrics, epochs, seconds, sizes."""
     start = time.perf_counter()
-    trainer.fit(model, data)
+    try:
+        trainer.fit(model, data)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     seconds = time.perf_counter() - start
     best, chosen = _chosen_epoch(trainer, model.history)
     trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
@@ -96,9 +100,18 @@ def build(kind: str, config: Any, **more: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, (TypeError, ValueError, MisconfigurationException)):
-            raise UserError(f"{kind}: {' '.join(str(cause).split())}") from error
+        if cause is None or isinstance(cause, (TypeError, ValueError, MisconfigurationException)):
+            raise UserError(f"{kind}: {' '.join(str(cause or error).split())}") from error
         raise
+
+
+def _check_lengths(trainer: DictConfig) -> None:
+    if not isinstance(trainer.max_epochs, int) or trainer.max_epochs < 1:
+        raise UserError(f"trainer.max_epochs={trainer.max_epochs} must be a whole number of at least 1.")
+    for part in ("train", "val", "test"):
+        limit = trainer[f"limit_{part}_batches"]
+        if not isinstance(limit, (int, float)) or limit <= 0:
+            raise UserError(f"trainer.limit_{part}_batches={limit} must be above 0: a share (0.5) or batches (5).")
 
 
 def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -> tuple[str | None, dict[str, float]]:
