@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from handwriting.errors import UserError
-from handwriting.report import print_report, read_report, write_plots, write_tables
+from handwriting.report import read_report, write_plots
+from handwriting.tables import print_report, write_tables
 
 
 def main(arguments: list[str] | None = None) -> None:

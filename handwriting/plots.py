@@ -1,8 +1,10 @@
 """Every figure. A function takes plain arrays and returns a Figure. Imports no torch."""
 
+import logging
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import product
+from itertools import cycle, product
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,10 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COLOURS)]
 SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
 WIDTH = 11.0  # inches
+MOST_BANDS = 8  # of more settings than that the bands hide each other
+
+log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # said by fonts_for, once and with a remedy
 
 Curves = Mapping[str, pd.DataFrame]
 
@@ -32,14 +38,16 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
         columns = max(1, int(WIDTH / (0.75 + 0.075 * max(map(len, labels), default=1))))
         figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * -(-len(labels) // columns)), dpi=110, layout="constrained")
         left, right = figure.subplots(1, 2)
-        for label, (colour, dash) in zip(labels, _cycle(len(labels)), strict=True):
-            _draw_loss(left, losses[label], colour, dash)
-            _draw_band(right, accuracies[label] * 100, colour, dash, label)
+        bands = len(labels) <= MOST_BANDS
+        for label, (colour, dash) in zip(labels, cycle(STYLES), strict=False):
+            _draw_loss(left, losses[label], colour, dash, bands)
+            _draw_band(right, accuracies[label] * 100, colour, dash, bands, label)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%)")
-        many = any(frame.shape[1] > 1 for frame in accuracies.values())
-        right.set_title("Validation accuracy" + (", mean and range of the seeds" if many else ""), fontsize=10)
+        seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
+        which = (", mean and range of the seeds" if bands else ", mean of the seeds") if seeds else ""
+        right.set_title("Validation accuracy" + which, fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         _zoom(right, accuracies)
         for axes in (left, right):
@@ -62,8 +70,10 @@ def draw_ranking(
             percent = np.asarray(values) * 100
             colour = COLOURS[0]
             axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
-            error = None if half_width is None else [half_width * 100]
-            axes.errorbar([percent.mean()], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
+            mean = percent.mean()
+            # No accuracy is above 100 %, though an interval of few seeds may be.
+            error = None if half_width is None else [[half_width * 100], [min(half_width * 100, 100 - mean)]]
+            axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -124,9 +134,12 @@ def fonts_for(texts: Iterable[str]) -> list[str]:
     if not lacking:
         return families
     for font in font_manager.fontManager.ttflist:
-        if lacking and (found := lacking & _characters(font.fname)):
+        # The last resort has every character, as the same empty box.
+        if lacking and "Last Resort" not in font.name and (found := lacking & _characters(font.fname)):
             families.append(font.name)
             lacking -= found
+    if lacking:
+        log.warning("No font here has %s: install one that has, such as Noto Sans.", " ".join(sorted(lacking)))
     return families
 
 
@@ -138,23 +151,19 @@ def _characters(font_file: str) -> frozenset[str]:
         return frozenset()
 
 
-def _cycle(count: int) -> list[tuple[str, str]]:
-    return [STYLES[i % len(STYLES)] for i in range(count)]
-
-
-def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str) -> None:
+def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bool) -> None:
     raw = frame.mean(axis=1)
     axes.plot(raw.index, raw.to_numpy(), color=colour, alpha=0.18, linewidth=0.8)
-    window = max(1, round(SMOOTHING * len(frame)))
+    window = max(3, round(SMOOTHING * len(frame)))
     smoothed: pd.DataFrame = frame.rolling(window, center=True, min_periods=1).mean()  # type: ignore[assignment]
-    _draw_band(axes, smoothed, colour, dash)
+    _draw_band(axes, smoothed, colour, dash, band)
 
 
-def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, label: str | None = None) -> None:
+def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bool, label: str | None = None) -> None:
     mean = frame.mean(axis=1)
     marker = "o" if len(mean) == 1 else None  # a line of one point cannot be seen
     axes.plot(mean.index, mean.to_numpy(), dash, color=colour, linewidth=1.6, label=label, marker=marker)
-    if frame.shape[1] > 1:
+    if band and frame.shape[1] > 1:
         axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 
 

@@ -18,7 +18,7 @@ class RunBar(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw the empty bar."""
-        if not self.console.is_terminal:
+        if not self.console.file.isatty():  # is_terminal would believe FORCE_COLOR, which Jupyter sets
             return
         columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
         self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)

@@ -1,4 +1,4 @@
-"""A folder of runs → table and plots: a row a setting, an interval from its seeds. Imports no torch."""
+"""A folder of runs, grouped: a row a setting, an interval from its seeds; and its plots. Imports no torch."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, write_text
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder
 from handwriting.stats import mean_and_half_width
 
 if TYPE_CHECKING:
@@ -85,14 +80,6 @@ def read_report(folder: Path) -> Report:
     return Report(folder, sorted(settings, key=rank), keys)
 
 
-def write_tables(report: Report) -> list[Path]:
-    """Write summary.csv (fractions) and summary.md (percent), and return their paths."""
-    csv, markdown = report.folder / "summary.csv", report.folder / "summary.md"
-    write_text(csv, summary_frame(report).to_csv(index=False))
-    write_text(markdown, _markdown(report))
-    return [csv, markdown]
-
-
 def write_plots(report: Report) -> list[Path]:
     """Write curves.png and ranking.png of the settings that have finished runs, and return their paths."""
     from handwriting.plots import draw_curves, draw_ranking
@@ -114,53 +101,6 @@ def write_plots(report: Report) -> list[Path]:
         _save(draw_curves(losses, accuracies), report.folder / "curves.png"),
         _save(ranking, report.folder / "ranking.png"),
     ]
-
-
-def summary_frame(report: Report) -> "pd.DataFrame":
-    """Return a row a setting: what differs, seeds, metrics as fractions with half-widths, epochs, seconds."""
-    import pandas as pd
-
-    rows = []
-    for setting in report.settings:
-        settings = setting.runs[0].settings
-        row: dict[str, Any] = {"setting": setting.label} | {key: _text(settings.get(key)) for key in report.keys}
-        row["seeds"] = len(setting.done)
-        for metric in ("test/acc", "val/acc", "test/loss", "val/loss"):
-            row[metric], row[f"{metric} ±"] = setting.interval(metric)
-        row |= {key: setting.mean(key) for key in ("epochs", "seconds", "parameters")}
-        row["not finished"] = len(setting.runs) - len(setting.done)
-        row["reason"] = "; ".join(dict.fromkeys(_reason(run) for run in setting.runs if run.status != "done"))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
-    """Print the table, what it proves, the failures under it, and the paths of what was written."""
-    header, *rows = _cells(report)
-    table = Table(
-        title=str(report.folder),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for i, column in enumerate(header):
-        first = i == 0
-        table.add_column(
-            column,
-            justify="left" if first else "right",
-            overflow="fold",
-            no_wrap=not first,
-            min_width=16 if first else None,
-        )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
-    console.print(table)
-    for sentence in _sentences(report):
-        console.print(Text(sentence), soft_wrap=True)
-    for path in paths:
-        console.print(Text(f"  {path}"), soft_wrap=True)
 
 
 def _label(settings: Sequence[Setting]) -> list[str]:
@@ -185,22 +125,23 @@ def _label(settings: Sequence[Setting]) -> list[str]:
     return keys
 
 
+def as_text(value: Any) -> str:
+    """Return a value of a setting as one writes it on the command line."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_text, value)) + "]"
+    return "null" if value is None else str(value)
+
+
 def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:
-    values = {key: {_text(setting.runs[0].settings.get(key)) for setting in settings} for key in keys}
+    values = {key: {as_text(setting.runs[0].settings.get(key)) for setting in settings} for key in keys}
     return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: (key.count("."), key))
 
 
 def _join(setting: Setting, keys: Sequence[str]) -> str:
     settings = setting.runs[0].settings
-    return ", ".join(f"{key}={_text(settings[key])}" for key in keys if key in settings)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_text, value)) + "]"
-    return "null" if value is None else str(value)
+    return ", ".join(f"{key}={as_text(settings[key])}" for key in keys if key in settings)
 
 
 def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":
@@ -216,66 +157,3 @@ def _save(figure: "Figure", path: Path) -> Path:
     figure.savefig(draft, format="png")
     draft.replace(path)
     return path
-
-
-def _reason(run: Run) -> str:
-    return run.record.get("reason") or ("not finished" if run.status == "running" else run.status)
-
-
-def _percent(interval: tuple[float, float | None]) -> str:
-    mean, half_width = interval
-    if math.isnan(mean):
-        return "–"
-    return f"{mean:.2%}".rstrip("%") + (f" ± {half_width * 100:.2f}" if half_width is not None else "")
-
-
-def _cells(report: Report) -> list[list[str]]:
-    header = ["setting", "seeds", "test %", "validation %", "epochs", "seconds", "weights"]
-    rows = [header]
-    for setting in report.settings:
-        if not setting.done:
-            rows.append([setting.label, "0", *["–"] * 5])
-            continue
-        star = " *" if setting is report.chosen and len(report.settings) > 1 else ""
-        rows.append(
-            [
-                setting.label + star,
-                str(len(setting.done)),
-                _percent(setting.interval("test/acc")),
-                _percent(setting.interval("val/acc")),
-                f"{setting.mean('epochs'):g}",
-                f"{setting.mean('seconds'):.1f}",
-                f"{setting.mean('parameters'):,.0f}",
-            ]
-        )
-    return rows
-
-
-def _sentences(report: Report) -> list[str]:
-    sentences = []
-    done = [setting for setting in report.settings if setting.done]
-    if report.chosen and len(report.settings) > 1:
-        sentences.append(f"* {report.chosen.label} is what validation chooses; the test part only reports.")
-    if any(len(setting.done) == 1 for setting in done):
-        sentences.append("A setting with one seed proves nothing about the order: add seed=0,1,2,3,4.")
-    if any(len(setting.done) > 1 for setting in done):
-        sentences.append("± is the half-width of the 95 % interval (Student's t) over the seeds.")
-    sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
-    return sentences
-
-
-def _markdown(report: Report) -> str:
-    header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(report)]
-    lines = [
-        f"# {report.folder.name}",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|" + "|".join(["---"] + ["--:"] * (len(header) - 1)) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-        *(f"{line.replace('*', chr(92) + '*', 1) if line.startswith('*') else line}\n" for line in _sentences(report)),
-        "![Training loss and validation accuracy](curves.png)",
-        "",
-        "![Test accuracy](ranking.png)",
-    ]
-    return "\n".join(lines) + "\n"

@@ -1,14 +1,20 @@
 """result.json, the record of a run: its fingerprint, its status, how it is written and read. Imports no torch."""
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handwriting import __version__
 from handwriting.errors import UserError
 
 if TYPE_CHECKING:
@@ -132,6 +138,61 @@ def read_folder(folder: Path) -> list[Run]:
     return sorted(by_print.values(), key=lambda run: run.folder.name)
 
 
+def new_record(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
+    """Return what result.json says of a run before it begins: what was asked for, when, and of which versions."""
+    packages = ("torch", "lightning", "torchvision", "numpy")
+    return {
+        "fingerprint": fingerprint(settings),
+        "settings": settings,
+        "choices": choices,
+        "overrides": overrides,
+        "started": now(),
+        "versions": {
+            "handwriting": __version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            **{package: version(package) for package in packages},
+        },
+        "git_revision": _git_revision(),
+    }
+
+
+def check_same(earlier: Run, settings: dict[str, Any]) -> None:
+    """Raise UserError when the folder holds a run of other settings, and say which."""
+    if earlier.record["fingerprint"] == fingerprint(settings):
+        return
+    old, new = flatten(earlier.record["settings"]), flatten(settings)
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    changes = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:4])
+    raise UserError(
+        f"{earlier.folder} holds a run of other settings ({changes}{', …' if len(keys) > 4 else ''}): "
+        "give the new one its own name=…, or replace the old one with force=true."
+    )
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what an earlier attempt left, so that curves and events are of one run only."""
+    for pattern in ("events.out.tfevents.*", "metrics.csv", "hparams.yaml", "checkpoints/*.ckpt"):
+        for file in folder.glob(pattern):
+            file.unlink()
+
+
+def discard_run(folder: Path) -> None:
+    """Remove what a run left that never began, unless an earlier one stands there."""
+    run = read_result(folder)
+    if run is None or run.status == "failed":
+        clear_run(folder)
+        for file in [folder / RESULT, folder / "run.log", *(folder / ".hydra").glob("*.yaml")]:
+            file.unlink(missing_ok=True)
+        for inner in (folder / ".hydra", folder / "checkpoints", folder):
+            with contextlib.suppress(OSError):  # not there, or something of the user's lies in it
+                inner.rmdir()
+
+
+def now() -> str:
+    """Return the time as result.json has it, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
 def _runs(folder: Path) -> Iterator[Run]:
     for entry in sorted(folder.iterdir()):
         if run := read_result(entry):
@@ -148,3 +209,21 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _git_revision() -> str | None:
+    """Return the commit of the package's source, with + when it was changed; None outside a checkout."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty=+",
+        "--exclude=*",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import os
-import subprocess
+import shutil
 import sys
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,33 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.text import Text
 
-from handwriting import __version__
 from handwriting.errors import UserError
 from handwriting.machine import keep_freed_memory
-from handwriting.report import print_report, read_report, write_plots, write_tables
-from handwriting.results import RESULT, Run, fingerprint, flatten, plain_settings, read_result, write_result
+from handwriting.report import read_report, write_plots
+from handwriting.results import (
+    check_same,
+    clear_run,
+    discard_run,
+    new_record,
+    now,
+    plain_settings,
+    read_result,
+    write_result,
+)
 from handwriting.settings import CONF, check_seed, explain
 from handwriting.sweep import PROGRESS, duration
+from handwriting.tables import print_report, write_tables
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False)
+ONE_MIB = 1 << 20
 SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 
 def main() -> None:
     """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted."""
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no news of its own
+    full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     code = 0
     try:
@@ -42,20 +51,28 @@ def main() -> None:
     except UserError:
         pass  # said by the job that raised it, and counted below
     except (HydraException, OmegaConfBaseException) as error:
-        if full_error:
+        if full_error == "1":
             raise
         code = _complain(explain(error))
     except KeyboardInterrupt:
         code = 130
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
+    except OSError as error:
+        if not PROGRESS.failures:
+            code = _complain(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.")
     except Exception:
         if not PROGRESS.failures:
             raise
+    finally:
+        os.environ["HYDRA_FULL_ERROR"] = full_error or "0"
     if PROGRESS.failures and code in (0, 1):
         bad_input = all(isinstance(failure, UserError) for failure in PROGRESS.failures)
         code = 2 if bad_input else 1
-    _finish(code)
+    try:
+        _finish(code)
+    except OSError as error:
+        code = code or _complain(f"The report cannot be written: {error.filename or 'a file'}: {error.strerror}.")
     sys.exit(code)
 
 
@@ -67,19 +84,32 @@ def job(config: DictConfig) -> float | None:
     PROGRESS.folders.add(folder.parent)
     try:
         return _train_or_skip(config, folder)
-    except (UserError, OmegaConfBaseException) as error:
-        reason = error if isinstance(error, UserError) else UserError(explain(error))
-        PROGRESS.failures.append(reason)
-        log.error(str(reason))
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise reason from error
-        _discard(folder)  # a mistyped setting of a single run is no row of the table
-        PROGRESS.folders.clear()
     except Exception as error:
-        PROGRESS.failures.append(error)
-        log.exception("This job failed; please report it if the cause is not yours:")
+        reason = _as_user_error(error, folder)
+        PROGRESS.failures.append(reason or error)
+        if reason:
+            log.error(str(reason))
+        else:
+            log.exception("This job failed; please report it if the cause is not yours:")
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
+            raise reason or error from error
+        if reason and not any(folder.glob("checkpoints/*.ckpt")):
+            discard_run(folder)  # a mistyped setting of a single run is no row of the table
+            PROGRESS.folders.clear()
+    return None
+
+
+def _as_user_error(error: Exception, folder: Path) -> UserError | None:
+    """Return the error as one that the user can mend, with its sentence, or None: a bug, which needs its traceback."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OmegaConfBaseException):
+        return UserError(explain(error))
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or folder
+        return UserError(f"{place} cannot be read or written: {error.strerror}; mend that and start again.")
+    if shutil.disk_usage(folder).free < ONE_MIB:  # torch.save says it in other words
+        return UserError(f"The disk of {folder} is full: make room and give the same command again.")
     return None
 
 
@@ -87,14 +117,16 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     settings: dict[str, Any] = plain_settings(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     earlier = read_result(folder)
     if earlier and not config.force:
-        _check_same(earlier, settings)
+        check_same(earlier, settings)
         if earlier.status == "done":
             PROGRESS.skipped += 1
             _say(folder, earlier.metrics, "done already")
             return earlier.metrics.get(config.monitor.metric)
     check_seed(config.seed)
-    record = _new_record(settings)
-    _clear(folder)
+    asked = HydraConfig.get()
+    choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
+    record = new_record(settings, choices, list(asked.overrides.task))
+    clear_run(folder)
     write_result(folder, {**record, "status": "running"})
     try:
         keep_freed_memory()
@@ -107,91 +139,22 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         reason = "interrupted" if stopped else " ".join(f"{type(error).__name__}: {error}".split())
         record |= {"status": "interrupted" if stopped else "failed", "reason": reason.removeprefix("UserError: ")}
-        write_result(folder, record)
+        with contextlib.suppress(OSError):  # a full disk: the first error says it
+            write_result(folder, record)
+        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from error
         raise
-    write_result(folder, {**record, "status": "done", "finished": _now()})
+    write_result(folder, {**record, "status": "done", "finished": now()})
     _say(folder, record["metrics"], duration(PROGRESS.end_job()))
     write_tables(read_report(folder.parent))
     return record["metrics"].get(config.monitor.metric)
 
 
-def _check_same(earlier: Run, settings: dict[str, Any]) -> None:
-    """Raise UserError when the folder holds a run of other settings, and say which."""
-    if earlier.record["fingerprint"] == fingerprint(settings):
-        return
-    old, new = flatten(earlier.record["settings"]), flatten(settings)
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    changes = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:4])
-    raise UserError(
-        f"{earlier.folder} holds a run of other settings ({changes}{', …' if len(keys) > 4 else ''}): "
-        "give the new one its own name=…, or replace the old one with force=true."
-    )
-
-
-def _new_record(settings: dict[str, Any]) -> dict[str, Any]:
-    hydra_config = HydraConfig.get()
-    choices = {group: choice for group, choice in hydra_config.runtime.choices.items() if "hydra" not in group}
-    packages = ("torch", "lightning", "torchvision", "numpy")
-    return {
-        "fingerprint": fingerprint(settings),
-        "settings": settings,
-        "choices": {group: choice for group, choice in choices.items() if choice},
-        "overrides": list(hydra_config.overrides.task),
-        "started": _now(),
-        "versions": {
-            "handwriting": __version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            **{package: version(package) for package in packages},
-        },
-        "git_revision": _git_revision(),
-    }
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier attempt left, so that curves and events are of one run only."""
-    for pattern in ("events.out.tfevents.*", "metrics.csv", "hparams.yaml", "checkpoints/*.ckpt"):
-        for file in folder.glob(pattern):
-            file.unlink()
-
-
-def _discard(folder: Path) -> None:
-    """Remove what a run left that never began, unless an earlier one stands there."""
-    run = read_result(folder)
-    if run is None or run.status == "failed":
-        _clear(folder)
-        for file in [folder / RESULT, folder / "run.log", *(folder / ".hydra").glob("*.yaml")]:
-            file.unlink(missing_ok=True)
-        for inner in (folder / ".hydra", folder / "checkpoints", folder):
-            with contextlib.suppress(OSError):  # not there, or something of the user's lies in it
-                inner.rmdir()
-
-
-def _git_revision() -> str | None:
-    """Return the commit of the package's source, with + when it was changed; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty=+",
-        "--exclude=*",
-    ]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
     place = f"job {PROGRESS.begun} of {PROGRESS.jobs}  " if PROGRESS.jobs > 1 else ""
     scores = [f"{part} {metrics[key]:.2%}" for part, key in SCORES.items() if key in metrics]
-    console.print(Text("  ".join([place + folder.name, *scores, took])), soft_wrap=True)
+    run = f"{folder.parent.name}/{folder.name}"
+    console.print(Text("  ".join([place + run, *scores, took])), soft_wrap=True)
 
 
 def _complain(sentence: str) -> int:

@@ -26,8 +26,11 @@ def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
 
     Overrides of NOT_SETTINGS and those in ``skip`` are left out, and what a file name cannot hold becomes ``_``.
     """
-    left_out = {f"{key}=" for key in NOT_SETTINGS}
-    kept = sorted(o for o in overrides if o not in set(skip) and o.split("=")[0].lstrip("+") + "=" not in left_out)
+
+    def key(override: str) -> str:
+        return override.split("=")[0].lstrip("+")
+
+    kept = sorted((o for o in overrides if o not in set(skip) and key(o) not in NOT_SETTINGS), key=key)
     name = re.sub(r"[^\w=,.+~\[\]-]", "_", ",".join(kept)) or "default"
     if len(name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]

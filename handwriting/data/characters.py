@@ -1,6 +1,7 @@
 """The set of 200 handwritten characters: a MATLAB file with fifteen and five examples of each."""
 
 import io
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import numpy as np
 import scipy.io
 import torch
 
-from handwriting.data.files import MAX_BYTES, data_root, read_bytes
+from handwriting.data import files
+from handwriting.data.files import data_root, has_file, read_bytes
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.errors import UserError
 
 KEYS = ("train", "test")
 SIDE = 28
+LARGEST_VALUE = 8  # bytes of MATLAB's default, double; the values wanted have one
 
 
 def read_characters(path: str | Path | None = None) -> HandwritingSet:
@@ -24,7 +27,7 @@ def read_characters(path: str | Path | None = None) -> HandwritingSet:
     (B. Lake, R. Salakhutdinov, J. Tenenbaum, 2015), 15 training and 5 test images each.
     """
     file = Path(path).expanduser() if path is not None else data_root() / "characters" / "characters.mat"
-    if not file.is_file():
+    if not has_file(file):
         raise UserError(
             f"{file} does not exist: put the character set there, give another file with data.path=, "
             "or use data=digits, which needs no files."
@@ -49,16 +52,19 @@ def read_characters(path: str | Path | None = None) -> HandwritingSet:
 def _load(file: Path) -> dict[str, np.ndarray]:
     content = read_bytes(file, "MATLAB file")
     try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(io.BytesIO(content))}
+        listed = scipy.io.whosmat(io.BytesIO(content))
+        shapes = {name: shape for name, shape, _ in listed}
         missing = [key for key in KEYS if key not in shapes]
         if missing:
             raise UserError(
                 f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}; "
                 "'train' and 'test' are needed."
             )
+        if logical := [name for name, _, kind in listed if name in KEYS and kind == "logical"]:
+            raise UserError(f"{file}, key {logical[0]!r} is logical, ones and zeros; save it as uint8(255 * …).")
         # What is small when compressed may be huge when unpacked: look at the promised sizes first.
-        if sum(np.prod(shapes[key], dtype=object) for key in KEYS) > MAX_BYTES:
-            raise UserError(f"{file} would unpack to more than {MAX_BYTES:,} values; this is no character set.")
+        if sum(prod(shapes[key]) for key in KEYS) * LARGEST_VALUE > files.MAX_BYTES:
+            raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is no character set.")
         loaded: dict[str, Any] = scipy.io.loadmat(io.BytesIO(content), variable_names=KEYS)
     except NotImplementedError as error:
         raise UserError(f"{file} is a MATLAB 7.3 file; save it with the option -v7.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from handwriting.data.files import data_root, read_bytes
+from handwriting.data.files import data_root, has_file, read_bytes
 from handwriting.data.sets import HandwritingSet, LabelledImages, check_labels
 from handwriting.errors import UserError
 
@@ -56,13 +56,17 @@ def read_mnist(path: str | Path | None = None) -> HandwritingSet:
             f"MNIST is not in {root}: put its four idx files there ({FILES['train'][0]}, …), "
             "leave out data.path to download it, or use data=digits, which needs no files."
         )
-    return HandwritingSet(_read_part(folder, "train"), _read_part(folder, "test"), DIGITS)
+    train, test = _read_part(folder, "train"), _read_part(folder, "test")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = ("×".join(map(str, part.images.shape[2:])) for part in (train, test))
+        raise UserError(f"{folder}: its training images are {' but its test images '.join(sizes)}; fetch all again.")
+    return HandwritingSet(train, test, DIGITS)
 
 
 def _find(root: Path) -> Path | None:
     names = [name for part in FILES.values() for name in part]
     for folder in (root, root / "raw", root / "MNIST" / "raw"):
-        if all((folder / name).is_file() for name in names):
+        if all(has_file(folder / name) for name in names):
             return folder
     return None
 
@@ -75,8 +79,9 @@ def _download(root: Path) -> Path:
         with contextlib.redirect_stdout(io.StringIO()):  # its list of mirrors that failed
             MNIST(str(root), download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__  # torchvision's has a line a mirror
         raise UserError(
-            f"MNIST is not in {root} and could not be downloaded ({str(error).strip() or type(error).__name__}): "
+            f"MNIST is not in {root} and could not be downloaded ({reason}): "
             f"put its four idx files into {root / 'MNIST' / 'raw'} or point HANDWRITING_DATA to where they are, "
             "or use data=digits, which needs no files."
         ) from error

@@ -1,6 +1,7 @@
 """The LightningDataModule: a reader's set, split, limited and served as whole batches."""
 
 from collections.abc import Callable
+from math import inf
 
 import lightning
 import torch
@@ -12,6 +13,7 @@ from handwriting.data.splits import draw_subset, split_holdout
 from handwriting.errors import UserError
 
 EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and the last one is seldom ragged
+LARGEST_SEED = 2**32 - 1  # of numpy, which draws the split
 
 
 class DataModule(lightning.LightningDataModule):
@@ -37,7 +39,8 @@ class DataModule(lightning.LightningDataModule):
     ):
         super().__init__()
         _whole("data.batch_size", batch_size, at_least=1)
-        _whole("data.split_seed", split_seed, at_least=0)
+        _whole("data.split_seed", split_seed, at_least=0, at_most=LARGEST_SEED)
+        _whole("data.shuffle_seed", shuffle_seed, at_least=0, at_most=LARGEST_SEED)
         if limit is not None:
             _whole("data.limit", limit, at_least=1)
         if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
@@ -71,6 +74,7 @@ class DataModule(lightning.LightningDataModule):
         return serve(self.test, EVAL_BATCH)
 
 
-def _whole(setting: str, value: object, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise UserError(f"{setting}={value} must be a whole number of at least {at_least}.")
+def _whole(setting: str, value: object, at_least: int, at_most: float = inf) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
+        limits = f"of at least {at_least}" if at_most == inf else f"from {at_least} to {at_most}"
+        raise UserError(f"{setting}={value} must be a whole number {limits}.")

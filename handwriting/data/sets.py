@@ -1,5 +1,6 @@
 """What every reader returns: labelled images as tensors, in two parts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +44,17 @@ class HandwritingSet:
         return height, width
 
 
-def check_labels(labels: Tensor, num_classes: int, source: object, row_name: str, first_row: int = 1) -> None:
-    """Raise UserError naming the first row of ``source`` whose label is not in 0 … num_classes - 1."""
+def check_labels(
+    labels: Tensor, num_classes: int, source: object, row_name: str, numbers: Sequence[int] | None = None
+) -> None:
+    """Raise UserError naming the first row of ``source`` whose label is not in 0 … num_classes - 1.
+
+    ``numbers`` are the rows' numbers; without it they count from 1.
+    """
     bad = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
     if len(bad):
         row = int(bad[0])
         raise UserError(
-            f"{source}, {row_name} {row + first_row}: the label is {int(labels[row])}, but the classes are "
-            f"0 to {num_classes - 1}. Mend or remove that {row_name}."
+            f"{source}, {row_name} {numbers[row] if numbers else row + 1}: the label is {int(labels[row])}, "
+            f"but the classes are 0 to {num_classes - 1}; mend the file or fetch it again."
         )

@@ -14,16 +14,25 @@ def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tenso
     Raises UserError when a class would have no image in one of the parts.
     """
     size = round(len(labels) * val_fraction)
-    return _draw(labels, size, seed, f"data.val_fraction={val_fraction:g}")
+    setting = f"data.val_fraction={val_fraction:g}"
+    kept, held_out = _draw(labels, size, seed, setting)
+    _check_classes(labels, kept, setting, "training")
+    _check_classes(labels, held_out, setting, "validation")
+    return kept, held_out
 
 
 def draw_subset(labels: Tensor, limit: int, seed: int) -> Tensor:
-    """Return the indices of ``limit`` images, each class in its share."""
+    """Return the indices of ``limit`` images, each class in its share.
+
+    Raises UserError when there are fewer images, or when a class would have none.
+    """
     if limit > len(labels):
         raise UserError(f"data.limit={limit} asks for more than the {len(labels):,} training images there are.")
     if limit == len(labels):
         return torch.arange(limit)
-    return _draw(labels, limit, seed, f"data.limit={limit}")[1]
+    chosen = _draw(labels, limit, seed, f"data.limit={limit}")[1]
+    _check_classes(labels, chosen, f"data.limit={limit}", "training")
+    return chosen
 
 
 def _draw(labels: Tensor, size: int, seed: int, setting: str) -> tuple[Tensor, Tensor]:
@@ -31,9 +40,20 @@ def _draw(labels: Tensor, size: int, seed: int, setting: str) -> tuple[Tensor, T
     if not classes <= size <= len(labels) - classes:
         raise UserError(
             f"{setting} takes {size:,} of {len(labels):,} images, but each part needs one of each of the "
-            f"{classes} classes: choose a value between {classes} and {len(labels) - classes:,} images."
+            f"{classes} classes: choose a value that takes {classes} to {len(labels) - classes:,} images."
         )
-    if int(labels.bincount().clamp(min=0)[labels.unique()].min()) < 2:
-        raise UserError("A class has a single training image, so none can be held out for validation.")
+    counts = labels.bincount()
+    if 1 in counts:
+        lonely = counts.tolist().index(1)
+        raise UserError(f"{setting} needs two images of each class, but class {lonely} has a single one; use more.")
     rest, drawn = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
     return torch.from_numpy(rest), torch.from_numpy(drawn)
+
+
+def _check_classes(labels: Tensor, part: Tensor, setting: str, use: str) -> None:
+    # A stratified draw rounds, and the share of a rare class may be rounded to nothing.
+    if lost := set(labels.tolist()) - set(labels[part].tolist()):
+        raise UserError(
+            f"{setting} leaves class {min(lost)}, a rare one, without a single {use} image: "
+            "choose a value nearer to half of the images."
+        )

@@ -23,6 +23,6 @@ def make_activation(name: str) -> nn.Module:
     except KeyError:
         known = [module.__name__ for module in BY_NAME.values()]
         raise UserError(
-            f"model.activation={name} is not an activation of torch.nn.{did_you_mean(str(name), known)} "
-            f"Known: {', '.join(sorted(known))}."
+            f"model.activation={name} is not an element-wise activation of torch.nn."
+            f"{did_you_mean(str(name), known)} Known: {', '.join(sorted(known))}."
         ) from None

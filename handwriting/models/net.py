@@ -88,7 +88,7 @@ def linear_layers(
 def check_sizes(setting: str, sizes: Sequence[int], at_least_one: bool = False) -> None:
     """Raise UserError unless ``sizes`` is a list of whole numbers of at least 1."""
     is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str)
-    if not is_list or any(not isinstance(s, int) or s < 1 for s in sizes) or (at_least_one and not sizes):
+    if not is_list or any(type(size) is not int or size < 1 for size in sizes) or (at_least_one and not sizes):
         raise UserError(f"{setting}={sizes} must be a list of whole numbers of at least 1, as in [32,64].")
 
 

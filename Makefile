@@ -1,0 +1,42 @@
+# Set up and use the package in .venv; `make` alone lists what there is.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-data lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/core ## set up, then compare four optimizers on bundled digits
+	$(BIN)/python -m handwriting.run -m data=digits optim=sgd,adam,adagrad,adadelta
+
+test: .venv/dev ## set up, then run the tests; needs no data and no network
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not real_data"
+
+test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m real_data
+
+lint: .venv/dev ## style (ruff) and types (pyright)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: .venv/dev ## training speed beside a bare torch loop, as a ratio
+	$(BIN)/python tests/bench/speed.py
+
+clean: ## remove .venv and caches; outputs/ stays
+	rm -rf .venv dist build .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, but {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+
+.venv/core: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/core

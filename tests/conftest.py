@@ -1,0 +1,68 @@
+"""What the tests share: the command line as a user runs it, offline and on one thread."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before torch is imported: two threads on a busy core wait for each other, and many tests run at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run ``python -m MODULE ARGUMENTS`` in tmp_path, without data sets and without network."""
+
+    def run(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        closed = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env=os.environ | closed | {"HANDWRITING_DATA": str(tmp_path / "no_data"), "COLUMNS": "120"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def make_run() -> Callable[..., Path]:
+    """Write the folder of a run as handwriting.run leaves it, without training."""
+
+    def make(folder: Path, *overrides: str, status: str = "done", accuracy: float = 0.9, **more: Any) -> Path:
+        given = dict(override.split("=", 1) for override in overrides)
+        seed = int(given.get("seed", 0))
+        choices = {"optim": given.get("optim", "adam"), "data": "digits"}
+        settings = {"seed": seed, "optim": {"lr": float(given.get("optim.lr", 0.001))}, "data": {"shuffle_seed": seed}}
+        settings["optim"]["_target_"] = choices["optim"]
+        path = folder / (",".join(sorted(overrides)) or "default")
+        path.mkdir(parents=True)
+        metrics = {"test/acc": accuracy, "val/acc": accuracy - 0.01, "test/loss": 0.3, "val/loss": 0.4}
+        record = {
+            "fingerprint": json.dumps([settings, choices]),
+            "settings": settings,
+            "choices": choices,
+            "overrides": list(overrides),
+            "started": "2026-01-01",
+            "status": status,
+            **({"metrics": metrics, "epochs": 2, "seconds": 1.5, "parameters": 1000} if status == "done" else {}),
+            **more,
+        }
+        (path / "result.json").write_text(json.dumps(record))
+        rows = ["epoch,step,train/loss_step,val/acc"]
+        rows += [f",{step},{2 / step},\n{step // 10 - 1},{step - 1},,{accuracy - 0.1 / step}" for step in (10, 20)]
+        (path / "metrics.csv").write_text("\n".join(rows) + "\n")
+        return path
+
+    return make

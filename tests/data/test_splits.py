@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from handwriting.data.splits import draw_subset, split_holdout
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    counts = [40, 100, 25, 60, 15]
+    return torch.from_numpy(np.random.default_rng(0).permutation(np.repeat(np.arange(5), counts)))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.37, 0.5, 0.9])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_two_parts_are_disjoint_and_cover_everything(labels, fraction, seed):
+    kept, held_out = split_holdout(labels, fraction, seed)
+    assert sorted(kept.tolist() + held_out.tolist()) == list(range(240))
+    assert len(held_out) == round(240 * fraction)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.37, 0.5, 0.9])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_each_class_is_held_out_in_its_share(labels, fraction, seed):
+    _, held_out = split_holdout(labels, fraction, seed)
+    wanted = np.bincount(labels) * fraction
+    assert np.abs(np.bincount(labels[held_out], minlength=5) - wanted).max() <= 1
+
+
+def test_equal_classes_are_held_out_equally():
+    labels = torch.arange(200).repeat_interleave(15)  # as the characters
+    _, held_out = split_holdout(labels, 0.2, 0)
+    assert labels[held_out].bincount().tolist() == [3] * 200
+
+
+def test_the_seed_alone_decides(labels):
+    first, again, other = (split_holdout(labels, 0.2, seed) for seed in (3, 3, 4))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert set(first[1].tolist()) != set(other[1].tolist())
+
+
+def test_the_split_does_not_move_the_random_state_of_torch_and_numpy(labels):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    expected = torch.rand(3), np.random.rand(3)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    split_holdout(labels, 0.2, 0)
+    assert torch.equal(torch.rand(3), expected[0])
+    assert np.array_equal(np.random.rand(3), expected[1])
+
+
+@pytest.mark.parametrize(("fraction", "size"), [(0.0001, 0), (0.015, 4), (0.99, 238), (0.9999, 240)])
+def test_a_fraction_that_leaves_a_part_too_small_is_refused(labels, fraction, size, complaint):
+    with complaint(f"data.val_fraction={fraction:g} takes {size} of 240", "each of the 5 classes", "5 to 235 images"):
+        split_holdout(labels, fraction, 0)
+
+
+@pytest.mark.parametrize(("fraction", "use"), [(0.1, "validation"), (0.9, "training")])
+def test_a_rare_class_that_would_be_missing_from_a_part_is_refused(fraction, use, complaint):
+    labels = torch.tensor([0] * 98 + [1] * 2)
+    with complaint(f"data.val_fraction={fraction}", "leaves class 1", f"without a single {use} image"):
+        split_holdout(labels, fraction, 0)
+
+
+def test_a_class_with_a_single_image_is_refused(complaint):
+    labels = torch.tensor([0] * 50 + [3] + [4] * 50)
+    with complaint("data.val_fraction=0.2", "class 3 has a single one"):
+        split_holdout(labels, 0.2, 0)
+
+
+@pytest.mark.parametrize("limit", [10, 24, 100, 235])
+def test_a_subset_holds_each_class_in_its_share_and_no_image_twice(labels, limit):
+    chosen = draw_subset(labels, limit, 0)
+    assert len(set(chosen.tolist())) == limit
+    shares = np.bincount(labels) * limit / 240
+    assert np.abs(np.bincount(labels[chosen], minlength=5) - shares).max() <= 1
+
+
+def test_a_subset_of_everything_is_everything(labels):
+    assert sorted(draw_subset(labels, 240, 0).tolist()) == list(range(240))
+
+
+def test_the_seed_alone_decides_the_subset(labels):
+    first, again, other = (draw_subset(labels, 50, seed) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert set(first.tolist()) != set(other.tolist())
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (241, "more than the 240 training images"),
+        (5, "leaves class 4"),
+        (4, "takes 4 of 240"),
+        (1, "takes 1 of 240"),
+        (238, "5 to 235 images"),
+    ],
+)
+def test_an_impossible_limit_is_refused(labels, limit, words, complaint):
+    with complaint(f"data.limit={limit}", words):
+        draw_subset(labels, limit, 0)

@@ -1,0 +1,288 @@
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod, sqrt
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handwriting.errors import UserError
+from handwriting.models.activations import make_activation
+from handwriting.models.ccnet import CCNet
+from handwriting.models.lenet import LeNet
+from handwriting.models.net import MLP, Net
+
+FAMILIES = [Net, MLP, LeNet, CCNet]
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def count(net: nn.Module) -> int:
+    return sum(weight.numel() for weight in net.parameters())
+
+
+def linear_count(*sizes: int) -> int:
+    return sum((before + 1) * after for before, after in pairwise(sizes))
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "parameters"),
+    [
+        (Net, {"widths": [32, 64], "hidden": [128]}, 225_034),
+        (Net, {"widths": [32, 64, 128], "hidden": [256, 128]}, 159_882),
+        (LeNet, {}, 61_706),
+        (MLP, {"hidden": [512, 512]}, 669_706),
+        (CCNet, {}, 82_300),
+        (CCNet, {"as_published": True, "xavier": True}, 82_300),
+    ],
+)
+def test_published_nets_have_their_published_size(family: Callable[..., nn.Module], settings, parameters):
+    assert count(family(**settings)) == parameters
+
+
+@pytest.mark.parametrize("widths", [[5], [8, 3], [4, 6, 9]])
+@pytest.mark.parametrize("hidden", [[], [11], [20, 10, 5]])
+@pytest.mark.parametrize(("classes", "size"), [(10, (28, 28)), (200, (36, 31))])
+def test_the_size_of_net_follows_from_widths_hidden_classes_and_image(widths, hidden, classes, size):
+    height, width = size
+    for _ in widths:
+        height, width = (height - 2) // 2, (width - 2) // 2
+    convolutions = sum((9 * before + 1) * after for before, after in pairwise([1, *widths]))
+    net = Net(classes, size, widths, hidden)
+    assert count(net) == convolutions + linear_count(widths[-1] * height * width, *hidden, classes)
+
+
+@pytest.mark.parametrize("hidden", [[], [7], [20, 10, 5]])
+def test_the_size_of_mlp_follows_from_its_layers(hidden):
+    assert count(MLP(26, (9, 11), hidden)) == linear_count(99, *hidden, 26)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("classes", [2, 10, 200])
+@pytest.mark.parametrize("size", [(28, 28), (32, 32), (33, 20), (12, 47)])
+def test_logits_come_out_for_each_image_and_class(family: Callable[..., nn.Module], classes, size):
+    logits = family(num_classes=classes, image_size=size)(torch.rand(3, 1, *size))
+    assert logits.shape == (3, classes)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_is_read_alone_as_in_a_batch(family: Callable[..., nn.Module]):
+    net, images = family().eval(), torch.rand(4, 1, 28, 28)
+    alone = torch.cat([net(image[None]) for image in images])
+    torch.testing.assert_close(net(images), alone)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *FAMILIES,
+        lambda: Net(widths=[4, 5, 6], hidden=[7, 8], activation="tanh", dropout=0.2),
+        lambda: Net(hidden=[]),
+        lambda: CCNet(as_published=True, xavier=True),
+    ],
+)
+def test_gradients_reach_every_parameter(make: Callable[[], nn.Module]):
+    net = make()
+    F.cross_entropy(net(torch.rand(32, 1, 28, 28)), torch.arange(32) % 10).backward()
+    for name, weight in net.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.count_nonzero() > 0, name
+
+
+def conv_pool(images: Tensor, weights: list[Tensor]) -> Tensor:
+    return F.max_pool2d(F.relu(F.conv2d(images, weights.pop(0), weights.pop(0))), 2)
+
+
+def published_net(images: Tensor, weights: list[Tensor]) -> Tensor:
+    features = conv_pool(conv_pool(images, weights), weights).flatten(1)
+    return F.linear(F.relu(F.linear(features, *weights[:2])), *weights[2:])
+
+
+def published_mlp(images: Tensor, weights: list[Tensor]) -> Tensor:
+    first = F.relu(F.linear(images.flatten(1), *weights[:2]))
+    return F.linear(F.relu(F.linear(first, *weights[2:4])), *weights[4:])
+
+
+def published_lenet(images: Tensor, weights: list[Tensor]) -> Tensor:
+    first = F.avg_pool2d(F.conv2d(images, weights[0], weights[1], padding=2).tanh(), 2)
+    second = F.avg_pool2d(F.conv2d(first, weights[2], weights[3]).tanh(), 2).flatten(1)
+    return F.linear(F.linear(F.linear(second, *weights[4:6]).tanh(), *weights[6:8]).tanh(), *weights[8:])
+
+
+def published_ccnet(images: Tensor, weights: list[Tensor]) -> Tensor:
+    def convolve(images: Tensor) -> Tensor:
+        return F.conv2d(images, weights.pop(0), weights.pop(0), padding=1)
+
+    def pool(images: Tensor) -> Tensor:
+        return F.relu(F.max_pool2d(images, 3, 2, 1))
+
+    features = pool(convolve(convolve(convolve(pool(convolve(pool(convolve(images))))))))
+    return F.linear(features.flatten(1), *weights)
+
+
+@pytest.mark.parametrize(
+    ("family", "published"),
+    [(Net, published_net), (MLP, published_mlp), (LeNet, published_lenet), (CCNet, published_ccnet)],
+)
+def test_each_net_computes_what_is_published(family: Callable[..., nn.Module], published: Callable[..., Tensor]):
+    net, images = family().eval(), torch.rand(5, 1, 28, 28)
+    torch.testing.assert_close(net(images), published(images, list(net.parameters())))
+
+
+OFFERED = (
+    "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish PReLU RReLU ReLU ReLU6 SELU "
+    "Sigmoid SiLU Softplus Softshrink Softsign Tanh Tanhshrink"
+)
+
+
+@pytest.mark.parametrize("name", OFFERED.split())
+@pytest.mark.parametrize("case", [str, str.lower, str.upper])
+def test_an_activation_is_found_by_the_name_torch_gives_it_in_any_case(name, case):
+    activation = make_activation(case(name))
+    assert type(activation) is getattr(nn, name)
+    assert activation(torch.randn(2, 3, 4, 4)).shape == (2, 3, 4, 4)
+
+
+def test_each_activation_is_a_new_one():
+    assert make_activation("prelu") is not make_activation("prelu")
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("rellu", "ReLU"), ("sigmod", "Sigmoid"), ("TAHN", "Tanh"), ("leaky_relu", "LeakyReLU")]
+)
+def test_an_unknown_activation_is_answered_with_the_nearest(name, nearest):
+    with pytest.raises(UserError, match=f"model.activation={name} is not .*Did you mean '{nearest}'.*Known: CELU, ELU"):
+        make_activation(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["zzz", "", "GLU", "Softmax", "LogSoftmax", "MultiheadAttention", "Threshold", None, 3]
+)
+def test_what_is_no_elementwise_activation_is_refused(name):
+    with pytest.raises(UserError, match=f"model.activation={name} is not") as caught:
+        make_activation(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", [Net, MLP, LeNet])
+def test_the_activation_that_is_asked_for_stands_after_every_hidden_layer(family: Callable[..., nn.Module]):
+    net = family(activation="mish")
+    kinds = [type(module) for module in net.modules()]
+    hidden = sum(kind in (nn.Conv2d, nn.Linear) for kind in kinds) - 1
+    assert kinds.count(nn.Mish) == hidden
+    assert not {nn.ReLU, nn.Tanh} & set(kinds)
+    with pytest.raises(UserError, match=r"model\.activation=mush is not"):
+        family(activation="mush")
+
+
+@pytest.mark.parametrize(("size", "possible"), [((28, 28), 3), ((28, 13), 2), ((9, 28), 1), ((64, 64), 4)])
+def test_more_blocks_than_the_image_can_feed_are_refused(size, possible):
+    assert Net(image_size=size, widths=[4] * possible)(torch.rand(1, 1, *size)).shape == (1, 10)
+    words = f"model.widths has {possible + 1} blocks.* {size[0]}×{size[1]} is used up after {possible}"
+    with pytest.raises(UserError, match=words):
+        Net(image_size=size, widths=[4] * (possible + 1))
+
+
+BAD_SIZES = [64, "64", None, [0], [32, -1], [32.0], [True], ["a"], [None], [[32]]]
+
+
+@pytest.mark.parametrize("family", [Net, MLP])
+@pytest.mark.parametrize("hidden", BAD_SIZES)
+def test_bad_hidden_sizes_are_refused(family: Callable[..., nn.Module], hidden):
+    with pytest.raises(UserError, match=r"^model\.hidden=.* must be a list of whole numbers of at least 1"):
+        family(hidden=hidden)
+
+
+@pytest.mark.parametrize("widths", [*BAD_SIZES, []])
+def test_bad_widths_are_refused(widths):
+    with pytest.raises(UserError, match=r"^model\.widths=.* must be a list of whole numbers of at least 1"):
+        Net(widths=widths)
+
+
+@pytest.mark.parametrize("family", [Net, MLP, CCNet])
+@pytest.mark.parametrize("dropout", [1, 1.0, -0.1, 50, float("nan"), "much", None])
+def test_a_dropout_that_is_no_share_is_refused(family: Callable[..., nn.Module], dropout):
+    with pytest.raises(UserError, match=f"^model.dropout={dropout} must be at least 0 and below 1"):
+        family(dropout=dropout)
+
+
+def test_sizes_may_come_as_hydra_gives_them():
+    settings = OmegaConf.create({"widths": [32, 64, 128], "hidden": [256, 128]})
+    assert count(Net(widths=settings.widths, hidden=settings.hidden)) == 159_882
+
+
+def kinds_of(net: nn.Module) -> list[type]:
+    return [type(module) for module in net.modules() if not list(module.children())]
+
+
+def test_batch_norm_stands_between_each_convolution_and_its_activation():
+    block = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
+    net = Net(widths=[8, 16], hidden=[], batch_norm=True)
+    assert kinds_of(net) == [*block, *block, nn.Linear]
+    assert count(net) == count(Net(widths=[8, 16], hidden=[])) + 2 * 8 + 2 * 16
+    net.train()(torch.rand(4, 1, 28, 28))
+    moved = [module.running_mean for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(mean is not None and mean.abs().sum() > 0 for mean in moved)
+
+
+@pytest.mark.parametrize("family", [Net, MLP])
+def test_dropout_stands_after_each_hidden_layer(family: Callable[..., nn.Module]):
+    net = family(hidden=[16, 8], dropout=0.25)
+    layer = [nn.Linear, nn.ReLU, nn.Dropout]
+    assert kinds_of(net)[-7:] == [*layer, *layer, nn.Linear]
+    assert {module.p for module in net.modules() if isinstance(module, nn.Dropout)} == {0.25}
+    assert nn.Dropout not in kinds_of(family(hidden=[16, 8]))
+
+
+@pytest.mark.parametrize("make", [lambda: Net(dropout=0.5), lambda: MLP(dropout=0.5), CCNet])
+def test_dropout_acts_in_training_alone(make: Callable[[], nn.Module]):
+    net, images = make(), torch.rand(4, 1, 28, 28)
+    assert not torch.equal(net.train()(images), net.train()(images))
+    assert torch.equal(net.eval()(images), net.eval()(images))
+
+
+@pytest.mark.parametrize("size", [(11, 28), (28, 5)])
+def test_lenet_refuses_images_under_12_by_12(size):
+    assert LeNet(image_size=(12, 12))(torch.rand(1, 1, 12, 12)).shape == (1, 10)
+    with pytest.raises(UserError, match=f"at least 12×12, not {size[0]}×{size[1]}"):
+        LeNet(image_size=size)
+
+
+def twin(as_published: bool = False, xavier: bool = False) -> CCNet:
+    torch.manual_seed(0)
+    return CCNet(as_published=as_published, xavier=xavier).eval()
+
+
+def test_ccnet_as_published_returns_the_softmax_of_its_rectified_logits():
+    images = torch.rand(6, 1, 28, 28)
+    probabilities, logits = twin(as_published=True)(images), twin()(images)
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(6))
+    torch.testing.assert_close(
+        probabilities, logits.clamp(min=0).exp() / logits.clamp(min=0).exp().sum(1, keepdim=True)
+    )
+
+
+def test_xavier_changes_the_weights_of_ccnet_and_nothing_else():
+    plain, xavier = twin().state_dict(), twin(xavier=True).state_dict()
+    assert plain.keys() == xavier.keys()
+    for name in plain:
+        assert torch.equal(plain[name], xavier[name]) == name.endswith("bias"), name
+        assert plain[name].shape == xavier[name].shape
+
+
+def test_weights_of_ccnet_follow_the_law_that_was_asked_for():
+    plain, xavier = twin().state_dict(), twin(xavier=True).state_dict()
+    for name in (name for name in plain if name.endswith("weight")):
+        shape = plain[name].shape
+        fan_in, fan_out = prod(shape[1:]), shape[0] * prod(shape[2:])
+        tolerance = 5 / sqrt(2 * plain[name].numel())  # five standard errors of a standard deviation
+        assert xavier[name].std().item() == pytest.approx(sqrt(2 / (fan_in + fan_out)), rel=tolerance), name
+        assert plain[name].std().item() == pytest.approx(1 / sqrt(3 * fan_in), rel=tolerance), name
+        assert xavier[name].abs().max() > sqrt(3) * xavier[name].std()  # normal: it has tails
+        assert plain[name].abs().max() <= 1 / sqrt(fan_in)  # torch's default: uniform

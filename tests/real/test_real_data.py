@@ -1,0 +1,117 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import torch
+from torchvision.datasets import mnist as torchvision_mnist
+
+from handwriting.data import DataModule
+from handwriting.data.characters import read_characters
+from handwriting.data.mnist import FILES, read_mnist
+from handwriting.data.mnist_csv import read_csv_images
+from handwriting.data.sets import HandwritingSet, LabelledImages
+
+pytestmark = pytest.mark.real_data
+
+# counted in the published label files, as many papers print them
+TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+HEADER = b"label," + b",".join(b"pixel%d" % pixel for pixel in range(784)) + b"\n"
+
+
+@pytest.fixture(scope="module")
+def mnist(real_data_folder: Path) -> HandwritingSet:
+    if not (real_data_folder / "MNIST" / "raw").is_dir():
+        pytest.skip(f"{real_data_folder} holds no MNIST/raw")
+    return read_mnist(real_data_folder)
+
+
+@pytest.fixture(scope="module")
+def characters_file(real_data_folder: Path) -> Path:
+    file = real_data_folder / "characters" / "characters.mat"
+    if not file.is_file():
+        pytest.skip(f"{file} does not exist")
+    return file
+
+
+def as_csv(part: LabelledImages) -> bytes:
+    cells = np.array([f"{level}," for level in range(256)], dtype="S4")
+    rows = np.hstack([part.labels[:, None].numpy().astype(np.uint8), part.images.flatten(1).numpy()])
+    return b"".join(row.tobytes().replace(b"\0", b"")[:-1] + b"\n" for row in map(cells.__getitem__, rows))
+
+
+def test_mnist_is_whole(mnist):
+    assert mnist.train.images.shape == (60_000, 1, 28, 28)
+    assert mnist.test.images.shape == (10_000, 1, 28, 28)
+    assert mnist.train.labels.bincount().tolist() == TRAIN_COUNTS
+    assert mnist.test.labels.bincount().tolist() == TEST_COUNTS
+
+
+def test_mnist_has_its_known_mean_and_deviation(mnist):
+    data = DataModule("mnist", lambda: mnist)
+    data.train = mnist.train  # all of it, the validation part included
+    assert data.mean_and_std() == pytest.approx((0.13066, 0.30811), abs=5e-6)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_mnist_is_what_torchvision_reads(mnist, real_data_folder, part):
+    images, labels = (str(real_data_folder / "MNIST" / "raw" / name) for name in FILES[part])
+    assert torch.equal(getattr(mnist, part).images.squeeze(1), torchvision_mnist.read_image_file(images))
+    assert torch.equal(getattr(mnist, part).labels, torchvision_mnist.read_label_file(labels))
+
+
+def test_mnist_holds_out_each_digit_in_its_share(mnist):
+    data = DataModule("mnist", lambda: mnist)
+    assert (len(data.train), len(data.val)) == (54_000, 6_000)
+    shares = np.array(TRAIN_COUNTS) / 10
+    assert np.abs(data.val.labels.bincount().numpy() - shares).max() < 1
+
+
+@pytest.mark.parametrize("header", [b"", HEADER], ids=["without header", "with header"])
+def test_no_row_of_the_training_csv_is_lost(mnist, tmp_path, header):
+    (tmp_path / "mnist_train.csv").write_bytes(header + as_csv(mnist.train))
+    digits = read_csv_images(tmp_path / "mnist_train.csv")
+    assert len(digits) == 60_000  # the CCNet report's reader found 59,999
+    assert torch.equal(digits.labels, mnist.train.labels)
+    assert torch.equal(digits.images, mnist.train.images)
+
+
+def test_the_test_csv_is_read_as_pandas_reads_it(mnist, tmp_path):
+    (tmp_path / "mnist_test.csv").write_bytes(as_csv(mnist.test))
+    digits, table = read_csv_images(tmp_path / "mnist_test.csv"), pd.read_csv(tmp_path / "mnist_test.csv", header=None)
+    assert table.shape == (10_000, 785)
+    assert np.array_equal(digits.labels.numpy(), table[0])
+    assert np.array_equal(digits.images.flatten(1).numpy(), table.drop(columns=0))
+    assert torch.equal(digits.images, mnist.test.images)
+
+
+def test_there_are_200_characters_of_15_and_5_images(characters_file):
+    characters = read_characters(characters_file)
+    assert characters.train.labels.bincount().tolist() == [15] * 200
+    assert characters.test.labels.bincount().tolist() == [5] * 200
+    assert len(characters.class_names) == 200
+    assert characters.image_size == (28, 28)
+
+
+def test_characters_are_bright_on_black(characters_file):
+    characters = read_characters(characters_file)
+    for part in (characters.train, characters.test):
+        assert part.images.flatten(1).median(dim=1).values.max() == 0  # most of every image is background
+        assert part.images.flatten(1).amax(dim=1).min() > 100  # and each has ink
+    stored = scipy.io.loadmat(characters_file)["train"]
+    assert np.array_equal(characters.train.images[7 * 15 + 3, 0].numpy(), 255 - stored[7, 3])
+
+
+def test_no_two_characters_are_the_same_image(characters_file):
+    characters = read_characters(characters_file)
+    images = torch.cat([characters.train.images, characters.test.images]).numpy()
+    assert len({hashlib.sha256(image.tobytes()).digest() for image in images}) == 4000
+
+
+def test_characters_hold_out_three_of_each_class(characters_file):
+    data = DataModule("characters", read_characters, path=str(characters_file), val_fraction=0.2)
+    assert data.val.labels.bincount().tolist() == [3] * 200
+    assert data.train.labels.bincount().tolist() == [12] * 200

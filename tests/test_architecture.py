@@ -1,0 +1,73 @@
+"""Imports go one way, and what must start quickly imports no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "handwriting"
+# What may import what, from the leaves up; a module that is not named here does not belong in the house.
+ALLOWED = {
+    "errors": set(),
+    "machine": set(),
+    "stats": set(),
+    "plots": set(),
+    "results": {"__version__", "errors"},
+    "data": {"data", "errors"},
+    "models": {"models", "errors"},
+    "classifier": {"errors"},
+    "settings": {"errors", "results"},
+    "report": {"results", "stats", "plots"},
+    "tables": {"report", "results"},
+    "sweep": {"settings"},
+    "progress": set(),
+    "train": {"classifier", "data", "errors", "plots", "progress", "results"},
+    "run": {"errors", "machine", "report", "results", "settings", "sweep", "tables", "train", "run"},
+    "compare": {"errors", "report", "tables"},
+    "__init__": set(),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "handwriting":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("handwriting.")}
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_lies_below_it(file: Path):
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert imports(file) <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(file: Path):
+    text = file.read_text()
+    assert len(text.splitlines()) < 250
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert not [f.name for f in functions if f.end_lineno and f.end_lineno - f.lineno > 55]
+
+
+@pytest.mark.parametrize(
+    "module", ["run", "compare", "results", "stats", "plots", "report", "tables", "settings", "sweep"]
+)
+def test_what_must_start_quickly_imports_no_torch(module: str):
+    code = f"import sys, handwriting.{module}; print([m for m in ('torch', 'lightning') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("folder", ["models"])
+def test_models_are_plain_modules(folder: str):
+    text = "".join(file.read_text() for file in (PACKAGE / folder).glob("*.py"))
+    assert "lightning" not in text
+    assert "omegaconf" not in text
+    assert "hydra" not in text

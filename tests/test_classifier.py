@@ -1,0 +1,189 @@
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.nn import functional as F
+
+from handwriting.classifier import Classifier, Tally
+from handwriting.data import DataModule
+from handwriting.data.digits import read_digits
+from handwriting.errors import UserError
+from handwriting.models.net import Net
+from handwriting.train import fit_and_test
+
+SGD = partial(torch.optim.SGD, lr=0.1)
+
+
+def digits(limit: int | None = 320, batch_size: int = 32) -> DataModule:
+    return DataModule("digits", read_digits, batch_size=batch_size, limit=limit, shuffle_seed=3)
+
+
+def trainer(tmp_path: Path, epochs: int = 1, callbacks: list[lightning.Callback] | None = None) -> lightning.Trainer:
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        default_root_dir=str(tmp_path),
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks or []),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def classifier(data: DataModule, optimizer=SGD, scheduler=None) -> Classifier:
+    torch.manual_seed(0)
+    mean, std = data.mean_and_std()
+    return Classifier(Net(), optimizer, scheduler, 10, mean, std)
+
+
+OPTIMIZERS = [
+    SGD,
+    partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    partial(torch.optim.Adam, lr=0.001),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_two_epochs_give_the_weights_of_a_plain_torch_loop(tmp_path: Path, optimizer: partial):
+    data = digits()
+    model = classifier(data, optimizer)
+    torch.manual_seed(0)
+    net = Net()
+    trainer(tmp_path, epochs=2).fit(model, data)
+
+    mean, std = data.mean_and_std()
+    plain, order = optimizer(net.parameters()), data.train_dataloader().sampler
+    for epoch in range(2):
+        order.set_epoch(epoch)  # type: ignore[attr-defined]
+        for index in order:
+            pixels = (data.train.images[index].float() / 255 - mean) / std
+            loss = F.cross_entropy(net(pixels), data.train.labels[index])
+            plain.zero_grad()
+            loss.backward()
+            plain.step()
+    for ours, theirs in zip(model.net.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_loss_and_accuracy_are_means_over_images_not_over_batches():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(10, 3), torch.randint(0, 3, (10,))
+    tally = Tally()
+    for part in (slice(0, 7), slice(7, 10)):  # batches of unequal size
+        tally.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+    loss, accuracy = tally.means()
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_the_chosen_weights_are_tested_not_the_last(tmp_path: Path):
+    data = digits()
+    # The rate explodes after the first epoch, so that the last weights read nothing.
+    scheduler = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: 1.0 if epoch == 0 else 1e4)
+    model = classifier(data, partial(torch.optim.SGD, lr=0.05), scheduler)
+    best = ModelCheckpoint(dirpath=tmp_path / "checkpoints", filename="best", monitor="val/acc", mode="max")
+    outcome = fit_and_test(data, model, trainer(tmp_path, 3, [best]))
+    assert outcome["chosen_epoch"] == 1
+    assert outcome["epochs"] == 3
+    metrics = outcome["metrics"]
+    assert metrics["val/acc"] == pytest.approx(model.history[0]["val/acc"])
+    assert metrics["test/acc"] > 0.3
+    assert model.history[-1]["val/acc"] < 0.2
+    with torch.no_grad():
+        model.eval()
+        right = (model(data.test.images).argmax(1) == data.test.labels).float().mean().item()
+    assert metrics["test/acc"] == pytest.approx(right)
+
+
+def test_a_checkpoint_loads_as_plain_tensors_and_carries_its_facts(tmp_path: Path):
+    data = digits(limit=100)
+    model = classifier(data)
+    model.facts = {"class_names": list(data.class_names), "settings": {"optim": {"lr": 0.1}}}
+    fitted = trainer(tmp_path)
+    fitted.fit(model, data)
+    fitted.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert checkpoint["handwriting"] == model.facts
+    other = classifier(data)
+    other.load_state_dict(checkpoint["state_dict"])
+    torch.testing.assert_close(other(data.test.images), model(data.test.images))
+
+
+def test_the_net_sees_images_of_mean_0_and_deviation_1():
+    data = digits(limit=None)
+    model = classifier(data)
+    seen = []
+    model.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(data.train.images)
+    assert seen[0].mean().item() == pytest.approx(0, abs=1e-4)
+    assert seen[0].std().item() == pytest.approx(1, abs=1e-3)
+
+
+class RateOfEachStep(lightning.Callback):
+    def __init__(self):
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps_between"),
+    [
+        (partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, cycle_momentum=False), 1),
+        (partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=2), 10),
+        (partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5), 10),
+    ],
+)
+def test_the_rate_of_each_step_is_that_of_torch_alone(tmp_path: Path, scheduler: partial, steps_between: int):
+    data, record = digits(limit=320, batch_size=32), RateOfEachStep()
+    trainer(tmp_path, 2, [record]).fit(classifier(data, scheduler=scheduler), data)
+
+    plain = SGD(nn.Linear(1, 1).parameters())
+    alone = scheduler(plain, **({"total_steps": 20} if steps_between == 1 else {}))
+    expected = []
+    for step in range(1, 21):
+        expected.append(plain.param_groups[0]["lr"])
+        plain.step()
+        if step % steps_between == 0:
+            alone.step()
+    assert record.rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "sentence"),
+    [
+        (partial(torch.optim.SGD, lr=-1), None, "optim: Invalid learning rate: -1."),
+        (partial(torch.optim.SGD, **{"foo": 1}), None, "optim: a setting has a name or type"),
+        (
+            partial(torch.optim.SGD, lr=1),
+            partial(torch.optim.lr_scheduler.StepLR, **{"foo": 1}),
+            "scheduler: a setting",
+        ),
+        (
+            partial(torch.optim.Adagrad, lr=1),
+            partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1.0),
+            "scheduler: .*momentum",
+        ),
+    ],
+)
+def test_impossible_settings_are_named(tmp_path: Path, optimizer, scheduler, sentence: str):
+    data = digits(limit=100)
+    with pytest.raises(UserError, match=sentence):
+        trainer(tmp_path).fit(classifier(data, optimizer, scheduler), data)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
+    data = digits(limit=100)
+    weights = []
+    for _ in range(2):
+        model = classifier(data)
+        trainer(tmp_path).fit(model, data)
+        weights.append(nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.equal(*weights)

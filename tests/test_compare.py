@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+
+from handwriting.compare import main
+
+
+def test_the_report_is_rebuilt_from_what_is_there(command, tmp_path: Path, make_run):
+    make_run(tmp_path / "outputs" / "digits", "optim=sgd", accuracy=0.8)
+    make_run(tmp_path / "outputs" / "digits", "optim=adam", accuracy=0.9)
+    result = command("handwriting.compare", "outputs/digits")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.index("optim=adam") < result.stdout.index("optim=sgd")
+    for name in ("summary.csv", "summary.md", "curves.png", "ranking.png"):
+        assert f"outputs/digits/{name}" in result.stdout
+        assert (tmp_path / "outputs" / "digits" / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "is not a folder"), (".", "holds no runs")])
+def test_a_wrong_folder_is_one_sentence(folder: str, sentence: str, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main([folder])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,103 @@
+"""Every YAML in conf/ is composed and what it names is made, so that none rots."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from handwriting.settings import CONF
+from handwriting.train import build
+
+FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
+GROUPS = {group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()}
+
+
+def composed(tmp_path: Path, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*overrides, f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True
+    )
+    assert isinstance(plain, dict)
+    return plain  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_composes_and_resolves(tmp_path: Path, file: Path):
+    overrides = [f"{file.parent}={file.name}"] if len(file.parts) > 1 else []
+    assert {"data", "model", "optim", "scheduler", "trainer"} <= resolved(composed(tmp_path, *overrides)).keys()
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+def test_every_job_of_an_experiment_composes_and_its_parts_are_made(tmp_path: Path, experiment: str):
+    params = composed(tmp_path, f"experiment={experiment}").hydra.sweeper.params or {}
+    assert len(params) <= 1, "a sweep over one setting, so that each of its jobs can be made here"
+    jobs = [[f"{key}={value}"] for key, values in params.items() for value in values.split(",")] or [[]]
+    for job in jobs:
+        config = composed(tmp_path, f"experiment={experiment}", *job)
+        resolved(config)
+        net = build("model", config.model, num_classes=10, image_size=(28, 28))
+        build("optim", config.optim)(net.parameters())
+
+
+@pytest.mark.parametrize("name", GROUPS["data"])
+def test_every_data_set_names_a_reader_and_a_module(tmp_path: Path, name: str):
+    data = composed(tmp_path, f"data={name}").data
+    assert data.name == name
+    assert callable(get_method(data.read._target_))
+    if name == "digits":
+        assert instantiate(data).class_names == tuple("0123456789")
+
+
+@pytest.mark.parametrize("name", GROUPS["model"])
+def test_every_model_reads_images(tmp_path: Path, name: str):
+    net = build("model", composed(tmp_path, f"model={name}").model, num_classes=7, image_size=(28, 28))
+    assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("optim", GROUPS["optim"])
+@pytest.mark.parametrize("scheduler", GROUPS["scheduler"])
+def test_every_optimizer_works_with_every_scheduler(tmp_path: Path, optim: str, scheduler: str):
+    config = composed(tmp_path, f"optim={optim}", f"scheduler={scheduler}")
+    optimizer = build("optim", config.optim)(nn.Linear(1, 1).parameters())
+    make_scheduler = build("scheduler", config.scheduler)
+    more = {"total_steps": 10} if scheduler == "onecycle" else {}
+    assert (make_scheduler is None) == (scheduler == "none")
+    if make_scheduler:
+        make_scheduler(optimizer, **more)
+
+
+@pytest.mark.parametrize("optim", GROUPS["optim"])
+def test_every_learning_rate_says_how_it_was_chosen(optim: str):
+    line = next(line for line in (CONF / "optim" / f"{optim}.yaml").read_text().splitlines() if line.startswith("lr:"))
+    assert "#" in line
+
+
+@pytest.mark.parametrize("name", GROUPS["trainer"])
+def test_every_trainer_is_made(tmp_path: Path, name: str):
+    config = composed(tmp_path, f"trainer={name}").trainer
+    assert isinstance(build("trainer", config, default_root_dir=str(tmp_path)), lightning.Trainer)
+
+
+@pytest.mark.parametrize("name", GROUPS["debug"])
+def test_every_debug_file_makes_its_trainer(tmp_path: Path, name: str):
+    config = composed(tmp_path, f"debug={name}")
+    assert config.name == "debug"
+    assert isinstance(build("trainer", config.trainer, default_root_dir=str(tmp_path)), lightning.Trainer)
+
+
+def test_net_sigmoid_is_net_with_another_activation(tmp_path: Path):
+    net, sigmoid = (dict(composed(tmp_path, f"model={name}").model) for name in ("net", "net_sigmoid"))
+    assert {key for key in net if net[key] != sigmoid[key]} == {"activation"}

@@ -1,0 +1,113 @@
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from handwriting import plots
+
+
+def curves(settings: int, seeds: int, epochs: int = 10) -> tuple[dict, dict]:
+    random = np.random.default_rng(0)
+    steps, labels = np.arange(10, 2001, 10), [f"optim=adam, optim.lr={i / 1000}" for i in range(settings)]
+    losses = {x: pd.DataFrame(2 / steps[:, None] + random.random((len(steps), seeds)), index=steps) for x in labels}
+    index = np.arange(1, epochs + 1)
+    accuracies = {x: pd.DataFrame(0.9 + 0.1 * random.random((epochs, seeds)), index=index) for x in labels}
+    return losses, accuracies
+
+
+def drawn(figure: Figure) -> Figure:
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+@pytest.mark.parametrize(("settings", "seeds", "epochs"), [(1, 1, 1), (2, 1, 10), (4, 5, 10), (24, 3, 10)])
+def test_the_legend_covers_no_line_and_lies_inside_the_picture(settings: int, seeds: int, epochs: int):
+    figure = drawn(plots.draw_curves(*curves(settings, seeds, epochs)))
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    for axes in figure.axes:
+        lines = axes.get_tightbbox()
+        assert lines is not None
+        assert not box.overlaps(lines)
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
+    assert len(legend.get_texts()) == settings
+
+
+def test_24_settings_look_different():
+    figure = plots.draw_curves(*curves(24, 1))
+    lines = figure.axes[1].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 24
+
+
+def test_the_bold_line_is_the_mean_of_the_seeds_and_the_band_their_range():
+    losses, accuracies = curves(1, 3)
+    axes = plots.draw_curves(losses, accuracies).axes[1]
+    (frame,) = accuracies.values()
+    assert axes.get_lines()[0].get_ydata() == pytest.approx(100 * frame.to_numpy().mean(1))
+    band = axes.collections[0].get_paths()[0].vertices
+    assert isinstance(band, np.ndarray)
+    assert band[:, 1].max() == pytest.approx(100 * frame.to_numpy().max())
+
+
+def test_axes_carry_their_units():
+    left, right = plots.draw_curves(*curves(2, 1)).axes
+    assert (left.get_xlabel(), left.get_ylabel()) == ("training step (batches)", "training loss (cross-entropy, nats)")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "validation accuracy (%)")
+    ranking = plots.draw_ranking(["a"], [[0.9]], [None]).axes[0]
+    assert ranking.get_xlabel() == "test accuracy (%)"
+
+
+def test_the_ranking_keeps_the_order_best_on_top():
+    axes = drawn(plots.draw_ranking(["best", "second"], [[0.99, 0.98], [0.5, 0.6]], [0.01, 0.02])).axes[0]
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["best", "second"]
+    assert boxes[0].y0 > boxes[1].y1
+
+
+def test_the_best_value_of_every_setting_stays_in_sight():
+    losses, accuracies = curves(2, 1)
+    worst, best = accuracies
+    accuracies[worst] = accuracies[worst] * 0 + 0.1
+    axes = plots.draw_curves(losses, accuracies).axes[1]
+    low, high = axes.get_ylim()
+    assert low < 10 < high
+    assert low < 100 * accuracies[best].to_numpy().max() < high
+
+
+def test_the_confusion_matrix_shows_numbers_up_to_20_classes():
+    counts = np.eye(20, dtype=int) * 3
+    assert len(plots.draw_confusion(counts, [str(i) for i in range(20)]).axes[0].texts) == 20
+    counts = np.eye(21, dtype=int) * 3
+    assert len(plots.draw_confusion(counts, [str(i) for i in range(21)]).axes[0].texts) == 0
+
+
+def test_a_gallery_shows_every_image_under_its_name():
+    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
+    axes = plots.draw_gallery(images, [f"n{i}" for i in range(10)], columns=4).axes[0]
+    canvas = axes.images[0].get_array()
+    assert canvas is not None
+    assert [text.get_text() for text in axes.texts] == [f"n{i}" for i in range(10)]
+    assert {int(value) for value in np.unique(np.asarray(canvas))} == {*range(10), 255}
+
+
+def test_a_font_is_found_that_has_the_characters():
+    sans = plots._characters(font_manager.findfont("DejaVu Sans"))
+    only_there = sorted(plots._characters(font_manager.findfont("STIXGeneral")) - sans)[0]
+    families = plots.fonts_for([f"label {only_there}"])
+    assert families[0] == "DejaVu Sans"
+    fonts = [font.fname for font in font_manager.fontManager.ttflist if font.name == families[1]]
+    assert any(only_there in plots._characters(font) for font in fonts)
+    assert plots.fonts_for(["plain", "é"]) == ["DejaVu Sans"]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")  # pytest undoes the filter that plots sets
+def test_a_character_that_no_font_has_is_said_and_still_drawn(caplog: pytest.LogCaptureFixture):
+    nowhere = "\U000f1234"  # private use
+    with caplog.at_level(logging.WARNING):
+        drawn(plots.draw_ranking([f"a{nowhere}"], [[0.5]], [None]))
+    assert "install one that has" in caplog.text

@@ -1,0 +1,112 @@
+import csv
+import io
+from pathlib import Path
+
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from handwriting.report import read_report, write_plots
+from handwriting.tables import print_report, write_tables
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "summary.csv").open()))
+
+
+def printed(folder: Path, width: int = 100) -> str:
+    output = io.StringIO()
+    print_report(read_report(folder), [], Console(file=output, width=width))
+    return output.getvalue()
+
+
+def test_seeds_of_one_setting_become_one_row_with_an_interval(tmp_path: Path, make_run):
+    accuracies = {0: 0.95, 1: 0.96, 2: 0.98}
+    for seed, accuracy in accuracies.items():
+        make_run(tmp_path, "optim=sgd", f"seed={seed}", accuracy=accuracy)
+        make_run(tmp_path, "optim=adam", f"seed={seed}", accuracy=accuracy - 0.1)
+    write_tables(read_report(tmp_path))
+    best, second = rows(tmp_path)
+    assert (best["optim"], best["seeds"], second["optim"]) == ("sgd", "3", "adam")
+    values = list(accuracies.values())
+    low, high = scipy.stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=scipy.stats.sem(values))
+    assert float(best["test/acc"]) == pytest.approx((low + high) / 2)
+    assert float(best["test/acc ±"]) == pytest.approx((high - low) / 2)
+    assert "96.33 ± 3.79" in (tmp_path / "summary.md").read_text()
+
+
+def test_only_what_differs_names_the_rows(tmp_path: Path, make_run):
+    make_run(tmp_path, "data=digits", "optim=sgd", "optim.lr=0.1")
+    make_run(tmp_path, "data=digits", "optim=adam", "optim.lr=0.1")
+    assert sorted(setting.label for setting in read_report(tmp_path).settings) == ["optim=adam", "optim=sgd"]
+
+
+def test_a_default_is_named_when_another_run_overrides_it(tmp_path: Path, make_run):
+    make_run(tmp_path)
+    make_run(tmp_path, "optim=sgd", "optim.lr=0.1")
+    labels = {setting.label for setting in read_report(tmp_path).settings}
+    assert labels == {"optim=adam, optim.lr=0.001", "optim=sgd, optim.lr=0.1"}
+
+
+def test_equal_overrides_with_other_settings_are_told_apart(tmp_path: Path, make_run):
+    first = make_run(tmp_path / "a", "optim=sgd")
+    text = (first / "result.json").read_text()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    (tmp_path / "x" / "result.json").write_text(text)
+    (tmp_path / "y" / "result.json").write_text(text.replace("0.001", "0.5"))
+    assert {setting.label for setting in read_report(tmp_path).settings} == {"optim.lr=0.001", "optim.lr=0.5"}
+
+
+def test_validation_chooses_and_test_ranks(tmp_path: Path, make_run):
+    metrics = {"test/acc": 0.8, "val/acc": 0.99, "test/loss": 1.0, "val/loss": 1.0}
+    make_run(tmp_path, "optim=sgd", metrics=metrics)
+    make_run(tmp_path, "optim=adam", accuracy=0.9)
+    report = read_report(tmp_path)
+    assert [setting.label for setting in report.settings] == ["optim=adam", "optim=sgd"]
+    assert report.chosen is report.settings[1]
+    assert "* optim=sgd is what validation chooses" in printed(tmp_path)
+
+
+def test_a_failed_job_is_a_row_with_its_reason(tmp_path: Path, make_run):
+    make_run(tmp_path, "optim=sgd")
+    make_run(tmp_path, "optim=adam", "optim.lr=9", status="failed", reason="RuntimeError: out of memory")
+    make_run(tmp_path, "optim=adam", status="running")
+    write_tables(read_report(tmp_path))
+    assert [row["reason"] for row in rows(tmp_path)] == ["", "RuntimeError: out of memory", "not finished"]
+    text = printed(tmp_path)
+    assert "Not finished: optim.lr=9,optim=adam: RuntimeError: out of memory" in text
+    assert read_report(tmp_path).keys == []  # the failed value does not lengthen the name of the good run
+
+
+def test_one_seed_is_said_to_prove_nothing_and_two_are_not(tmp_path: Path, make_run):
+    for optim in ("sgd", "adam"):
+        make_run(tmp_path, f"optim={optim}", "seed=0")
+    assert "proves nothing" in printed(tmp_path)
+    for optim in ("sgd", "adam"):
+        make_run(tmp_path, f"optim={optim}", "seed=1")
+    assert "proves nothing" not in printed(tmp_path)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_figure_is_cut_off_on_a_narrow_terminal(tmp_path: Path, make_run, width: int):
+    for seed in (0, 1):
+        make_run(tmp_path, "optim=[a_long,list_of,settings]", f"seed={seed}", accuracy=0.9 + seed / 100)
+    text = printed(tmp_path, width)
+    assert all(figure in text for figure in ("90.50 ± 6.35", "89.50 ± 6.35", "1.5", "1,000")) or width == 60
+    assert "90.50" in text
+
+
+def test_plots_are_written_and_a_folder_of_failures_has_none(tmp_path: Path, make_run):
+    make_run(tmp_path / "a", "optim=sgd")
+    paths = write_plots(read_report(tmp_path / "a"))
+    assert [path.name for path in paths] == ["curves.png", "ranking.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    make_run(tmp_path / "b", "optim=sgd", status="failed")
+    assert write_plots(read_report(tmp_path / "b")) == []
+
+
+def test_a_run_without_curves_does_not_break_the_plots(tmp_path: Path, make_run):
+    (make_run(tmp_path, "optim=sgd") / "metrics.csv").unlink()
+    (make_run(tmp_path, "optim=adam") / "metrics.csv").write_text("")
+    assert len(write_plots(read_report(tmp_path))) == 2

@@ -1,0 +1,296 @@
+"""Real runs and sweeps, in processes of their own, on the bundled digits."""
+
+import csv
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from handwriting.run import main as run_main
+from handwriting.sweep import PROGRESS, Progress
+
+RUN = "handwriting.run"
+# As small as a real run gets: 100 images, one epoch.
+SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=1")
+
+
+def records(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))}
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run the command line in this process, where torch is imported already: (exit code, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HANDWRITING_DATA", str(tmp_path / "no_data"))
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network
+    monkeypatch.setattr(PROGRESS, "__dict__", vars(Progress()))
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["handwriting", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run_main()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, capfd.readouterr().err
+
+    yield call
+    logging.shutdown()
+    logging.getLogger().handlers.clear()  # Hydra's, which write into this test's folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two optimizers and two seeds, once for all tests that only look at the outcome."""
+    folder = tmp_path_factory.mktemp("sweep")
+    arguments = ["-m", "data=digits", "optim=sgd,adam", "seed=0,1", "trainer.max_epochs=2", "name=study"]
+    result = subprocess.run(
+        [sys.executable, "-m", RUN, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=300
+    )
+    return folder / "outputs" / "study", result.stdout
+
+
+def test_a_sweep_leaves_a_folder_a_job_and_a_report(sweep: tuple[Path, str]):
+    folder, output = sweep
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        "summary.csv",
+        "summary.md",
+        "curves.png",
+        "ranking.png",
+    }
+    runs = records(folder)
+    assert list(runs) == [
+        f"data=digits,optim={optim},seed={seed},trainer.max_epochs=2" for optim in ("adam", "sgd") for seed in (0, 1)
+    ]
+    assert all(f"job {i} of 4" in output for i in (1, 2, 3, 4))
+    with (folder / "summary.csv").open() as file:
+        summary = {row["optim"]: row for row in csv.DictReader(file)}
+    assert {row["seeds"] for row in summary.values()} == {"2"}
+    for optim in ("sgd", "adam"):
+        accuracies = [run["metrics"]["test/acc"] for name, run in runs.items() if f"optim={optim}" in name]
+        assert float(summary[optim]["test/acc"]) == pytest.approx(sum(accuracies) / 2)
+    assert float(summary["adam"]["test/acc"]) > 0.8
+
+
+def test_a_run_leaves_everything_in_its_folder(sweep: tuple[Path, str]):
+    folder = next(sweep[0].glob("*optim=adam,seed=0*"))
+    run = json.loads((folder / "result.json").read_text())
+    assert run["status"] == "done"
+    assert run["settings"]["optim"]["lr"] == pytest.approx(0.001)
+    assert run["choices"]["optim"] == "adam"
+    assert (run["epochs"], run["parameters"]) == (2, 225_034)
+    assert run["images"] == {"train": 1038, "val": 259, "test": 500}
+    assert run["seconds"] > 0
+    assert {"python", "torch", "lightning", "handwriting"} <= run["versions"].keys()
+    assert torch.__version__.startswith(run["versions"]["torch"])
+    assert "cpu" in run["device"]
+    assert "git_revision" in run
+    assert run["metrics"].keys() == {f"{part}/{m}" for part in ("train", "val", "test") for m in ("loss", "acc")}
+    logged = pd.read_csv(folder / "metrics.csv").count()
+    assert logged[["val/acc", "val/loss", "train/acc", "train/loss", "lr"]].tolist() == [2] * 5
+    assert logged["train/loss_step"].tolist() == 14  # of 2 × 65 steps: a mean of every ten, and of what is left over
+    assert list(folder.glob("events.out.tfevents.*"))
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (folder / ".hydra" / "config.yaml").is_file()
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["handwriting"]["class_names"] == list("0123456789")
+
+
+def test_seeds_differ_and_the_same_seed_repeats(sweep: tuple[Path, str], command, tmp_path: Path):
+    runs = records(sweep[0])
+    first, second = (runs[f"data=digits,optim=adam,seed={seed},trainer.max_epochs=2"]["metrics"] for seed in (0, 1))
+    assert first != second
+    result = command(RUN, "data=digits", "trainer.max_epochs=2", "name=again")  # adam and seed 0 are the defaults
+    assert result.returncode == 0, result.stderr
+    (again,) = records(tmp_path / "outputs" / "again").values()
+    assert again["metrics"] == first
+    assert again["fingerprint"] == runs["data=digits,optim=adam,seed=0,trainer.max_epochs=2"]["fingerprint"]
+
+
+def test_the_same_command_again_trains_nothing_and_says_so(command, tmp_path: Path):
+    arguments = ("-m", *SMALL, "optim=sgd,adam")
+    assert command(RUN, *arguments).returncode == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/digits/*/result.json")}
+    again = command(RUN, *arguments)
+    assert again.returncode == 0
+    assert "Nothing was trained" in again.stdout
+    assert again.stdout.count("%  done already") == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    more = command(RUN, "-m", *SMALL, "optim=sgd,adam,momentum")  # tomorrow one more
+    assert more.stdout.count("%  done already") == 2
+    assert len(records(tmp_path / "outputs" / "digits")) == 3
+
+    forced = command(RUN, "-m", *SMALL, "optim=sgd", "force=true")
+    assert "done already" not in forced.stdout
+    changed = [path.parent.name for path, at in before.items() if path.stat().st_mtime_ns != at]
+    assert changed == ["data.limit=100,optim=sgd,trainer.max_epochs=1"]
+
+
+def test_an_interrupted_run_is_taken_up_again(command, tmp_path: Path):
+    arguments = ("data=digits", "trainer.max_epochs=400", "name=x")
+    process = subprocess.Popen([sys.executable, "-m", RUN, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("outputs/x/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on" in output
+    (run,) = records(tmp_path / "outputs" / "x").values()
+    assert run["status"] == "interrupted"
+
+    assert "trainer.max_epochs=400" in output  # with the report of what is there
+
+
+@pytest.mark.parametrize("broken", ["cut off", "running"])
+def test_a_run_that_was_killed_is_trained_anew_without_its_remains(main, tmp_path: Path, broken: str):
+    assert main(*SMALL)[0] == 0
+    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+    good = json.loads(path.read_text())
+    path.write_text(path.read_text()[:200] if broken == "cut off" else json.dumps(good | {"status": "running"}))
+    stale = path.parent / "events.out.tfevents.1.stale"
+    stale.touch()
+    assert main(*SMALL)[0] == 0
+    assert json.loads(path.read_text())["metrics"] == good["metrics"]
+    assert not stale.exists()
+
+
+def test_a_failing_job_is_a_row_and_the_others_run(command, tmp_path: Path):
+    result = command(RUN, "-m", *SMALL, "data.batch_size=16,0,32")
+    assert result.returncode == 2
+    assert [run["status"] for run in records(tmp_path / "outputs" / "digits").values()] == ["failed", "done", "done"]
+    assert "Not finished: data.batch_size=0" in result.stdout
+    assert "Traceback" not in result.stderr
+    (log,) = tmp_path.glob("outputs/digits/data.batch_size=0*/run.log")
+    assert "must be a whole number" in log.read_text()
+
+
+def test_a_bug_of_ours_has_its_traceback_in_the_log_of_its_job(command, tmp_path: Path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("import torch\nclass Net(torch.nn.Module):\n def forward(self, x): raise RuntimeError('boom')\n")
+    plugin.write_text(
+        plugin.read_text() + " def __init__(self, **more): super().__init__(); self.w = torch.nn.Linear(1, 1)\n"
+    )
+    result = command(RUN, "-m", *SMALL, "+x=1", "model=net", "model._target_=broken.Net,handwriting.models.net.Net")
+    assert result.returncode == 1
+    done = {run["settings"]["model"]["_target_"]: run for run in records(tmp_path / "outputs" / "digits").values()}
+    assert done["handwriting.models.net.Net"]["status"] == "done"
+    assert done["broken.Net"]["reason"] == "RuntimeError: boom"
+    (log,) = tmp_path.glob("outputs/digits/*broken.Net*/run.log")
+    assert "Traceback" in log.read_text()
+
+
+def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
+    assert main(*SMALL)[0] == 0
+    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+    before = path.read_text()
+    path.write_text(before.replace('"lr": 0.001', '"lr": 0.5').replace('"fingerprint": "', '"fingerprint": "old'))
+    changed = path.read_text()
+    code, errors = main(*SMALL)
+    assert code == 2
+    assert "optim.lr was 0.5, is 0.001" in errors
+    assert "name=" in errors
+    assert "force=true" in errors
+    assert path.read_text() == changed
+    assert (path.parent / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["data.batchsize=3"], "There is no setting 'data.batchsize'. Did you mean 'data.batch_size'?"),
+        (["modle=net"], "There is no setting 'modle'. Did you mean 'model'?"),
+        (["optim=adan"], "optim=adan is not a choice of optim. Did you mean 'adam'? Known: adadelta, adagrad,"),
+        (["-m", "optim=sgd,adan"], "Did you mean 'adam'?"),
+        (["experiment=optimisers"], "Did you mean 'optimizers'?"),
+        (["optim=sgd,adam"], "add -m"),
+        (["model.widths=[1"], "cannot be read as setting=value"),
+        (["data=digits", "data.batch_size=0"], "data.batch_size=0 must be a whole number of at least 1."),
+        (["data=digits", "data.batch_size=many"], "data.batch_size=many must be a whole number"),
+        (["data=digits", "data.val_fraction=1.5"], "data.val_fraction=1.5 must lie between 0 and 1"),
+        (["data=digits", "data.limit=9999"], "more than the 1,038 training images"),
+        (["data=digits", "seed=-1"], "seed=-1 must be a whole number"),
+        (["data=digits", "optim.lr=-1"], "optim: Invalid learning rate: -1."),
+        (["data=digits", "model.activation=rleu"], "Did you mean 'ReLU'?"),
+        (["data=digits", "model.widths=[8,8,8,8]"], "used up after 3"),
+        (["data=digits", "trainer.max_epochs=0"], "trainer.max_epochs=0 must be a whole number"),
+        (["data=digits", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0 must be above 0"),
+        (["data=digits", "trainer.precision=7"], "trainer: Precision 7 is invalid"),
+        (["data=digits", "+data.foo=1"], "data: "),
+        (["data=mnist"], "could not be downloaded"),
+        (["data=mnist", "data.path=nowhere"], "MNIST is not in nowhere"),
+        (["data=mnist_csv"], "holds no mnist_train.csv and no mnist_test.csv"),
+        (["data=characters"], "does not exist"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(main, tmp_path: Path, arguments: list[str], sentence: str):
+    code, errors = main(*arguments)
+    assert code == 2
+    assert sentence in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("outputs/*/*"))  # a mistyped run leaves no row
+
+
+@pytest.mark.parametrize("arguments", [["optim=adan"], ["data=digits", "data.batch_size=0"]], ids=" ".join)
+def test_bad_input_ends_the_process_with_code_2_and_no_traceback(command, arguments: list[str]):
+    result = command(RUN, *arguments)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_missing_mnist_names_the_folder_and_both_ways_out(main, tmp_path: Path):
+    _, sentence = main()
+    assert str(tmp_path / "no_data") in sentence
+    assert "put its four idx files" in sentence
+    assert "data=digits" in sentence
+
+
+HELP = Path(__file__).parent / "help.txt"
+
+
+def test_the_help_is_the_pinned_text(command):
+    result = command(RUN, "--help")
+    assert result.returncode == 0
+    assert result.stdout.strip() == HELP.read_text().strip(), "if the change is meant, update tests/help.txt"
+
+
+def test_hydra_prints_the_composed_config(command):
+    result = command(RUN, "--cfg", "job", "optim=sgd")
+    assert result.returncode == 0
+    assert "torch.optim.SGD" in result.stdout
+
+
+def test_quiet_means_no_bar(main):
+    assert main(*SMALL, "trainer.enable_progress_bar=false") == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
+def test_on_a_terminal_a_bar_shows_the_epochs(tmp_path: Path):
+    import pty
+
+    main, side = pty.openpty()
+    arguments = [sys.executable, "-m", RUN, "-m", "data=digits", "trainer.max_epochs=2", "seed=0,1"]
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "150"}
+    process = subprocess.Popen(arguments, cwd=tmp_path, stderr=side, stdout=subprocess.DEVNULL, env=environment)
+    os.close(side)
+    seen = b""
+    while True:
+        try:
+            seen += os.read(main, 65536)
+        except OSError:  # the other side has closed
+            break
+    assert process.wait(timeout=120) == 0
+    text = seen.decode()
+    assert "job 1 of 2" in text
+    assert "job 2 of 2, about" in text
+    assert "epoch 2 of 2, validation" in text
