@@ -30,7 +30,7 @@ def command(tmp_path: Path) -> Command:
             env=os.environ | closed | {"HANDWRITING_DATA": str(tmp_path / "no_data"), "COLUMNS": "120"} | environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
 
     return run

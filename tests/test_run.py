@@ -231,7 +231,7 @@ def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
         (["data=mnist_csv"], "holds no mnist_train.csv and no mnist_test.csv"),
         (["data=characters"], "does not exist"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(main, tmp_path: Path, arguments: list[str], sentence: str):
     code, errors = main(*arguments)
