@@ -59,6 +59,7 @@ class Classifier(lightning.LightningModule):
         self.facts = facts or {}
         self.confusion = MulticlassConfusionMatrix(num_classes)
         self.history: list[dict[str, float]] = []  # one row of metrics an epoch
+        self.test_metrics: dict[str, float] = {}
         self.tally = {part: Tally() for part in ("train", "val", "test")}
         self.step_losses: list[Tensor] = []
 
@@ -140,7 +141,9 @@ class Classifier(lightning.LightningModule):
         self.tally[part] = Tally()
         row = {f"{part}/loss": loss, f"{part}/acc": accuracy}
         self.log_dict(row)
-        if self.history and part != "test":
+        if part == "test":
+            self.test_metrics = row
+        elif self.history:
             self.history[-1].update(row)
 
     def _log_step_losses(self) -> None:

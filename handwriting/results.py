@@ -157,8 +157,8 @@ def new_record(settings: dict[str, Any], choices: dict[str, str], overrides: lis
 
 
 def check_same(earlier: Run, settings: dict[str, Any]) -> None:
-    """Raise UserError when the folder holds a run of other settings, and say which."""
-    if earlier.record["fingerprint"] == fingerprint(settings):
+    """Raise UserError when the folder holds a run of other settings that did not fail, and say which."""
+    if earlier.status == "failed" or earlier.record["fingerprint"] == fingerprint(settings):
         return
     old, new = flatten(earlier.record["settings"]), flatten(settings)
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

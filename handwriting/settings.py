@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -51,7 +52,9 @@ def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
     """Return how many jobs a sweep over these overrides has; ``params`` are the sweeper's own, from a file."""
     lines = [f"{key}={value}" for key, value in (params or {}).items()] + list(overrides)
     lengths = {}
-    for override in OverridesParser.create().parse_overrides(lines):
+    hydra = GlobalHydra.instance()  # whose loader knows what glob(*) matches
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+    for override in parser.parse_overrides(lines):
         discrete = override.is_discrete_sweep()
         lengths[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if discrete else 1
     count = 1

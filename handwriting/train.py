@@ -48,23 +48,21 @@ def train_job(
     facts = {"settings": settings, "class_names": list(data.class_names), "image_size": list(data.image_size)}
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts)
-    loggers = [
-        CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000),
-        TensorBoardLogger(folder, name="", version="", default_hp_metric=False),
-    ]
+    tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     callbacks = [build("callbacks", callback) for callback in config.callbacks.values() if callback]
     if config.trainer.enable_progress_bar:
         callbacks.append(RunBar(title, Console(stderr=True)))
     trainer: lightning.Trainer = build(
         "trainer",
         config.trainer,
-        logger=loggers,
+        logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
         callbacks=callbacks,
         default_root_dir=str(folder),
         enable_progress_bar=False,  # RunBar is the bar
     )
+    _show_images(tensorboard, data)
     outcome = fit_and_test(data, model, trainer)
-    _log_pictures(loggers[1], data, model, outcome["metrics"], shown)
+    _show_result(tensorboard, data, model, outcome["metrics"], shown)
     return outcome
 
 
@@ -78,9 +76,9 @@ def fit_and_test(data: DataModule, model: Classifier, trainer: lightning.Trainer
     seconds = time.perf_counter() - start
     best, chosen = _chosen_epoch(trainer, model.history)
     trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    test = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    metrics = {name: value for name, value in chosen.items() if name != "epoch"} | model.test_metrics
     return {
-        "metrics": {name: value for name, value in {**chosen, **test}.items() if "/" in name},
+        "metrics": metrics,
         "chosen_epoch": int(chosen["epoch"]) + 1,
         "epochs": len(model.history),
         "seconds": round(seconds, 3),
@@ -124,14 +122,18 @@ def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -
     return None, history[-1]
 
 
-def _log_pictures(
-    logger: TensorBoardLogger, data: DataModule, model: Classifier, metrics: dict[str, float], shown: dict[str, Any]
-) -> None:
-    """Show TensorBoard the first training images, the confusion matrix of the test set, and the settings."""
+def _show_images(logger: TensorBoardLogger, data: DataModule) -> None:
+    """Show TensorBoard the first training images."""
     first = data.train[torch.arange(min(32, len(data.train)))]
     names = [data.class_names[label] for label in first.labels]
-    counts = model.confusion.compute().cpu().numpy().astype(np.int64)
     logger.experiment.add_figure("train/images", draw_gallery(first.images[:, 0].numpy(), names))
+
+
+def _show_result(
+    logger: TensorBoardLogger, data: DataModule, model: Classifier, metrics: dict[str, float], shown: dict[str, Any]
+) -> None:
+    """Show TensorBoard the confusion matrix of the test set, and the settings beside the final metrics."""
+    counts = model.confusion.compute().cpu().numpy().astype(np.int64)
     logger.experiment.add_figure("test/confusion", draw_confusion(counts, data.class_names))
     plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}
     logger.log_hyperparams(plain, metrics)

@@ -204,6 +204,15 @@ def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
     assert (path.parent / "checkpoints" / "best.ckpt").exists()
 
 
+def test_a_failed_run_of_other_settings_does_not_stand_in_the_way(main, tmp_path: Path):
+    assert main(*SMALL)[0] == 0
+    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+    failed = json.loads(path.read_text()) | {"status": "failed", "fingerprint": "old"}
+    path.write_text(json.dumps(failed))
+    assert main(*SMALL)[0] == 0
+    assert json.loads(path.read_text())["status"] == "done"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

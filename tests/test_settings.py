@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 
 from handwriting.settings import CONF, count_jobs, groups, known_settings, name_folder
 
@@ -57,3 +58,8 @@ def test_known_settings_are_those_of_the_default_config():
 def test_the_groups_are_the_folders_of_conf():
     assert groups() == ["data", "debug", "experiment", "model", "optim", "scheduler", "trainer"]
     assert (CONF / "config.yaml").is_file()
+
+
+def test_jobs_of_a_glob_are_counted_where_hydra_runs():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert count_jobs(["scheduler=glob(*)"], None) == len(list((CONF / "scheduler").glob("*.yaml")))
