@@ -69,7 +69,10 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         return _explain_choice(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} cannot be read as setting=value; lists are written [32,64], odd values quoted."
+        return (
+            f"{error.override} cannot be read as setting=value; a list is written [32,64], and a value with other "
+            "than plain letters and digits in two pairs of quotes, as in 'name=\"…\"'."
+        )
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
     if unknown := re.search(r"Could not override '([^']+)'", text):

@@ -16,6 +16,8 @@ from handwriting.results import Run, write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+SHORTEST_LABEL = 16  # characters; a longer label folds into lines
+
 
 def write_tables(report: Report) -> list[Path]:
     """Write summary.csv (fractions) and summary.md (percent), and return their paths."""
@@ -47,7 +49,7 @@ def summary_frame(report: Report) -> "pd.DataFrame":
 
 def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
     """Print the table, what it proves, the failures under it, and the paths of what was written."""
-    header, *rows = _cells(report)
+    header, *rows = _fit(_cells(report), console.width)
     table = Table(
         title=str(report.folder),
         title_justify="left",
@@ -63,7 +65,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
             justify="left" if first else "right",
             overflow="fold",
             no_wrap=not first,
-            min_width=16 if first else None,
+            min_width=SHORTEST_LABEL if first else None,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
@@ -72,6 +74,16 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
         console.print(Text(sentence), soft_wrap=True)
     for path in paths:
         console.print(Text(f"  {path}"), soft_wrap=True)
+
+
+def _fit(rows: list[list[str]], width: int) -> list[list[str]]:
+    """Leave out the last columns where the terminal is too narrow, so that no figure is cut off."""
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    widths[0] = min(widths[0], SHORTEST_LABEL + 2)
+    columns = len(widths)
+    while sum(widths[:columns]) > width and columns > 2:
+        columns -= 1
+    return [row[:columns] for row in rows]
 
 
 def _reason(run: Run) -> str:

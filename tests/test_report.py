@@ -88,13 +88,19 @@ def test_one_seed_is_said_to_prove_nothing_and_two_are_not(tmp_path: Path, make_
     assert "proves nothing" not in printed(tmp_path)
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_no_figure_is_cut_off_on_a_narrow_terminal(tmp_path: Path, make_run, width: int):
-    for seed in (0, 1):
-        make_run(tmp_path, "optim=[a_long,list_of,settings]", f"seed={seed}", accuracy=0.9 + seed / 100)
-    text = printed(tmp_path, width)
-    assert all(figure in text for figure in ("90.50 ± 6.35", "89.50 ± 6.35", "1.5", "1,000")) or width == 60
-    assert "90.50" in text
+    for seed, accuracy in ((0, 0.01), (1, 0.99)):
+        make_run(tmp_path, "optim=[a_long,list_of,settings]", f"seed={seed}", accuracy=accuracy, parameters=12_345_678)
+        make_run(tmp_path, "optim=[another_long,list_of,settings]", f"seed={seed}", accuracy=accuracy)
+    lines = printed(tmp_path, width).splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines if "seed" not in line.lower() and "choose" not in line)
+    text = "\n".join(lines)
+    figures = ["50.00 ± 622.60", "49.00 ± 622.60", "1.5", "12,345,678"]  # 100 × .49 × t(.975, 1 degree of freedom)
+    shown = [figure in text for figure in figures]
+    assert shown[0]
+    assert shown == sorted(shown, reverse=True)  # from the right they go, whole
+    assert ("weights" in text) == (width == 200) == shown[-1]
 
 
 def test_plots_are_written_and_a_folder_of_failures_has_none(tmp_path: Path, make_run):
