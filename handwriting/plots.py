@@ -12,7 +12,9 @@ from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.scale import FuncScale
+from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
 
 # Okabe and Ito's colours, told apart by colour-blind readers too (yellow left out: too pale for a line).
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
@@ -20,6 +22,9 @@ STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COL
 SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
 WIDTH = 11.0  # inches
 MOST_BANDS = 8  # of more settings than that the bands hide each other
+
+# Accuracies in percent whose errors are spaced evenly enough on a logarithmic scale.
+ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99]
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # said by fonts_for, once and with a remedy
@@ -44,12 +49,13 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
             _draw_band(right, accuracies[label] * 100, colour, dash, bands, label)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
-        right.set(xlabel="epoch", ylabel="validation accuracy (%)")
+        right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
         which = (", mean and range of the seeds" if bands else ", mean of the seeds") if seeds else ""
         right.set_title("Validation accuracy" + which, fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _zoom(right, accuracies)
+        values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
+        _scale_by_error(right, "y", np.concatenate(values))
         for axes in (left, right):
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
@@ -66,13 +72,16 @@ def draw_ranking(
     with rc_context({"font.family": fonts_for(labels)}):
         figure = Figure(figsize=(8, 1.3 + 0.32 * len(labels)), dpi=110, layout="constrained")
         axes = figure.subplots()
+        drawn: list[float] = []
         for row, (values, half_width) in enumerate(zip(accuracies, half_widths, strict=True)):
             percent = np.asarray(values) * 100
             colour = COLOURS[0]
             axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
             mean = percent.mean()
-            # No accuracy is above 100 %, though an interval of few seeds may be.
-            error = None if half_width is None else [[half_width * 100], [min(half_width * 100, 100 - mean)]]
+            # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.
+            reach = None if half_width is None else half_width * 100
+            error = None if reach is None else [[min(reach, mean)], [min(reach, 100 - mean)]]
+            drawn += [*percent, *([] if error is None else [mean - error[0][0], mean + error[1][0]])]
             axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
         axes.set_yticks(range(len(labels)), labels)
@@ -83,7 +92,8 @@ def draw_ranking(
         right.spines["right"].set_visible(False)
         seeds = {len(values) for values in accuracies}
         axes.set_title(_interval_title(seeds), fontsize=10)
-        axes.set_xlabel("test accuracy (%)")
+        axes.set_xlabel("test accuracy (%, log scale of errors)")
+        _scale_by_error(axes, "x", np.array(drawn))
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -167,15 +177,34 @@ def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
         axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 
 
-def _zoom(axes: Axes, accuracies: Curves) -> None:
-    """Cut off the first steep rise, where it would press the ends of the lines together."""
-    bests = [100 * frame.mean(axis=1).max() for frame in accuracies.values() if frame.size]
-    if bests:
-        top, worst = max(bests), min(bests)
-        span = max(top - worst, 0.5)
-        lowest = min(100 * frame.to_numpy().min() for frame in accuracies.values() if frame.size)
-        axes.set_ylim(max(worst - 5 * span, lowest - 0.1 * span), min(top + 0.2 * span, 100.5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+def _scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
+    """Space accuracies by the logarithm of their error: 98 to 99 is as far as 80 to 90, and 10 still fits in.
+
+    100 % would lie infinitely far out; it is drawn at half the smallest error that there is.
+    """
+    percents = percents[np.isfinite(percents)]
+    errors = 100 - percents[percents < 100]
+    floor = errors.min() / 2 if len(errors) else 1.0
+
+    def forward(percent: ArrayLike) -> np.ndarray:
+        return -np.log10(np.maximum(100 - np.asarray(percent, dtype=float), floor))
+
+    def inverse(place: ArrayLike) -> np.ndarray:
+        return 100 - 10.0 ** -np.asarray(place, dtype=float)
+
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    axes.set(**{f"{direction}scale": FuncScale(axis, (forward, inverse))})
+    ends = forward(np.array([percents.min(), percents.max()])) if len(percents) else np.array([-2.0, 0.0])
+    margin = max(0.05 * (ends[1] - ends[0]), 0.02)
+    low, high = inverse(np.array([ends[0] - margin, ends[1] + margin]))
+    in_sight = [tick for tick in ACCURACY_TICKS if low <= tick <= high]
+    ticks = in_sight if len(in_sight) > 3 else [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick]
+    ticks = [tick for tick in ticks if 100 - tick > 1.2 * floor and tick <= high]
+    if 100 in percents:
+        ticks.append(100)
+    axes.set(**{f"{direction}lim": (low, high), f"{direction}ticks": ticks})
+    axis.set_major_formatter(lambda tick, _: f"{tick:.6g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _interval_title(seeds: set[int]) -> str:

@@ -1,4 +1,5 @@
 import logging
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -57,9 +58,9 @@ def test_the_bold_line_is_the_mean_of_the_seeds_and_the_band_their_range():
 def test_axes_carry_their_units():
     left, right = plots.draw_curves(*curves(2, 1)).axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("training step (batches)", "training loss (cross-entropy, nats)")
-    assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "validation accuracy (%)")
+    assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "validation accuracy (%, log scale of errors)")
     ranking = plots.draw_ranking(["a"], [[0.9]], [None]).axes[0]
-    assert ranking.get_xlabel() == "test accuracy (%)"
+    assert ranking.get_xlabel() == "test accuracy (%, log scale of errors)"
 
 
 def test_the_ranking_keeps_the_order_best_on_top():
@@ -77,6 +78,30 @@ def test_the_best_value_of_every_setting_stays_in_sight():
     low, high = axes.get_ylim()
     assert low < 10 < high
     assert low < 100 * accuracies[best].to_numpy().max() < high
+
+
+@pytest.mark.parametrize(
+    ("worst", "best"), [(0.1, 0.9995), (0.97, 0.99), (0.985, 0.987), (0.5, 1.0), (1.0, 1.0), (0, 0)]
+)
+def test_the_scale_of_errors_keeps_every_value_in_order_and_in_sight(worst: float, best: float):
+    middle = (worst + best) / 2
+    figure = drawn(plots.draw_ranking(list("abc"), [[best, best], [middle, middle], [worst, worst]], [0.5, 0.001, 0]))
+    axes = figure.axes[0]
+    places = [axes.transData.transform((100 * value, 0))[0] for value in (worst, middle, best)]
+    assert places == sorted(places)
+    assert axes.bbox.x0 <= places[0]
+    assert places[-1] <= axes.bbox.x1
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(ticks) == len(set(ticks)) >= (2 if 0 < worst < 1 else 1)
+    assert all(0 <= float(tick) <= 100 for tick in ticks)
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_on_the_scale_of_errors_98_to_99_is_as_far_as_80_to_90():
+    axes = plots.draw_ranking(["a", "b"], [[0.5], [0.999]], [None, None]).axes[0]
+    a, b, c, d = (axes.transData.transform((value, 0))[0] for value in (80, 90, 98, 99))
+    assert b - a == pytest.approx(d - c)
 
 
 def test_the_confusion_matrix_shows_numbers_up_to_20_classes():
