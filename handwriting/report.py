@@ -128,7 +128,10 @@ def _label(settings: Sequence[Setting]) -> list[str]:
 def as_text(value: Any) -> str:
     """Return a value of a setting as one writes it on the command line."""
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return "[" + ",".join(map(as_text, value)) + "]"
     return "null" if value is None else str(value)

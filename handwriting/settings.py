@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,7 @@ def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
     for override in parser.parse_overrides(lines):
         discrete = override.is_discrete_sweep()
         lengths[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if discrete else 1
-    count = 1
-    for length in lengths.values():
-        count *= length
-    return count
+    return prod(lengths.values())
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from handwriting.report import read_report, write_plots
+from handwriting.report import as_text, read_report, write_plots
 from handwriting.tables import print_report, write_tables
 
 
@@ -56,6 +56,17 @@ def test_equal_overrides_with_other_settings_are_told_apart(tmp_path: Path, make
     (tmp_path / "x" / "result.json").write_text(text)
     (tmp_path / "y" / "result.json").write_text(text.replace("0.001", "0.5"))
     assert {setting.label for setting in read_report(tmp_path).settings} == {"optim.lr=0.001", "optim.lr=0.5"}
+
+
+def test_rates_that_differ_by_little_keep_different_labels(tmp_path: Path, make_run):
+    make_run(tmp_path, "optim.lr=0.1")
+    make_run(tmp_path, "optim.lr=0.10000001")
+    assert {setting.label for setting in read_report(tmp_path).settings} == {"optim.lr=0.1", "optim.lr=0.10000001"}
+
+
+def test_values_are_written_as_on_the_command_line():
+    values = [True, None, 0.001, [32, 64], "relu", 3]
+    assert [as_text(value) for value in values] == ["true", "null", "0.001", "[32,64]", "relu", "3"]
 
 
 def test_validation_chooses_and_test_ranks(tmp_path: Path, make_run):
