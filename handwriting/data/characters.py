@@ -57,8 +57,8 @@ def _load(file: Path) -> dict[str, np.ndarray]:
         missing = [key for key in KEYS if key not in shapes]
         if missing:
             raise UserError(
-                f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}; "
-                "'train' and 'test' are needed."
+                f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}: "
+                "it is cut off or another file; 'train' and 'test' are needed."
             )
         if logical := [name for name, _, kind in listed if name in KEYS and kind == "logical"]:
             raise UserError(f"{file}, key {logical[0]!r} is logical, ones and zeros; save it as uint8(255 * …).")

@@ -19,8 +19,8 @@ FILES = {"train": "mnist_train.csv", "test": "mnist_test.csv"}
 def read_mnist_csv(path: str | Path | None = None) -> HandwritingSet:
     """Return the digits of ``mnist_train.csv`` and ``mnist_test.csv`` in a folder, 28×28.
 
-    A first row without a number (``label,pixel0,…``) is a header; any other is the first image, and counts. Without
-    ``path`` the folder is ``HANDWRITING_DATA/mnist_csv``.
+    A first row that begins with ``label`` or has no number is a header; any other is the first image, and counts.
+    Without ``path`` the folder is ``HANDWRITING_DATA/mnist_csv``.
     """
     folder = Path(path).expanduser() if path is not None else data_root() / "mnist_csv"
     missing = [name for name in FILES.values() if not has_file(folder / name)]
@@ -40,8 +40,8 @@ def read_csv_images(path: Path) -> LabelledImages:
     """
     content = read_bytes(path, "CSV of MNIST images").removeprefix(BOM)
     rows = {number: line for number, line in enumerate(content.splitlines(), start=1) if line.strip()}
-    if rows and not any(_is_number(value) for value in next(iter(rows.values())).split(b",")):
-        del rows[next(iter(rows))]  # the header
+    if rows and _is_header(next(iter(rows.values())).split(b",")):
+        del rows[next(iter(rows))]
     if not rows:
         raise UserError(f"{path} holds no images; fetch it again.")
     try:
@@ -55,6 +55,11 @@ def read_csv_images(path: Path) -> LabelledImages:
     labels = table[:, 0].long()
     check_labels(labels, len(DIGITS), path, "row", tuple(rows))
     return LabelledImages(table[:, 1:].reshape(-1, 1, SIDE, SIDE).contiguous(), labels)
+
+
+def _is_header(values: list[bytes]) -> bool:
+    # A row that is half names, half numbers is a damaged image, and is refused: a lost row is worse than an error.
+    return values[0].strip(b' "').lower() == b"label" or not any(map(_is_number, values))
 
 
 def _is_number(value: bytes) -> bool:

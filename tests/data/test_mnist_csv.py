@@ -40,7 +40,10 @@ def replaced(line: str, column: int, value: str) -> str:
     return ",".join(values)
 
 
-@pytest.mark.parametrize("header", [None, KAGGLE, BY_PLACE, KAGGLE.replace("label", '"label"')])
+BY_NUMBER = "label," + ",".join(map(str, range(784)))
+
+
+@pytest.mark.parametrize("header", [None, KAGGLE, BY_PLACE, BY_NUMBER, KAGGLE.replace("label", '"label"')])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_every_row_is_read_as_pandas_reads_it(write, table, lines, header, end, encoding):
