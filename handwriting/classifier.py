@@ -69,20 +69,18 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean cross-entropy of a batch, in nats."""
-        loss = self._loss(batch, "train")
+        loss, _ = self._read(batch, "train")
         self.step_losses.append(loss.detach())
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a batch of the held-out images."""
-        self._loss(batch, "val")
+        self._read(batch, "val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a batch of the test images, and which class was taken for which."""
-        images, labels = batch
-        logits = self(images)
-        self.tally["test"].add(F.cross_entropy(logits, labels), logits, labels)
-        self.confusion.update(logits, labels)
+        _, logits = self._read(batch, "test")
+        self.confusion.update(logits, batch[1])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the mean loss of the last steps: one wait for the device and one point in the curve."""
@@ -129,12 +127,13 @@ class Classifier(lightning.LightningModule):
         """Put the facts beside the weights, as plain data that loads with ``weights_only=True``."""
         checkpoint["handwriting"] = self.facts
 
-    def _loss(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+    def _read(self, batch: tuple[Tensor, Tensor], part: str) -> tuple[Tensor, Tensor]:
+        """Count a batch for a part, and return its mean loss and logits (B, classes)."""
         images, labels = batch
         logits = self(images)
         loss = F.cross_entropy(logits, labels)
         self.tally[part].add(loss, logits, labels)
-        return loss
+        return loss, logits
 
     def _log_means(self, part: str) -> None:
         loss, accuracy = self.tally[part].means()

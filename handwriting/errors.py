@@ -2,10 +2,20 @@
 
 import difflib
 from collections.abc import Iterable
+from math import inf
+
+LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
 
 
 class UserError(Exception):
     """Something in the user's files or settings is wrong; the message says what, and what to do."""
+
+
+def check_whole(setting: str, value: object, at_least: int, at_most: float = inf) -> None:
+    """Raise UserError unless the value of a setting is a whole number between the limits, both included."""
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
+        limits = f"of at least {at_least}" if at_most == inf else f"from {at_least} to {at_most}"
+        raise UserError(f"{setting}={value} must be a whole number {limits}.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """A folder of runs, grouped: a row a setting, an interval from its seeds; and its plots. Imports no torch."""
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of, write_bytes
 from handwriting.stats import mean_and_half_width
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _label(settings: Sequence[Setting]) -> list[str]:
     """
     finished = [setting for setting in settings if setting.done]
     asked = {
-        override.split("=")[0].lstrip("+~")
+        setting_of(override)
         for setting in finished
         for run in setting.runs
         for override in run.record.get("overrides", [])
@@ -156,7 +157,7 @@ def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.D
 
 
 def _save(figure: "Figure", path: Path) -> Path:
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format="png")
-    draft.replace(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_bytes(path, picture.getvalue())
     return path

@@ -72,6 +72,11 @@ def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
     return keep(config, "")
 
 
+def setting_of(override: str) -> str:
+    """Return which setting an override is about: ``optim.lr`` of ``+optim.lr=0.1``."""
+    return override.split("=")[0].lstrip("+~")
+
+
 def fingerprint(settings: dict[str, Any]) -> str:
     """Return a hash that is equal for equal settings, whatever their order."""
     text = json.dumps(settings, sort_keys=True, default=str)
@@ -90,12 +95,17 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text as write_bytes does, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a reader never sees half of it, nor does a crash leave half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -30,7 +30,7 @@ from handwriting.results import (
     read_result,
     write_result,
 )
-from handwriting.settings import CONF, check_seed, explain
+from handwriting.settings import CONF, explain
 from handwriting.sweep import PROGRESS, duration
 from handwriting.tables import print_report, write_tables
 
@@ -93,9 +93,10 @@ def job(config: DictConfig) -> float | None:
             log.exception("This job failed; please report it if the cause is not yours:")
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise reason or error from error
-        if reason and not any(folder.glob("checkpoints/*.ckpt")):
-            discard_run(folder)  # a mistyped setting of a single run is no row of the table
-            PROGRESS.folders.clear()
+        if reason:
+            PROGRESS.folders.clear()  # the sentence is the answer, not a table of other runs
+            if not any(folder.glob("checkpoints/*.ckpt")):
+                discard_run(folder)  # a mistyped setting of a single run is no row of that table
     return None
 
 
@@ -122,25 +123,27 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
             PROGRESS.skipped += 1
             _say(folder, earlier.metrics, "done already")
             return earlier.metrics.get(config.monitor.metric)
-    check_seed(config.seed)
     asked = HydraConfig.get()
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
     record = new_record(settings, choices, list(asked.overrides.task))
-    clear_run(folder)
-    write_result(folder, {**record, "status": "running"})
+    begun = False
     try:
         keep_freed_memory()
-        from handwriting.train import shown_settings, train_job  # torch and Lightning: seconds to import
+        from handwriting.train import build_job, shown_settings, train_job  # torch and Lightning: seconds to import
 
-        shown = shown_settings(settings, record["choices"], record["overrides"])
         title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
-        record |= train_job(config, settings, shown, folder, title)
+        objects = build_job(config, settings, folder, title)
+        begun = True
+        clear_run(folder)
+        write_result(folder, {**record, "status": "running"})
+        record |= train_job(objects, shown_settings(settings, choices, record["overrides"]))
     except BaseException as error:
         stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
         reason = "interrupted" if stopped else " ".join(f"{type(error).__name__}: {error}".split())
         record |= {"status": "interrupted" if stopped else "failed", "reason": reason.removeprefix("UserError: ")}
-        with contextlib.suppress(OSError):  # a full disk: the first error says it
-            write_result(folder, record)
+        if begun or not (earlier and earlier.status == "done"):  # what stands is not lost to bad input
+            with contextlib.suppress(OSError):  # a full disk: the first error says it
+                write_result(folder, record)
         if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
         raise

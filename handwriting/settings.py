@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from handwriting.errors import UserError, did_you_mean
+from handwriting.errors import did_you_mean
 from handwriting.results import NOT_SETTINGS, flatten
 
 PACKAGE = Path(__file__).resolve().parent
@@ -92,12 +92,6 @@ def known_settings() -> list[str]:
 def groups() -> list[str]:
     """Return the names of the config groups: data, model, optim …"""
     return sorted(entry.name for entry in CONF.iterdir() if entry.is_dir())
-
-
-def check_seed(seed: object) -> None:
-    """Raise UserError unless ``seed`` is a whole number that every random generator takes."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed} must be a whole number from 0 to 4294967295.")
 
 
 def _explain_choice(error: MissingConfigException) -> str:

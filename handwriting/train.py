@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from rich.console import Console
 
 from handwriting.classifier import Classifier
 from handwriting.data import DataModule
-from handwriting.errors import UserError
+from handwriting.errors import LARGEST_SEED, UserError, check_whole
 from handwriting.plots import draw_confusion, draw_gallery
 from handwriting.progress import RunBar
-from handwriting.results import flatten
+from handwriting.results import flatten, setting_of
 
 # Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -33,13 +34,22 @@ warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not e
 warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
 
 
-def train_job(
-    config: DictConfig, settings: dict[str, Any], shown: dict[str, Any], folder: Path, title: str
-) -> dict[str, Any]:
-    """Train what ``config`` describes into ``folder`` and return the fields of result.json that it found out.
+@dataclass
+class Job:
+    """The objects of a run, ready to train; nothing is written yet."""
 
-    ``settings`` is the config as plain data, for the checkpoint; ``shown`` goes to TensorBoard's HPARAMS tab.
+    data: DataModule
+    model: Classifier
+    trainer: lightning.Trainer
+    tensorboard: TensorBoardLogger
+
+
+def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title: str) -> Job:
+    """Read the data and make what ``config`` describes; UserError when it cannot be.
+
+    ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says.
     """
+    check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
     _check_lengths(config.trainer)
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data)
@@ -60,9 +70,17 @@ def train_job(
         default_root_dir=str(folder),
         enable_progress_bar=False,  # RunBar is the bar
     )
-    _show_images(tensorboard, data)
-    outcome = fit_and_test(data, model, trainer)
-    _show_result(tensorboard, data, model, outcome["metrics"], shown)
+    return Job(data, model, trainer, tensorboard)
+
+
+def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
+    """Train into the run's folder and return the fields of result.json that it found out.
+
+    ``shown`` goes to TensorBoard's HPARAMS tab.
+    """
+    _show_images(job.tensorboard, job.data)
+    outcome = fit_and_test(job.data, job.model, job.trainer)
+    _show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown)
     return outcome
 
 
@@ -104,8 +122,7 @@ def build(kind: str, config: Any, **more: Any) -> Any:
 
 
 def _check_lengths(trainer: DictConfig) -> None:
-    if not isinstance(trainer.max_epochs, int) or trainer.max_epochs < 1:
-        raise UserError(f"trainer.max_epochs={trainer.max_epochs} must be a whole number of at least 1.")
+    check_whole("trainer.max_epochs", trainer.max_epochs, at_least=1)
     for part in ("train", "val", "test"):
         limit = trainer[f"limit_{part}_batches"]
         if not isinstance(limit, (int, float)) or limit <= 0:
@@ -151,5 +168,5 @@ def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides:
     """Return what the HPARAMS tab shows: the groups' choices, what is most often swept, and what was overridden."""
     flat = {**flatten(settings), **choices}
     often = ["seed", "optim.lr", "data.batch_size", "trainer.max_epochs"]
-    asked = [override.split("=")[0].lstrip("+~") for override in overrides]
+    asked = [setting_of(override) for override in overrides]
     return {key: flat[key] for key in [*choices, *often, *asked] if key in flat}

@@ -204,6 +204,17 @@ def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
     assert (path.parent / "checkpoints" / "best.ckpt").exists()
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_force_with_bad_input_does_not_lose_what_stands(main, tmp_path: Path, monkeypatch, sweep: list[str]):
+    assert main(*SMALL)[0] == 0
+    (folder,) = (path.parent for path in tmp_path.glob("outputs/digits/*/result.json"))
+    kept = {path: path.read_bytes() for path in [folder / "result.json", *folder.glob("checkpoints/*")]}
+    assert len(kept) == 3
+    monkeypatch.setattr("handwriting.data.digits.TEST_IMAGES", 1796)  # one training image: no split can be drawn
+    assert main(*sweep, *SMALL, "force=true")[0] == 2
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
 def test_a_failed_run_of_other_settings_does_not_stand_in_the_way(main, tmp_path: Path):
     assert main(*SMALL)[0] == 0
     (path,) = tmp_path.glob("outputs/digits/*/result.json")

@@ -1,7 +1,6 @@
 """The LightningDataModule: a reader's set, split, limited and served as whole batches."""
 
 from collections.abc import Callable
-from math import inf
 
 import lightning
 import torch
@@ -10,10 +9,9 @@ from torch.utils.data import DataLoader
 from handwriting.data.batches import serve
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.data.splits import draw_subset, split_holdout
-from handwriting.errors import UserError
+from handwriting.errors import LARGEST_SEED, UserError, check_whole
 
 EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and the last one is seldom ragged
-LARGEST_SEED = 2**32 - 1  # of numpy, which draws the split
 
 
 class DataModule(lightning.LightningDataModule):
@@ -38,11 +36,11 @@ class DataModule(lightning.LightningDataModule):
         shuffle_seed: int = 0,
     ):
         super().__init__()
-        _whole("data.batch_size", batch_size, at_least=1)
-        _whole("data.split_seed", split_seed, at_least=0, at_most=LARGEST_SEED)
-        _whole("data.shuffle_seed", shuffle_seed, at_least=0, at_most=LARGEST_SEED)
+        check_whole("data.batch_size", batch_size, at_least=1)
+        check_whole("data.split_seed", split_seed, at_least=0, at_most=LARGEST_SEED)
+        check_whole("data.shuffle_seed", shuffle_seed, at_least=0, at_most=LARGEST_SEED)
         if limit is not None:
-            _whole("data.limit", limit, at_least=1)
+            check_whole("data.limit", limit, at_least=1)
         if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
             raise UserError(f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded.")
         self.name, self.batch_size, self.shuffle_seed = name, batch_size, shuffle_seed
@@ -72,9 +70,3 @@ class DataModule(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         """Serve the published test images in their fixed order."""
         return serve(self.test, EVAL_BATCH)
-
-
-def _whole(setting: str, value: object, at_least: int, at_most: float = inf) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
-        limits = f"of at least {at_least}" if at_most == inf else f"from {at_least} to {at_most}"
-        raise UserError(f"{setting}={value} must be a whole number {limits}.")
