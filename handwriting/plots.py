@@ -1,20 +1,21 @@
 """Every figure. A function takes plain arrays and returns a Figure. Imports no torch."""
 
-import logging
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 
 import numpy as np
 import pandas as pd
-from matplotlib import font_manager, rc_context
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.scale import FuncScale
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
+
+from handwriting.fonts import fonts_for
 
 # Okabe and Ito's colours, told apart by colour-blind readers too (yellow left out: too pale for a line).
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
@@ -26,9 +27,6 @@ MOST_BANDS = 8  # of more settings than that the bands hide each other
 # Accuracies in percent whose errors are spaced evenly enough on a logarithmic scale.
 ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99]
 
-log = logging.getLogger(__name__)
-warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # said by fonts_for, once and with a remedy
-
 Curves = Mapping[str, pd.DataFrame]
 
 
@@ -39,14 +37,16 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
     the seeds, the line is their mean.
     """
     labels = list(losses)
+    shown = [_folded(label, 100) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
-        columns = max(1, int(WIDTH / (0.75 + 0.075 * max(map(len, labels), default=1))))
-        figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * -(-len(labels) // columns)), dpi=110, layout="constrained")
+        columns = max(1, int(WIDTH / (0.75 + 0.075 * max((min(len(label), 100) for label in labels), default=1))))
+        lines = max((text.count("\n") + 1 for text in shown), default=1)
+        figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines * -(-len(labels) // columns)), dpi=110, layout="constrained")
         left, right = figure.subplots(1, 2)
         bands = len(labels) <= MOST_BANDS
-        for label, (colour, dash) in zip(labels, cycle(STYLES), strict=False):
+        for label, text, (colour, dash) in zip(labels, shown, cycle(STYLES), strict=False):
             _draw_loss(left, losses[label], colour, dash, bands)
-            _draw_band(right, accuracies[label] * 100, colour, dash, bands, label)
+            _draw_band(right, accuracies[label] * 100, colour, dash, bands, text)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
@@ -69,8 +69,10 @@ def draw_ranking(
     labels: Sequence[str], accuracies: Sequence[Sequence[float]], half_widths: Sequence[float | None]
 ) -> Figure:
     """Draw the test accuracy of each setting in the order given: mean, interval and every seed (fractions)."""
+    shown = [_folded(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
-        figure = Figure(figsize=(8, 1.3 + 0.32 * len(labels)), dpi=110, layout="constrained")
+        tall = sum(0.32 + 0.16 * text.count("\n") for text in shown)
+        figure = Figure(figsize=(8, 1.3 + tall), dpi=110, layout="constrained")
         axes = figure.subplots()
         drawn: list[float] = []
         for row, (values, half_width) in enumerate(zip(accuracies, half_widths, strict=True)):
@@ -84,7 +86,7 @@ def draw_ranking(
             drawn += [*percent, *([] if error is None else [mean - error[0][0], mean + error[1][0]])]
             axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), shown)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         right = axes.secondary_yaxis("right")
         right.set_yticks(range(len(labels)), means)
@@ -137,28 +139,42 @@ def draw_gallery(images: np.ndarray, names: Sequence[str], columns: int = 8) -> 
     return figure
 
 
-def fonts_for(texts: Iterable[str]) -> list[str]:
-    """Return font families that together have every character of the texts, as far as this machine has any."""
-    families = ["DejaVu Sans"]
-    lacking = set("".join(texts)) - _characters(font_manager.findfont("DejaVu Sans")) - {"\n"}
-    if not lacking:
-        return families
-    for font in font_manager.fontManager.ttflist:
-        # The last resort has every character, as the same empty box.
-        if lacking and "Last Resort" not in font.name and (found := lacking & _characters(font.fname)):
-            families.append(font.name)
-            lacking -= found
-    if lacking:
-        log.warning("No font here has %s: install one that has, such as Noto Sans.", " ".join(sorted(lacking)))
-    return families
+def draw_variants(originals: np.ndarray, variants: Mapping[str, np.ndarray]) -> Figure:
+    """Draw uint8 images (N, H, W) in a row, and below them, a row for each name, what was made of them."""
+    rows = {"original": originals, **{name.replace("_", " "): images for name, images in variants.items()}}
+    height, width = originals.shape[1:]
+    gap = 2  # pixels between two images
+    canvas = np.full((len(rows) * (height + gap), len(originals) * (width + gap)), 255, np.uint8)
+    for row, images in enumerate(rows.values()):
+        for column, image in enumerate(images):
+            top, left = row * (height + gap), column * (width + gap)
+            canvas[top : top + height, left : left + width] = image
+    margin = 1.3  # inches, for the names
+    tall = (WIDTH - margin) * canvas.shape[0] / canvas.shape[1]
+    figure = Figure(figsize=(WIDTH, tall), dpi=110)
+    axes = figure.add_axes((margin / WIDTH, 0, 1 - margin / WIDTH, 1))
+    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)
+    for row, name in enumerate(rows):
+        axes.text(-3, row * (height + gap) + height / 2, name, ha="right", va="center", fontsize=9)
+    axes.set_axis_off()
+    return figure
 
 
-@cache
-def _characters(font_file: str) -> frozenset[str]:
-    try:
-        return frozenset(map(chr, FT2Font(font_file).get_charmap()))
-    except (OSError, RuntimeError):
-        return frozenset()
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+def _folded(label: str, width: int) -> str:
+    """Return a label in lines of at most so many letters, parted at its commas where that is possible."""
+    lines = [""]
+    for part in re.split(r"(?<=,)", label):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(piece for line in lines for piece in textwrap.wrap(line.strip(), width) or [""])
 
 
 def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bool) -> None:

@@ -4,7 +4,6 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -104,6 +103,19 @@ def test_on_the_scale_of_errors_98_to_99_is_as_far_as_80_to_90():
     assert b - a == pytest.approx(d - c)
 
 
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_a_very_long_label_is_folded_and_leaves_room_for_the_plot():
+    label = ",".join(f"data.redundant_groups{i}=[[0,81],[27,39]]" for i in range(5)) + "x" * 150
+    ranking = drawn(plots.draw_ranking([label, "b"], [[0.5], [0.9]], [None, None]))
+    losses, accuracies = curves(1, 1)
+    (old,) = losses
+    both = drawn(plots.draw_curves({label: losses[old]}, {label: accuracies[old]}))
+    for figure, axes in ((ranking, ranking.axes[0]), (both, both.axes[1])):
+        assert axes.get_window_extent().width > 0.25 * figure.bbox.width
+    texts = ranking.axes[0].get_yticklabels()[0].get_text()
+    assert texts.replace("\n", "") == label
+
+
 def test_the_confusion_matrix_shows_numbers_up_to_20_classes():
     counts = np.eye(20, dtype=int) * 3
     assert len(plots.draw_confusion(counts, [str(i) for i in range(20)]).axes[0].texts) == 20
@@ -120,17 +132,22 @@ def test_a_gallery_shows_every_image_under_its_name():
     assert {int(value) for value in np.unique(np.asarray(canvas))} == {*range(10), 255}
 
 
-def test_a_font_is_found_that_has_the_characters():
-    sans = plots._characters(font_manager.findfont("DejaVu Sans"))
-    only_there = sorted(plots._characters(font_manager.findfont("STIXGeneral")) - sans)[0]
-    families = plots.fonts_for([f"label {only_there}"])
-    assert families[0] == "DejaVu Sans"
-    fonts = [font.fname for font in font_manager.fontManager.ttflist if font.name == families[1]]
-    assert any(only_there in plots._characters(font) for font in fonts)
-    assert plots.fonts_for(["plain", "é"]) == ["DejaVu Sans"]
+def test_variants_stand_below_their_originals():
+    originals = np.arange(16, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
+    axes = drawn(plots.draw_variants(originals, {"turned_left": originals + 100, "random 1": originals + 200})).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["original", "turned left", "random 1"]
+    canvas = np.asarray(axes.images[0].get_array())
+    for row, first in enumerate((0, 100, 200)):
+        assert [int(value) for value in canvas[14 + row * 30, 14::30]] == list(range(first, first + 16))
+    bounds = [text.get_window_extent() for text in axes.texts]
+    assert min(box.x0 for box in bounds) >= 0
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing")  # pytest undoes the filter that plots sets
+def test_a_figure_becomes_a_png():
+    assert plots.as_png(Figure()).startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")  # pytest undoes the filter that fonts sets
 def test_a_character_that_no_font_has_is_said_and_still_drawn(caplog: pytest.LogCaptureFixture):
     nowhere = "\U000f1234"  # private use
     with caplog.at_level(logging.WARNING):
