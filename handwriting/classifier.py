@@ -1,7 +1,7 @@
 """The LightningModule: a net and an optimizer, trained with cross-entropy and measured by accuracy."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
@@ -14,29 +14,41 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handwriting.errors import UserError
 
+MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
+
 
 class Tally:
-    """Mean loss and accuracy over the images seen, summed on the device so that no step waits for it."""
+    """Mean loss and accuracy over the images seen, summed on the device so that no step waits for it.
 
-    def __init__(self):
-        self.images, self.loss, self.right = 0, torch.zeros(()), torch.zeros((), dtype=torch.int64)
+    ``top`` counts an image as read when its label is among so many of the likeliest classes, and 1 is accuracy.
+    """
+
+    def __init__(self, top: tuple[int, ...] = (1,)):
+        self.top, self.images, self.loss = top, 0, torch.zeros(())
+        self.right = torch.zeros(len(top), dtype=torch.int64)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: its mean loss, logits (B, classes) and labels (B,)."""
         self.images += len(labels)
         self.loss = self.loss.to(loss.device) + loss.detach() * len(labels)
-        self.right = self.right.to(loss.device) + (logits.argmax(1) == labels).sum()
+        hits = logits.topk(max(self.top)).indices == labels[:, None] if self.top != (1,) else None
+        right = [(logits.argmax(1) == labels).sum() if n == 1 or hits is None else hits[:, :n].sum() for n in self.top]
+        self.right = self.right.to(loss.device) + torch.stack(right)
 
-    def means(self) -> tuple[float, float]:
-        """Return (mean loss in nats, accuracy as a fraction)."""
-        return self.loss.item() / self.images, self.right.item() / self.images
+    def means(self) -> dict[str, float]:
+        """Return the mean loss in nats, the accuracy and other shares as fractions: loss, acc, top5, …."""
+        names = ["acc" if n == 1 else f"top{n}" for n in self.top]
+        shares = (right / self.images for right in self.right.tolist())
+        return {"loss": self.loss.item() / self.images, **dict(zip(names, shares, strict=True))}
 
 
 class Classifier(lightning.LightningModule):
     """Reads uint8 images (N, 1, H, W) with a net that sees them normalised by ``mean`` and ``std`` (scale 0…1).
 
-    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. ``facts`` is plain data
-    that the checkpoint carries, so that what was trained can be rebuilt from the file alone.
+    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. ``loss`` is what training
+    makes small, of logits (B, classes) and labels (B,) or shares (B, classes); what is reported of validation and test
+    is the cross-entropy, whatever the loss. ``facts`` is plain data that the checkpoint carries, so that what was
+    trained can be rebuilt from the file alone. ``test_parts`` names the parts that a test reads.
     """
 
     mean: Tensor
@@ -51,16 +63,19 @@ class Classifier(lightning.LightningModule):
         mean: float = 0.0,
         std: float = 1.0,
         facts: dict[str, Any] | None = None,
+        loss: nn.Module | None = None,
+        test_parts: Sequence[str] = ("test",),
     ):
         super().__init__()
         self.net, self.make_optimizer, self.make_scheduler = net, optimizer, scheduler
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
-        self.facts = facts or {}
+        self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
         self.confusion = MulticlassConfusionMatrix(num_classes)
         self.history: list[dict[str, float]] = []  # one row of metrics an epoch
         self.test_metrics: dict[str, float] = {}
-        self.tally = {part: Tally() for part in ("train", "val", "test")}
+        top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
+        self.tally = {"train": Tally(), "val": Tally(), **{part: Tally(top) for part in self.test_parts}}
         self.step_losses: list[Tensor] = []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,8 +83,11 @@ class Classifier(lightning.LightningModule):
         return self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy of a batch, in nats."""
-        loss, _ = self._read(batch, "train")
+        """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes)."""
+        images, targets = batch
+        logits = self(images)
+        loss = self.loss(logits, targets)
+        self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
         self.step_losses.append(loss.detach())
         return loss
 
@@ -77,10 +95,11 @@ class Classifier(lightning.LightningModule):
         """Count a batch of the held-out images."""
         self._read(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch of the test images, and which class was taken for which."""
-        _, logits = self._read(batch, "test")
-        self.confusion.update(logits, batch[1])
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count a batch of one of the test parts, and of the first, which class was taken for which."""
+        logits = self._read(batch, self.test_parts[dataloader_idx])
+        if dataloader_idx == 0:
+            self.confusion.update(logits, batch[1])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the mean loss of the last steps: one wait for the device and one point in the curve."""
@@ -102,8 +121,9 @@ class Classifier(lightning.LightningModule):
         self._log_means("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log loss and accuracy of the test images."""
-        self._log_means("test")
+        """Log loss and accuracy of each test part."""
+        for part in self.test_parts:
+            self._log_means(part)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler; UserError when their settings are impossible."""
@@ -127,21 +147,19 @@ class Classifier(lightning.LightningModule):
         """Put the facts beside the weights, as plain data that loads with ``weights_only=True``."""
         checkpoint["handwriting"] = self.facts
 
-    def _read(self, batch: tuple[Tensor, Tensor], part: str) -> tuple[Tensor, Tensor]:
-        """Count a batch for a part, and return its mean loss and logits (B, classes)."""
+    def _read(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        """Count a batch for a part, by its cross-entropy, and return its logits (B, classes)."""
         images, labels = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, labels)
-        self.tally[part].add(loss, logits, labels)
-        return loss, logits
+        self.tally[part].add(F.cross_entropy(logits, labels), logits, labels)
+        return logits
 
     def _log_means(self, part: str) -> None:
-        loss, accuracy = self.tally[part].means()
-        self.tally[part] = Tally()
-        row = {f"{part}/loss": loss, f"{part}/acc": accuracy}
+        row = {f"{part}/{name}": value for name, value in self.tally[part].means().items()}
+        self.tally[part] = Tally(self.tally[part].top)
         self.log_dict(row)
-        if part == "test":
-            self.test_metrics = row
+        if part in self.test_parts:
+            self.test_metrics |= row
         elif self.history:
             self.history[-1].update(row)
 

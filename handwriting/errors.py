@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from math import inf
+from math import inf, isfinite
 
 LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
 
@@ -16,6 +16,17 @@ def check_whole(setting: str, value: object, at_least: int, at_most: float = inf
     if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
         limits = f"of at least {at_least}" if at_most == inf else f"from {at_least} to {at_most}"
         raise UserError(f"{setting}={value} must be a whole number {limits}.")
+
+
+def check_number(
+    setting: str, value: object, at_least: float = -inf, at_most: float = inf, above: float = -inf
+) -> None:
+    """Raise UserError unless the value of a setting is a finite number within the limits; ``above`` is left out."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and isfinite(value) and at_least <= value <= at_most and value > above):  # type: ignore[operator]
+        limits = [f"at least {at_least:g}"] * (at_least > -inf) + [f"at most {at_most:g}"] * (at_most < inf)
+        limits += [f"above {above:g}"] * (above > -inf)
+        raise UserError(f"{setting}={value} must be a number, {' and '.join(limits) or 'not infinite'}.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

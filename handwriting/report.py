@@ -1,6 +1,5 @@
 """A folder of runs, grouped: a row a setting, an interval from its seeds; and its plots. Imports no torch."""
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of, write_bytes
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
 from handwriting.stats import mean_and_half_width
+from handwriting.writing import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,7 @@ def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.D
 
 
 def _save(figure: "Figure", path: Path) -> Path:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    write_bytes(path, picture.getvalue())
+    from handwriting.plots import as_png
+
+    write_bytes(path, as_png(figure))
     return path

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from handwriting import __version__
 from handwriting.errors import UserError
+from handwriting.writing import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,25 +92,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text as write_bytes does, in UTF-8."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a reader never sees half of it, nor does a crash leave half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_result(folder: Path, record: dict[str, Any]) -> None:

@@ -61,8 +61,10 @@ def main() -> None:
     except OSError as error:
         if not PROGRESS.failures:
             code = _complain(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.")
-    except Exception:
-        if not PROGRESS.failures:
+    except Exception as error:
+        if str(error).startswith("Only one of --run"):  # Hydra's word for -m together with --cfg and the like
+            code = _complain(f"{error}.")
+        elif not PROGRESS.failures:
             raise
     finally:
         os.environ["HYDRA_FULL_ERROR"] = full_error or "0"
@@ -129,7 +131,8 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     begun = False
     try:
         keep_freed_memory()
-        from handwriting.train import build_job, shown_settings, train_job  # torch and Lightning: seconds to import
+        from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
+        from handwriting.train import build_job, train_job
 
         title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
         objects = build_job(config, settings, folder, title)

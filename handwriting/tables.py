@@ -11,12 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from handwriting.report import Report, as_text
-from handwriting.results import Run, write_text
+from handwriting.results import Run
+from handwriting.writing import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHORTEST_LABEL = 16  # characters; a longer label folds into lines
+# Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
+PARTS = {
+    "test/top5": "top 5 %",
+    "test_augmented/acc": "augmented test %",
+    "train_clean/acc": "train %",
+    "train_augmented/acc": "augmented train %",
+}
 
 
 def write_tables(report: Report) -> list[Path]:
@@ -36,7 +44,7 @@ def summary_frame(report: Report) -> "pd.DataFrame":
         settings = setting.runs[0].settings
         row: dict[str, Any] = {"setting": setting.label} | {key: as_text(settings.get(key)) for key in report.keys}
         row["seeds"] = len(setting.done)
-        for metric in ("test/acc", "val/acc", "test/loss", "val/loss"):
+        for metric in _metrics(report):
             row[metric], row[f"{metric} ±"] = setting.interval(metric)
         row |= {key: setting.mean(key) for key in ("epochs", "seconds", "parameters")}
         # Whole where it is whole: epochs may differ among the seeds when training stops early.
@@ -45,6 +53,13 @@ def summary_frame(report: Report) -> "pd.DataFrame":
         row["reason"] = "; ".join(dict.fromkeys(_reason(run) for run in setting.runs if run.status != "done"))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _metrics(report: Report) -> list[str]:
+    """Return the four metrics that every run has, then what else any run was tested on."""
+    always = ["test/acc", "val/acc", "test/loss", "val/loss"]
+    found = {metric for setting in report.settings for run in setting.done for metric in run.metrics}
+    return [*always, *sorted(found - {*always, "train/acc", "train/loss"})]
 
 
 def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
@@ -98,11 +113,21 @@ def _percent(interval: tuple[float, float | None]) -> str:
 
 
 def _cells(report: Report) -> list[list[str]]:
-    header = ["setting", "seeds", "test %", "validation %", "epochs", "seconds", "weights"]
+    parts = [part for part in PARTS if any(setting.values(part) for setting in report.settings)]
+    header = [
+        "setting",
+        "seeds",
+        "test %",
+        "validation %",
+        "epochs",
+        "seconds",
+        "weights",
+        *(PARTS[part] for part in parts),
+    ]
     rows = [header]
     for setting in report.settings:
         if not setting.done:
-            rows.append([setting.label, "0", *["–"] * 5])
+            rows.append([setting.label, "0", *["–"] * (len(header) - 2)])
             continue
         star = " *" if setting is report.chosen and len(report.settings) > 1 else ""
         rows.append(
@@ -114,6 +139,7 @@ def _cells(report: Report) -> list[list[str]]:
                 f"{setting.mean('epochs'):g}",
                 f"{setting.mean('seconds'):.1f}",
                 f"{setting.mean('parameters'):,.0f}",
+                *(_percent(setting.interval(part)) for part in parts),
             ]
         )
     return rows

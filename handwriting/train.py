@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from handwriting.classifier import Classifier
 from handwriting.data import DataModule
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
-from handwriting.plots import draw_confusion, draw_gallery
+from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
-from handwriting.results import flatten, setting_of
 
 # Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -31,6 +30,7 @@ warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # data.val_fraction=0
 warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
 
 
@@ -52,14 +52,25 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
     _check_lengths(config.trainer)
     lightning.seed_everything(config.seed, verbose=False)
-    data: DataModule = build("data", config.data)
+    data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
     net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
     mean, std = data.mean_and_std()
-    facts = {"settings": settings, "class_names": list(data.class_names), "image_size": list(data.image_size)}
+    facts = {
+        "settings": settings,
+        "class_names": list(data.class_names),
+        "glyphs": list(data.glyphs),
+        "image_size": list(data.image_size),
+    }
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
-    model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts)
+    loss, parts = build("loss", config.loss), tuple(data.test_parts)
+    _check_loss(loss, len(data.class_names))
+    model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts, loss, parts)
     tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
-    callbacks = [build("callbacks", callback) for callback in config.callbacks.values() if callback]
+    watched = [callback for callback in config.callbacks.values() if callback]
+    if not len(data.val):
+        watched = [_without_validation(callback) for callback in watched]
+        _check_no_plateau(scheduler)
+    callbacks = [build("callbacks", callback) for callback in watched]
     if config.trainer.enable_progress_bar:
         callbacks.append(RunBar(title, Console(stderr=True)))
     trainer: lightning.Trainer = build(
@@ -78,9 +89,10 @@ def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
 
     ``shown`` goes to TensorBoard's HPARAMS tab.
     """
-    _show_images(job.tensorboard, job.data)
+    show_images(job.tensorboard, job.data)
+    show_augmentation(job.tensorboard, job.data, Path(job.trainer.default_root_dir))
     outcome = fit_and_test(job.data, job.model, job.trainer)
-    _show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown)
+    show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown)
     return outcome
 
 
@@ -129,6 +141,14 @@ def _check_lengths(trainer: DictConfig) -> None:
             raise UserError(f"trainer.limit_{part}_batches={limit} must be above 0: a share (0.5) or batches (5).")
 
 
+def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
+    """Try the loss on one image: torch looks at most of its settings only then."""
+    try:
+        loss(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"loss: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
 def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -> tuple[str | None, dict[str, float]]:
     """Return the checkpoint that validation chose and its epoch's metrics; without one, None and the last epoch's."""
     for callback in trainer.checkpoint_callbacks:
@@ -139,22 +159,24 @@ def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -
     return None, history[-1]
 
 
-def _show_images(logger: TensorBoardLogger, data: DataModule) -> None:
-    """Show TensorBoard the first training images."""
-    first = data.train[torch.arange(min(32, len(data.train)))]
-    names = [data.class_names[label] for label in first.labels]
-    logger.experiment.add_figure("train/images", draw_gallery(first.images[:, 0].numpy(), names))
+def _without_validation(callback: DictConfig) -> DictConfig:
+    """Return a callback's config for a run without held-out images: the checkpoint is then of the last epoch."""
+    if not str(callback.get("monitor")).startswith("val/"):
+        return callback
+    if not callback["_target_"].endswith("ModelCheckpoint"):
+        raise UserError(
+            f"{callback['_target_'].split('.')[-1]} looks at {callback.monitor}, but data.val_fraction=0 holds no "
+            "image out: leave it away, or hold some out."
+        )
+    return OmegaConf.merge(callback, {"monitor": None})  # type: ignore[return-value]
 
 
-def _show_result(
-    logger: TensorBoardLogger, data: DataModule, model: Classifier, metrics: dict[str, float], shown: dict[str, Any]
-) -> None:
-    """Show TensorBoard the confusion matrix of the test set, and the settings beside the final metrics."""
-    counts = model.confusion.compute().cpu().numpy().astype(np.int64)
-    logger.experiment.add_figure("test/confusion", draw_confusion(counts, data.class_names))
-    plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}
-    logger.log_hyperparams(plain, metrics)
-    logger.finalize("success")
+def _check_no_plateau(scheduler: Any) -> None:
+    if getattr(scheduler, "func", None) is ReduceLROnPlateau:
+        raise UserError(
+            "scheduler=plateau looks at val/loss, but data.val_fraction=0 holds no image out: "
+            "choose another scheduler, or hold some out."
+        )
 
 
 def _device(trainer: lightning.Trainer) -> str:
@@ -162,11 +184,3 @@ def _device(trainer: lightning.Trainer) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
-    """Return what the HPARAMS tab shows: the groups' choices, what is most often swept, and what was overridden."""
-    flat = {**flatten(settings), **choices}
-    often = ["seed", "optim.lr", "data.batch_size", "trainer.max_epochs"]
-    asked = [setting_of(override) for override in overrides]
-    return {key: flat[key] for key in [*choices, *often, *asked] if key in flat}

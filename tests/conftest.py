@@ -1,6 +1,7 @@
 """What the tests share: the command line as a user runs it, offline and on one thread."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from handwriting.run import main as run_main
+from handwriting.sweep import PROGRESS, Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +38,27 @@ def command(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run the command line in this process, where torch is imported already: (exit code, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HANDWRITING_DATA", str(tmp_path / "no_data"))
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network
+    monkeypatch.setattr(PROGRESS, "__dict__", vars(Progress()))
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["handwriting", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            run_main()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, capfd.readouterr().err
+
+    yield call
+    logging.shutdown()
+    logging.getLogger().handlers.clear()  # Hydra's, which write into this test's folder
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torch.nn import functional as F
 
@@ -77,9 +78,58 @@ def test_loss_and_accuracy_are_means_over_images_not_over_batches():
     tally = Tally()
     for part in (slice(0, 7), slice(7, 10)):  # batches of unequal size
         tally.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
-    loss, accuracy = tally.means()
+    loss, accuracy = tally.means().values()
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item())
     assert accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_the_five_likeliest_are_counted_where_there_are_enough_classes():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(40, 11), torch.randint(0, 11, (40,))
+    tally = Tally((1, 5))
+    for part in (slice(0, 33), slice(33, 40)):
+        tally.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+    means = tally.means()
+    assert means["acc"] == pytest.approx(top_k_accuracy_score(labels, logits, k=1, labels=range(11)))
+    assert means["top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=range(11)))
+
+
+def test_training_uses_the_loss_given_and_validation_the_cross_entropy(tmp_path: Path):
+    data = digits(batch_size=320)
+    model = classifier(data, partial(torch.optim.SGD, lr=0.0))
+    model.loss = nn.CrossEntropyLoss(label_smoothing=0.5)
+    trainer(tmp_path).fit(model, data)
+    with torch.no_grad():
+        model.eval()
+        train, val = model(data.train.images), model(data.val.images)
+    assert model.history[0]["train/loss"] == pytest.approx(
+        F.cross_entropy(train, data.train.labels, label_smoothing=0.5).item(), abs=1e-5
+    )
+    assert model.history[0]["val/loss"] == pytest.approx(F.cross_entropy(val, data.val.labels).item(), abs=1e-5)
+
+
+def test_mixed_labels_train_and_the_larger_share_counts():
+    model = Classifier(nn.Flatten(), SGD, num_classes=4)  # 2×2 images are their own logits
+    images = torch.tensor([[9, 0, 0, 0], [0, 9, 0, 0]], dtype=torch.uint8).reshape(2, 1, 2, 2)
+    shares = torch.tensor([[0.7, 0.3, 0.0, 0.0], [0.6, 0.4, 0.0, 0.0]])
+    loss = model.training_step((images, shares), 0)
+    expected = -(shares * (images.flatten(1) / 255).log_softmax(1)).sum(1).mean()
+    assert loss.item() == pytest.approx(expected.item())
+    assert model.tally["train"].means()["acc"] == 0.5
+
+
+def test_without_held_out_images_the_last_weights_are_tested(tmp_path: Path):
+    data = DataModule("digits", read_digits, batch_size=32, limit=320, val_fraction=0)
+    model = classifier(data)
+    last = ModelCheckpoint(dirpath=tmp_path / "checkpoints", filename="best")
+    outcome = fit_and_test(data, model, trainer(tmp_path, 2, [last]))
+    assert outcome["chosen_epoch"] == outcome["epochs"] == 2
+    assert outcome["images"] == {"train": 320, "val": 0, "test": 500}
+    assert not any(name.startswith("val/") for name in outcome["metrics"])
+    saved = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    for name, weight in model.state_dict().items():
+        if name in saved["state_dict"]:
+            assert torch.equal(saved["state_dict"][name], weight)
 
 
 def test_the_chosen_weights_are_tested_not_the_last(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Every YAML in conf/ is composed and what it names is made, so that none rots."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from handwriting.data import Augmentation, LabelledImages
 from handwriting.settings import CONF
 from handwriting.train import build
 
@@ -43,13 +45,13 @@ def test_every_file_composes_and_resolves(tmp_path: Path, file: Path):
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
 def test_every_job_of_an_experiment_composes_and_its_parts_are_made(tmp_path: Path, experiment: str):
     params = composed(tmp_path, f"experiment={experiment}").hydra.sweeper.params or {}
-    assert len(params) <= 1, "a sweep over one setting, so that each of its jobs can be made here"
-    jobs = [[f"{key}={value}"] for key, values in params.items() for value in values.split(",")] or [[]]
-    for job in jobs:
+    for values in product(*(str(values).split(",") for values in params.values())):
+        job = [f"{key}={value}" for key, value in zip(params, values, strict=True)]
         config = composed(tmp_path, f"experiment={experiment}", *job)
         resolved(config)
         net = build("model", config.model, num_classes=10, image_size=(28, 28))
         build("optim", config.optim)(net.parameters())
+        assert isinstance(build("augment", config.augment), Augmentation)
 
 
 @pytest.mark.parametrize("name", GROUPS["data"])
@@ -59,6 +61,23 @@ def test_every_data_set_names_a_reader_and_a_module(tmp_path: Path, name: str):
     assert callable(get_method(data.read._target_))
     if name == "digits":
         assert instantiate(data).class_names == tuple("0123456789")
+
+
+@pytest.mark.parametrize("name", GROUPS["augment"])
+def test_every_augmentation_changes_what_training_sees_unless_it_is_none(tmp_path: Path, name: str):
+    augmentation = build("augment", composed(tmp_path, f"augment={name}").augment)
+    images = torch.randint(0, 256, (16, 1, 28, 28), dtype=torch.uint8)
+    part = augmentation.expand(LabelledImages(images, torch.arange(16)))
+    varied, _ = augmentation.vary(part.images, part.labels, 16, augmentation.generator(0, torch.device("cpu")))
+    assert varied.dtype == torch.uint8
+    assert torch.equal(varied, images) == (name == "none")
+
+
+def test_the_loss_is_the_cross_entropy_unless_labels_are_smoothed(tmp_path: Path):
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    loss = build("loss", composed(tmp_path).loss)
+    assert torch.equal(loss(logits, labels), nn.functional.cross_entropy(logits, labels))
+    assert build("loss", composed(tmp_path, "loss.label_smoothing=0.1").loss).label_smoothing == 0.1
 
 
 @pytest.mark.parametrize("name", GROUPS["model"])

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from handwriting.errors import UserError
-from handwriting.results import fingerprint, flatten, plain_settings, read_folder, read_result, write_result, write_text
+from handwriting.results import fingerprint, flatten, plain_settings, read_folder, read_result, write_result
+from handwriting.writing import write_text
 
 CONFIG = {
     "name": "a",

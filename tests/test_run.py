@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -14,9 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-from handwriting.run import main as run_main
-from handwriting.sweep import PROGRESS, Progress
-
 RUN = "handwriting.run"
 # As small as a real run gets: 100 images, one epoch.
 SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=1")
@@ -24,27 +20,6 @@ SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=1")
 
 def records(folder: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))}
-
-
-@pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Run the command line in this process, where torch is imported already: (exit code, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HANDWRITING_DATA", str(tmp_path / "no_data"))
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network
-    monkeypatch.setattr(PROGRESS, "__dict__", vars(Progress()))
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["handwriting", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run_main()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, capfd.readouterr().err
-
-    yield call
-    logging.shutdown()
-    logging.getLogger().handlers.clear()  # Hydra's, which write into this test's folder
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +211,7 @@ def test_a_failed_run_of_other_settings_does_not_stand_in_the_way(main, tmp_path
         (["model.widths=[1"], "cannot be read as setting=value"),
         (["data=digits", "data.batch_size=0"], "data.batch_size=0 must be a whole number of at least 1."),
         (["data=digits", "data.batch_size=many"], "data.batch_size=many must be a whole number"),
-        (["data=digits", "data.val_fraction=1.5"], "data.val_fraction=1.5 must lie between 0 and 1"),
+        (["data=digits", "data.val_fraction=1.5"], "data.val_fraction=1.5 must be at least 0 and below 1"),
         (["data=digits", "data.limit=9999"], "more than the 1,038 training images"),
         (["data=digits", "seed=-1"], "seed=-1 must be a whole number"),
         (["data=digits", "optim.lr=-1"], "optim: Invalid learning rate: -1."),
@@ -249,7 +224,14 @@ def test_a_failed_run_of_other_settings_does_not_stand_in_the_way(main, tmp_path
         (["data=mnist"], "could not be downloaded"),
         (["data=mnist", "data.path=nowhere"], "MNIST is not in nowhere"),
         (["data=mnist_csv"], "holds no mnist_train.csv and no mnist_test.csv"),
-        (["data=characters"], "does not exist"),
+        (["data=characters"], "could not be downloaded"),
+        (["data=characters", "data.path=no.mat"], "no.mat does not exist"),
+        (["data=digits", "augment=afine"], "Did you mean 'affine'?"),
+        (["data=digits", "augment=mixup", "augment.steps.mixup.alpha=0"], "mixup.alpha=0 must be a number, above 0."),
+        (["data=digits", "augment.variants=[origin]"], "Did you mean 'original'?"),
+        (["data=digits", "augment.clean_epochs=-1"], "augment.clean_epochs=-1 must be a whole number"),
+        (["data=digits", "loss.label_smoothing=2"], "loss: "),
+        (["data=digits", "data.val_fraction=0", "scheduler=plateau"], "scheduler=plateau looks at val/loss"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

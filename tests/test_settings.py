@@ -56,7 +56,7 @@ def test_known_settings_are_those_of_the_default_config():
 
 
 def test_the_groups_are_the_folders_of_conf():
-    assert groups() == ["data", "debug", "experiment", "model", "optim", "scheduler", "trainer"]
+    assert groups() == ["augment", "data", "debug", "experiment", "model", "optim", "scheduler", "trainer"]
     assert (CONF / "config.yaml").is_file()
 
 

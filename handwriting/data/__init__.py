@@ -1,3 +1,5 @@
+from handwriting.data.augment import Augmentation
 from handwriting.data.module import DataModule
+from handwriting.data.sets import LabelledImages
 
-__all__ = ["DataModule"]
+__all__ = ["Augmentation", "DataModule", "LabelledImages"]

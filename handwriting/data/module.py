@@ -1,14 +1,19 @@
 """The LightningDataModule: a reader's set, split, limited and served as whole batches."""
 
 from collections.abc import Callable
+from functools import cached_property
+from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from handwriting.data.augment import Augmentation
 from handwriting.data.batches import serve
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.data.splits import draw_subset, split_holdout
+from handwriting.data.variants import NOTEBOOK, expand
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
 
 EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and the last one is seldom ragged
@@ -17,7 +22,10 @@ EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and t
 class DataModule(lightning.LightningDataModule):
     """A handwriting data set in memory, with a validation part drawn from its training part.
 
-    Raises UserError when a number is out of its range or the data cannot be read.
+    ``val_fraction`` 0 holds nothing out: the validation part is empty. ``augmentation`` changes what training sees.
+    With ``notebook_form`` the test is fourfold, as in the characters notebook: also the training part, and both parts
+    in its seven fixed variants. Further settings go to the reader. Raises UserError when a number is out of its range
+    or the data cannot be read.
     """
 
     train: LabelledImages
@@ -34,6 +42,9 @@ class DataModule(lightning.LightningDataModule):
         split_seed: int = 0,
         limit: int | None = None,
         shuffle_seed: int = 0,
+        notebook_form: bool = False,
+        augmentation: Augmentation | None = None,
+        **for_reader: Any,
     ):
         super().__init__()
         check_whole("data.batch_size", batch_size, at_least=1)
@@ -41,15 +52,16 @@ class DataModule(lightning.LightningDataModule):
         check_whole("data.shuffle_seed", shuffle_seed, at_least=0, at_most=LARGEST_SEED)
         if limit is not None:
             check_whole("data.limit", limit, at_least=1)
-        if not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
-            raise UserError(f"data.val_fraction={val_fraction} must lie between 0 and 1, both excluded.")
+        if isinstance(val_fraction, bool) or not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1; 0 holds nothing out.")
         self.name, self.batch_size, self.shuffle_seed = name, batch_size, shuffle_seed
-        whole = read() if path is None else read(path)
+        self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
+        whole = read(**for_reader) if path is None else read(path, **for_reader)
         kept, held_out = split_holdout(whole.train.labels, val_fraction, split_seed)
         if limit is not None:
             kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
         self.train, self.val, self.test = whole.train[kept], whole.train[held_out], whole.test
-        self.class_names, self.image_size = whole.class_names, whole.image_size
+        self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels on the scale 0…1."""
@@ -59,14 +71,36 @@ class DataModule(lightning.LightningDataModule):
         variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
         return mean.item(), variance.sqrt().item()
 
+    @cached_property
+    def seen_in_training(self) -> LabelledImages:
+        """The training images in each of the augmentation's fixed variants."""
+        return self.augmentation.expand(self.train)
+
+    @cached_property
+    def test_parts(self) -> dict[str, LabelledImages]:
+        """The parts that a test reads, by the name that their metrics carry; ``test`` is the published test part."""
+        if not self.notebook_form:
+            return {"test": self.test}
+        augmented = {"test_augmented": expand(self.test, NOTEBOOK), "train_augmented": expand(self.train, NOTEBOOK)}
+        return {"test": self.test, "train_clean": self.train, **augmented}
+
     def train_dataloader(self) -> DataLoader:
         """Serve the training images in a new order each epoch."""
-        return serve(self.train, self.batch_size, self.shuffle_seed)
+        return serve(self.seen_in_training, self.batch_size, self.shuffle_seed)
 
-    def val_dataloader(self) -> DataLoader:
-        """Serve the held-out images in their fixed order."""
-        return serve(self.val, EVAL_BATCH)
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Serve the held-out images in their fixed order; no loader where none were held out."""
+        return serve(self.val, EVAL_BATCH) if len(self.val) else []
 
-    def test_dataloader(self) -> DataLoader:
-        """Serve the published test images in their fixed order."""
-        return serve(self.test, EVAL_BATCH)
+    def test_dataloader(self) -> list[DataLoader]:
+        """Serve each of ``test_parts`` in its fixed order."""
+        return [serve(part, EVAL_BATCH) for part in self.test_parts.values()]
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment a training batch on its device, except in the last epochs, which are to be clean."""
+        trainer: Any = self.trainer
+        if not trainer.training or trainer.current_epoch >= trainer.max_epochs - self.augmentation.clean_epochs:
+            return batch
+        images, labels = batch
+        generator = self.augmentation.generator(trainer.current_epoch, images.device)
+        return self.augmentation.vary(images, labels, len(self.class_names), generator)

@@ -31,11 +31,16 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class HandwritingSet:
-    """A data set as published: its training part, its test part, and the names of its classes."""
+    """A data set as published: its training part, its test part, and the names of its classes, each a name of its own.
+
+    ``glyphs`` are the signs that the classes stand for, to be shown in place of the names where a font has them; ''
+    where none is known, and no glyphs at all where the names are the signs.
+    """
 
     train: LabelledImages
     test: LabelledImages
     class_names: tuple[str, ...]
+    glyphs: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> tuple[int, int]:

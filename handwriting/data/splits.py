@@ -11,8 +11,10 @@ from handwriting.errors import UserError
 def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the indices (training, validation) of a stratified draw, the same for the same seed.
 
-    Raises UserError when a class would have no image in one of the parts.
+    ``val_fraction`` 0 holds nothing out. Raises UserError when a class would have no image in one of the parts.
     """
+    if val_fraction == 0:
+        return torch.arange(len(labels)), torch.arange(0)
     size = round(len(labels) * val_fraction)
     setting = f"data.val_fraction={val_fraction:g}"
     kept, held_out = _draw(labels, size, seed, setting)

@@ -1,0 +1,208 @@
+"""Augmentation: fixed variants make the training part larger once; random steps change each batch, on its device."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import scipy.stats
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from handwriting.data.sets import LabelledImages
+from handwriting.data.variants import expand
+from handwriting.errors import LARGEST_SEED, check_number, check_whole
+
+# A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or shares (B, classes), by random numbers.
+Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]
+
+
+class Augmentation:
+    """What training sees in place of the images as they are.
+
+    ``variants`` names the fixed variants that the training part grows by (handwriting.data.variants); ``steps`` are
+    applied to each batch in their order; the last ``clean_epochs`` epochs see images without them. The same seed
+    gives the same images.
+    """
+
+    def __init__(
+        self,
+        variants: Sequence[str] = ("original",),
+        steps: Mapping[str, Step | None] | None = None,
+        clean_epochs: int = 0,
+        seed: int = 0,
+    ):
+        check_whole("augment.clean_epochs", clean_epochs, at_least=0)
+        check_whole("augment.seed", seed, at_least=0, at_most=LARGEST_SEED)
+        self.variants = tuple(variants)
+        self.steps = [step for step in (steps or {}).values() if step]
+        self.clean_epochs, self.seed = clean_epochs, seed
+        self._generator: tuple[int, Generator] | None = None
+
+    def expand(self, part: LabelledImages) -> LabelledImages:
+        """Return all images of a part in each of the fixed variants."""
+        return expand(part, self.variants)
+
+    def vary(self, images: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return a batch, uint8 (B, 1, H, W) and labels (B,), after all steps; mixed labels are shares (B, classes)."""
+        if not self.steps:
+            return images, labels
+        pixels, targets = images.float() / 255, labels
+        for step in self.steps:
+            pixels, targets = step(pixels, targets, num_classes, generator)
+        return (pixels * 255).round_().clamp_(0, 255).to(torch.uint8), targets
+
+    def generator(self, epoch: int, device: torch.device) -> Generator:
+        """Return the random numbers of an epoch, going on from batch to batch; seed and epoch decide them."""
+        if self._generator is None or self._generator[0] != epoch:
+            # Not the numbers that shuffle the images; and torch's CPU generator looks at 32 bits of a seed alone.
+            digest = hashlib.blake2s(f"augment {self.seed} {epoch}".encode(), digest_size=4).digest()
+            self._generator = (epoch, Generator(device).manual_seed(int.from_bytes(digest)))
+        return self._generator[1]
+
+
+class Warp:
+    """Turns, scales, shears and moves each image by its own random amounts, and bends it elastically.
+
+    An image is changed with ``probability``; amounts are drawn evenly from ±degrees, exp(±scale) for each axis,
+    ±shear, and ±shift pixels. The elastic field is Gaussian: a displacement of ``bend`` pixels (standard deviation) at
+    each of ``knots``×``knots`` points, smooth between them (after P. Simard, D. Steinkraus, J. Platt, 2003,
+    doi:10.1109/ICDAR.2003.1227801). All of it is one bilinear resampling.
+    """
+
+    def __init__(
+        self,
+        probability: float = 1.0,
+        degrees: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        shift: float = 0.0,
+        bend: float = 0.0,
+        knots: int = 5,
+    ):
+        check_probability(probability)
+        amounts = {"degrees": degrees, "scale": scale, "shear": shear, "shift": shift, "bend": bend}
+        for name, amount in amounts.items():
+            check_number(f"augment.steps.warp.{name}", amount, at_least=0)
+        check_whole("augment.steps.warp.knots", knots, at_least=2, at_most=100)
+        self.probability, self.degrees, self.scale, self.shear, self.shift = probability, degrees, scale, shear, shift
+        self.bend, self.knots = bend, knots
+
+    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return the images warped; what comes from outside the frame is black."""
+        count, _, height, width = images.shape
+        draw = torch.rand(count, 7, generator=generator, device=images.device)
+        chosen = (draw[:, 0] < self.probability).float()
+        turn, wide, tall, shear, right, down = (draw[:, 1:] * 2 - 1).mul(chosen[:, None]).unbind(1)
+        angle = turn * torch.pi * self.degrees / 180
+        cos, sin = angle.cos(), angle.sin()
+        wide, tall, shear = (wide * self.scale).exp(), (tall * self.scale).exp(), shear * self.shear
+        rows = [
+            torch.stack([cos * wide, cos * shear - sin * tall, right * 2 * self.shift / width], 1),
+            torch.stack([sin * wide, sin * shear + cos * tall, down * 2 * self.shift / height], 1),
+        ]
+        grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+        if self.bend:
+            bends = torch.randn(count, 2, self.knots, self.knots, generator=generator, device=images.device)
+            bends = bends * (chosen * 2 * self.bend / width)[:, None, None, None]
+            field = F.interpolate(bends, size=(height, width), mode="bicubic", align_corners=True)
+            grid = grid + field.permute(0, 2, 3, 1)
+        return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False), targets
+
+
+class Erasing:
+    """Blackens a rectangle at a random place of an image (Z. Zhong et al., 2017, arXiv:1708.04896).
+
+    Its sides are each drawn evenly from ``smallest`` to ``largest``, shares of the image's side.
+    """
+
+    def __init__(self, probability: float = 0.5, smallest: float = 0.1, largest: float = 0.3):
+        check_probability(probability)
+        check_number("augment.steps.erasing.smallest", smallest, at_least=0, at_most=1)
+        check_number("augment.steps.erasing.largest", largest, at_least=smallest, at_most=1)
+        self.probability, self.smallest, self.largest = probability, smallest, largest
+
+    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return the images with a rectangle of zeros where it was drawn to be."""
+        count, _, height, width = images.shape
+        draw = torch.rand(count, 5, generator=generator, device=images.device)
+        inside = []
+        for place, side, length in ((draw[:, 1], draw[:, 2], height), (draw[:, 3], draw[:, 4], width)):
+            extent = length * (self.smallest + (self.largest - self.smallest) * side)
+            middle = torch.arange(length, device=images.device) + 0.5
+            inside.append((middle - place[:, None] * length).abs() * 2 <= extent[:, None])
+        erased = inside[0][:, :, None] & inside[1][:, None, :] & (draw[:, 0] < self.probability)[:, None, None]
+        return images.masked_fill(erased[:, None], 0.0), targets
+
+
+class Noise:
+    """Adds Gaussian noise; its standard deviation is drawn for each image from 0 to ``deviation`` (scale 0…1)."""
+
+    def __init__(self, probability: float = 0.5, deviation: float = 0.2):
+        check_probability(probability)
+        check_number("augment.steps.noise.deviation", deviation, at_least=0)
+        self.probability, self.deviation = probability, deviation
+
+    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return the noisy images, cut to 0…1."""
+        draw = torch.rand(len(images), 2, generator=generator, device=images.device)
+        strength = self.deviation * draw[:, 0] * (draw[:, 1] < self.probability)
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        return (images + noise * strength[:, None, None, None]).clamp(0, 1), targets
+
+
+class Blur:
+    """Blurs by a Gaussian whose standard deviation is drawn for each image from 0 to ``deviation`` pixels."""
+
+    RADIUS = 4  # pixels; the Gaussian is cut off there
+
+    def __init__(self, probability: float = 0.5, deviation: float = 1.0):
+        check_probability(probability)
+        check_number("augment.steps.blur.deviation", deviation, at_least=0, at_most=self.RADIUS)
+        self.probability, self.deviation = probability, deviation
+
+    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return the images blurred along both axes."""
+        count = len(images)
+        draw = torch.rand(count, 2, generator=generator, device=images.device)
+        deviation = (self.deviation * draw[:, 0] * (draw[:, 1] < self.probability)).clamp(min=1e-3)
+        distance = torch.arange(-self.RADIUS, self.RADIUS + 1, device=images.device)
+        kernels = torch.exp(-((distance / deviation[:, None]) ** 2) / 2)
+        kernels = kernels / kernels.sum(1, keepdim=True)
+        # Each image is a channel of one image, so that each has its own kernel.
+        rows = F.conv2d(images.transpose(0, 1), kernels[:, None, :, None], padding=(self.RADIUS, 0), groups=count)
+        both = F.conv2d(rows, kernels[:, None, None, :], padding=(0, self.RADIUS), groups=count)
+        return both.transpose(0, 1), targets
+
+
+class Mixup:
+    """Blends each image, and its label, with another of the batch (H. Zhang et al., 2017, arXiv:1710.09412).
+
+    An image is blended with ``probability``; its share is drawn from Beta(alpha, alpha), one for each image.
+    """
+
+    QUANTILES = 4096  # the distribution is drawn from as a table: torch draws Beta without a generator of ours only
+
+    def __init__(self, probability: float = 1.0, alpha: float = 0.2):
+        check_probability(probability)
+        check_number("augment.steps.mixup.alpha", alpha, above=0)
+        self.probability = probability
+        middles = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
+        self.shares = torch.from_numpy(scipy.stats.beta(alpha, alpha).ppf(middles)).float()
+
+    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return blended images, and targets as shares (B, classes)."""
+        count, device = len(images), images.device
+        drawn = torch.randint(self.QUANTILES, (count,), generator=generator, device=device)
+        chosen = torch.rand(count, generator=generator, device=device) < self.probability
+        share = torch.where(chosen, self.shares.to(device)[drawn], 1.0)
+        other = torch.randperm(count, generator=generator, device=device)
+        shares = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
+        mixed = share[:, None] * shares + (1 - share[:, None]) * shares[other]
+        pixels = share[:, None, None, None]
+        return pixels * images + (1 - pixels) * images[other], mixed
+
+
+def check_probability(value: float) -> None:
+    """Raise UserError unless ``value`` is a probability."""
+    check_number("probability of an augmentation", value, at_least=0, at_most=1)

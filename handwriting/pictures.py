@@ -1,0 +1,64 @@
+"""What a run shows of itself: in TensorBoard, and as pictures in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from handwriting.classifier import Classifier
+from handwriting.data import DataModule, LabelledImages
+from handwriting.fonts import shown_names
+from handwriting.plots import as_png, draw_confusion, draw_gallery, draw_variants
+from handwriting.results import flatten, setting_of
+from handwriting.writing import write_bytes
+
+
+def show_images(logger: TensorBoardLogger, data: DataModule) -> None:
+    """Show TensorBoard some of the training images."""
+    some = _spread(data.train, 32)
+    names = shown_names(data.class_names, data.glyphs)
+    logger.experiment.add_figure(
+        "train/images", draw_gallery(some.images[:, 0].numpy(), [names[label] for label in some.labels])
+    )
+
+
+def show_augmentation(logger: TensorBoardLogger, data: DataModule, folder: Path) -> None:
+    """Draw sixteen training images above what augmentation makes of them: augment.png, and in TensorBoard."""
+    augmentation, some = data.augmentation, _spread(data.train, 16)
+    if not augmentation.steps and len(augmentation.variants) == 1:
+        return
+    fixed = augmentation.expand(some).images.split(len(some))
+    rows = {name: images for name, images in zip(augmentation.variants, fixed, strict=True) if name != "original"}
+    if augmentation.steps:
+        generator = torch.Generator().manual_seed(augmentation.seed)
+        varied = [augmentation.vary(some.images, some.labels, len(data.class_names), generator)[0] for _ in range(4)]
+        rows |= {f"random {number}": images for number, images in enumerate(varied, 1)}
+    figure = draw_variants(some.images[:, 0].numpy(), {name: images[:, 0].numpy() for name, images in rows.items()})
+    write_bytes(folder / "augment.png", as_png(figure))
+    logger.experiment.add_figure("train/augmented", figure)
+
+
+def show_result(
+    logger: TensorBoardLogger, data: DataModule, model: Classifier, metrics: dict[str, float], shown: dict[str, Any]
+) -> None:
+    """Show TensorBoard the confusion matrix of the test set, and the settings beside the final metrics."""
+    counts = model.confusion.compute().cpu().numpy().astype(np.int64)
+    logger.experiment.add_figure("test/confusion", draw_confusion(counts, shown_names(data.class_names, data.glyphs)))
+    plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}
+    logger.log_hyperparams(plain, metrics)
+    logger.finalize("success")
+
+
+def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
+    """Return what the HPARAMS tab shows: the groups' choices, what is most often swept, and what was overridden."""
+    flat = {**flatten(settings), **choices}
+    often = ["seed", "optim.lr", "data.batch_size", "trainer.max_epochs"]
+    asked = [setting_of(override) for override in overrides]
+    return {key: flat[key] for key in [*choices, *often, *asked] if key in flat}
+
+
+def _spread(part: LabelledImages, count: int) -> LabelledImages:
+    """Return so many images of a part, evenly spread over it, or all where it has fewer."""
+    return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]
