@@ -1,82 +1,180 @@
-"""The set of 200 handwritten characters: a MATLAB file with fifteen and five examples of each."""
+"""The handwritten characters of the notebook: 200 classes of Omniglot with fifteen and five images each.
 
+python -m handwriting.data.characters --out FILE.mat builds that file, or one of other alphabets.
+"""
+
+import argparse
+import csv
 import io
-from math import prod
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.io
 import torch
 
-from handwriting.data import files
+from handwriting.data import omniglot
 from handwriting.data.files import data_root, has_file, read_bytes
+from handwriting.data.mat import read_mat, say_once
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.errors import UserError
+from handwriting.writing import write_bytes
 
-KEYS = ("train", "test")
-SIDE = 28
-LARGEST_VALUE = 8  # bytes of MATLAB's default, double; the values wanted have one
+LABELS = "labels.tsv"
+TRAIN_IMAGES = 15
 
 
-def read_characters(path: str | Path | None = None) -> HandwritingSet:
-    """Return the characters of a .mat file whose ``train`` and ``test`` are uint8 (classes, examples, 28, 28).
+def read_characters(
+    path: str | Path | None = None,
+    invert: bool | str = "auto",
+    redundant: str = "keep",
+    redundant_groups: Sequence[Sequence[int]] = (),
+) -> HandwritingSet:
+    """Return the characters of a .mat file whose ``train`` and ``test`` are (classes, examples, height, width).
 
-    The file is dark ink on white and is inverted here, once. Without ``path`` it is
-    ``HANDWRITING_DATA/characters/characters.mat``. The published one: 200 classes of Omniglot
-    (B. Lake, R. Salakhutdinov, J. Tenenbaum, 2015), 15 training and 5 test images each.
+    Without ``path`` it is ``HANDWRITING_DATA/characters/characters.mat``, which is made from Omniglot when it is not
+    there. ``invert`` says whether its ink is dark; ``auto`` looks at the images. ``redundant`` is what becomes of
+    classes that nobody can tell apart, as ``redundant_groups`` lists them: ``keep`` them, ``drop`` all but the first of
+    a group, or ``merge`` them under one label. The published set has 200 classes, 15 training and 5 test images each.
     """
     file = Path(path).expanduser() if path is not None else data_root() / "characters" / "characters.mat"
     if not has_file(file):
-        raise UserError(
-            f"{file} does not exist: put the character set there, give another file with data.path=, "
-            "or use data=digits, which needs no files."
-        )
-    arrays = _load(file)
-    for key in KEYS:
-        array = arrays[key]
-        if array.ndim != 4 or array.shape[2:] != (SIDE, SIDE) or array.dtype != np.uint8 or not array.size:
+        if path is not None:
             raise UserError(
-                f"{file}, key {key!r}: uint8 (classes, examples, {SIDE}, {SIDE}) is expected, "
-                f"but it is {array.dtype} {array.shape}; give a file of that form with data.path=."
+                f"{file} does not exist: put the character set there, leave out data.path to build it from Omniglot, "
+                "or use data=digits, which needs no files."
             )
-    classes = len(arrays["train"])
-    if len(arrays["test"]) != classes:
-        raise UserError(
-            f"{file}: 'train' has {classes} classes and 'test' {len(arrays['test'])}; both must have the same."
-        )
-    train, test = (_flatten(arrays[key]) for key in KEYS)
-    return HandwritingSet(train, test, tuple(str(label) for label in range(classes)))
+        _build_published(file)
+    arrays, texts = read_mat(file, invert)
+    names, glyphs = _names(file, len(arrays["train"]), texts)
+    train, test = (_flatten(arrays[key]) for key in ("train", "test"))
+    return _without_redundant(HandwritingSet(train, test, names, glyphs), redundant, redundant_groups, file)
 
 
-def _load(file: Path) -> dict[str, np.ndarray]:
-    content = read_bytes(file, "MATLAB file")
+def write_characters(file: Path, characters: Sequence[omniglot.Character], train: int) -> dict[str, np.ndarray]:
+    """Write a set of Omniglot's characters as a .mat file with its names and glyphs inside, and return its images."""
+    arrays = omniglot.build_arrays(characters, train, data_root())
+    names = np.array([character.name for character in characters], dtype=object)
+    glyphs = np.array([character.glyph for character in characters], dtype=object)
+    content = io.BytesIO()
+    scipy.io.savemat(content, {**arrays, "names": names, "glyphs": glyphs}, do_compression=True)
+    write_bytes(file, content.getvalue())
+    return arrays
+
+
+def _build_published(file: Path) -> None:
+    characters = omniglot.published_characters()
+    omniglot.fetch(list(dict.fromkeys(character.alphabet for character in characters)), data_root())
+    write_characters(file, characters, TRAIN_IMAGES)
+    say_once(f"{file} was built from Omniglot.")
+
+
+def _names(file: Path, classes: int, texts: dict[str, list[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return names and glyphs: those inside the file, else of a labels.tsv beside it, else numbers."""
+    names, glyphs = texts.get("names", []), texts.get("glyphs", [])
+    beside = file.with_name(LABELS)
+    if not names and has_file(beside):
+        names, glyphs = _read_labels(beside)
+    if len(names) != classes or len(set(names)) != classes:
+        if names:
+            say_once(f"{file}: its {len(names)} names are not those of its {classes} classes; they are numbered.")
+        return tuple(str(label) for label in range(classes)), ()
+    return tuple(names), tuple(glyphs) if len(glyphs) == classes else ()
+
+
+def _read_labels(file: Path) -> tuple[list[str], list[str]]:
+    """Read a table with the columns index, alphabet, character and glyph."""
+    rows = csv.DictReader(
+        io.StringIO(read_bytes(file, "table of labels").decode("utf-8-sig", "replace")), delimiter="\t"
+    )
     try:
-        listed = scipy.io.whosmat(io.BytesIO(content))
-        shapes = {name: shape for name, shape, _ in listed}
-        missing = [key for key in KEYS if key not in shapes]
-        if missing:
-            raise UserError(
-                f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}: "
-                "it is cut off or another file; 'train' and 'test' are needed."
-            )
-        if logical := [name for name, _, kind in listed if name in KEYS and kind == "logical"]:
-            raise UserError(f"{file}, key {logical[0]!r} is logical, ones and zeros; save it as uint8(255 * …).")
-        # What is small when compressed may be huge when unpacked: look at the promised sizes first.
-        if sum(prod(shapes[key]) for key in KEYS) * LARGEST_VALUE > files.MAX_BYTES:
-            raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is no character set.")
-        loaded: dict[str, Any] = scipy.io.loadmat(io.BytesIO(content), variable_names=KEYS)
-    except NotImplementedError as error:
-        raise UserError(f"{file} is a MATLAB 7.3 file; save it with the option -v7.") from error
-    except UserError:
-        raise
-    except Exception as error:  # scipy meets a damaged file with a dozen kinds of error
-        raise UserError(f"{file} is cut off or is no MATLAB file ({type(error).__name__}); fetch it again.") from error
-    return {key: np.asarray(loaded[key]) for key in KEYS}
+        table = sorted(((int(row["index"]), row) for row in rows), key=lambda pair: pair[0])
+        names = [f"{row['alphabet'].replace('_', ' ')} {row['character']}" for _, row in table]
+        return names, [row["glyph"] or "" for _, row in table]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} must have the columns index, alphabet, character and glyph, with tabs.") from error
 
 
 def _flatten(array: np.ndarray) -> LabelledImages:
-    """(classes, examples, 28, 28), dark on white → (classes × examples, 1, 28, 28), bright on black."""
-    classes, examples = array.shape[:2]
-    images = torch.from_numpy(255 - array.reshape(-1, 1, SIDE, SIDE))
+    """(classes, examples, 28, 28) → (classes × examples, 1, 28, 28) and their labels."""
+    classes, examples, height, width = array.shape
+    images = torch.from_numpy(array.reshape(-1, 1, height, width))
     return LabelledImages(images, torch.arange(classes).repeat_interleave(examples))
+
+
+def _without_redundant(
+    whole: HandwritingSet, redundant: str, groups: Sequence[Sequence[int]], file: Path
+) -> HandwritingSet:
+    if redundant not in ("keep", "drop", "merge"):
+        raise UserError(f"data.redundant={redundant} must be keep, drop or merge.")
+    if redundant == "keep":
+        return whole
+    first = _first_of_group(groups, len(whole.class_names), file)
+    kept = sorted(set(first))
+    labels = torch.tensor([kept.index(label) for label in first])
+
+    def relabel(part: LabelledImages) -> LabelledImages:
+        if redundant == "drop":
+            part = part[torch.isin(part.labels, torch.tensor(kept))]
+        return LabelledImages(part.images, labels[part.labels])
+
+    def joined(texts: Sequence[str]) -> tuple[str, ...]:
+        groups_of = {label: [i for i, other in enumerate(first) if other == label] for label in kept}
+        together = {label: members if redundant == "merge" else [label] for label, members in groups_of.items()}
+        return tuple("/".join(dict.fromkeys(texts[i] for i in together[label])) for label in kept)
+
+    names, glyphs = joined(whole.class_names), joined(whole.glyphs) if whole.glyphs else ()
+    return HandwritingSet(relabel(whole.train), relabel(whole.test), names, glyphs)
+
+
+def _first_of_group(groups: Sequence[Sequence[int]], classes: int, file: Path) -> list[int]:
+    """Return for each class the first one of its group, itself where it is in none."""
+    first = list(range(classes))
+    members = [label for group in groups for label in group]
+    for label in members:
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
+            raise UserError(
+                f"data.redundant_groups names class {label}, but {file} has the classes 0 to {classes - 1}: "
+                "give the groups of that file, or data.redundant=keep."
+            )
+        if members.count(label) > 1:
+            raise UserError(f"data.redundant_groups names class {label} twice; each belongs to one group.")
+    for group in groups:
+        for label in group:
+            first[label] = group[0]
+    return first
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build a .mat file from Omniglot; exit code 2 when that is not possible."""
+    parser = argparse.ArgumentParser(
+        prog="python -m handwriting.data.characters",
+        description="Build a character set from Omniglot, which is looked for in HANDWRITING_DATA and else downloaded.",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE.mat", help="the file to write")
+    parser.add_argument(
+        "--alphabets", nargs="+", metavar="NAME", help="as Sanskrit Tagalog; without: the published 200"
+    )
+    parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images a class, of 20 (15)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.out.exists():
+            raise UserError(f"{options.out} exists already; give another file with --out, or remove it first.")
+        published = omniglot.published_characters()
+        alphabets = options.alphabets or list(dict.fromkeys(character.alphabet for character in published))
+        omniglot.fetch(alphabets, data_root())
+        characters = omniglot.characters_of(alphabets, data_root()) if options.alphabets else published
+        arrays = write_characters(options.out, characters, options.train)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"{error.filename or options.out} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
+    train, test = arrays["train"].shape[1], arrays["test"].shape[1]
+    print(f"{options.out}: {len(characters)} classes, {train} training and {test} test images each, 28×28.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""MATLAB files, of version 5 to 7 (scipy) and 7.3 (HDF5), as two arrays of images whatever their number type."""
+
+import functools
+import io
+import logging
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+from PIL import Image
+
+from handwriting.data import files
+from handwriting.data.files import read_bytes
+from handwriting.errors import UserError
+
+KEYS = ("train", "test")
+NAMES = ("names", "glyphs")  # what our own files hold beside: a text for each class
+SIDE = 28
+LARGEST_VALUE = 8  # bytes of MATLAB's default, double; the values wanted have one
+LARGEST_IMAGE = 2000  # pixels a side
+
+log = logging.getLogger(__name__)
+say_once = functools.cache(log.info)
+
+
+def read_mat(file: Path, invert: bool | str = "auto") -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Return ``train`` and ``test`` as uint8 (classes, examples, 28, 28), bright on black, and the texts of NAMES.
+
+    Numbers may be 0…1 or 0…255 of any type. ``invert`` says whether the ink is dark; ``auto`` asks the borders of the
+    images. Images of another size are resized. Raises UserError for what is no such file, and for values and
+    shapes that cannot be images.
+    """
+    if invert not in ("auto", True, False):
+        raise UserError(f"data.invert={invert} must be auto, true or false.")
+    content = read_bytes(file, "MATLAB file")
+    read = _read_hdf5 if content[:512].startswith(b"MATLAB 7.3") or content[512:516] == b"\x89HDF" else _read_mat5
+    try:
+        loaded = read(file, content)
+    except UserError:
+        raise
+    except Exception as error:  # scipy and h5py meet a damaged file with a dozen kinds of error
+        raise UserError(f"{file} is cut off or is no MATLAB file ({type(error).__name__}); fetch it again.") from error
+    arrays = {key: _check(file, key, np.asarray(loaded[key])) for key in KEYS}
+    _check_pair(file, arrays)
+    arrays = _in_grey_levels(file, arrays)
+    for key, array in arrays.items():
+        _check_blank(file, key, array)
+    borders = np.concatenate([array[..., (0, -1), :].ravel() for array in arrays.values()])
+    if borders.mean() > 127.5 if invert == "auto" else invert:
+        arrays = {key: 255 - array for key, array in arrays.items()}
+    texts = {name: [_text(cell) for cell in np.ravel(loaded[name])] for name in NAMES if name in loaded}
+    return {key: _resize(file, array) for key, array in arrays.items()}, texts
+
+
+def _read_mat5(file: Path, content: bytes) -> dict[str, Any]:
+    listed = scipy.io.whosmat(io.BytesIO(content))
+    _check_promises(file, {name: shape for name, shape, _ in listed})
+    return scipy.io.loadmat(io.BytesIO(content), variable_names=(*KEYS, *NAMES))
+
+
+def _read_hdf5(file: Path, content: bytes) -> dict[str, Any]:
+    with h5py.File(io.BytesIO(content), "r") as opened:
+        found = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
+        _check_promises(file, {name: item.shape for name, item in found.items()})
+        # MATLAB's first axis is HDF5's last.
+        return {key: np.asarray(found[key]).transpose() for key in KEYS}
+
+
+def _check_promises(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    if missing := [key for key in KEYS if key not in shapes]:
+        raise UserError(
+            f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}: "
+            "it is cut off or another file; 'train' and 'test' are needed."
+        )
+    # What is small when compressed may be huge when unpacked: look at the promised sizes first.
+    if sum(prod(shapes[key]) for key in KEYS) * LARGEST_VALUE > files.MAX_BYTES:
+        raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is no character set.")
+
+
+def _check(file: Path, key: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim != 4 or array.dtype.kind not in "buif":
+        raise UserError(
+            f"{file}, key {key!r}: numbers (classes, examples, height, width) are expected, "
+            f"but it is {array.dtype} {array.shape}; give a file of that form with data.path=."
+        )
+    classes, examples, height, width = array.shape
+    if not array.size:
+        raise UserError(f"{file}, key {key!r} is empty: its shape is {array.shape}; each class needs an image.")
+    if max(height, width) > LARGEST_IMAGE:
+        raise UserError(f"{file}, key {key!r}: images of {height}×{width} are larger than {LARGEST_IMAGE} a side.")
+    tests: list[tuple[Callable[[np.ndarray], np.ndarray], str]] = [
+        (lambda values: ~np.isfinite(values), "a value that is no number (NaN or infinite)"),
+        (lambda values: values < 0, "a negative value"),
+        (lambda values: values > 255, "a value above 255"),
+    ]
+    for is_wrong, what in tests:
+        wrong = is_wrong(array).reshape(classes, examples, -1).any(-1)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise UserError(
+                f"{file}, key {key!r}: image {column + 1} of class {row} has {what}; grey levels are 0…1 or 0…255."
+            )
+    return array
+
+
+def _check_pair(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    train, test = arrays["train"].shape, arrays["test"].shape
+    if train[0] != test[0]:
+        raise UserError(f"{file}: 'train' has {train[0]} classes and 'test' {test[0]}; both must have the same.")
+    if train[2:] != test[2:]:
+        raise UserError(
+            f"{file}: the images of 'train' are {train[2]}×{train[3]}, those of 'test' {test[2]}×{test[3]}; "
+            "both must have the same size."
+        )
+
+
+def _in_grey_levels(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return uint8 arrays of 0…255; numbers that never exceed 1 are shares of it."""
+    scale = 255 if max(array.max() for array in arrays.values()) <= 1 else 1
+    if all(array.dtype == np.uint8 for array in arrays.values()) and scale == 1:
+        return arrays
+    return {key: np.rint(array * float(scale)).astype(np.uint8) for key, array in arrays.items()}
+
+
+def _check_blank(file: Path, key: str, array: np.ndarray) -> None:
+    pixels = array.reshape(len(array), -1, array.shape[2] * array.shape[3])
+    blank = (pixels.max(-1) == pixels.min(-1)).all(-1)
+    if blank.any():
+        raise UserError(
+            f"{file}, key {key!r}: class {int(blank.argmax())} is empty, all its images are blank; "
+            "leave it out of both keys."
+        )
+
+
+def _resize(file: Path, array: np.ndarray) -> np.ndarray:
+    classes, examples, height, width = array.shape
+    if (height, width) == (SIDE, SIDE):
+        return np.ascontiguousarray(array)
+    say_once(f"{file}: its images of {height}×{width} are resized to {SIDE}×{SIDE}.")
+    resized = [shrink(Image.fromarray(image)) for image in np.ascontiguousarray(array).reshape(-1, height, width)]
+    return np.stack(resized).reshape(classes, examples, SIDE, SIDE)
+
+
+def shrink(image: Image.Image) -> np.ndarray:
+    """Return a grey image brought to 28×28 as the published set was: bilinear, over all the pixels it covers."""
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+
+
+def _text(cell: Any) -> str:
+    """Return the text of a cell, which scipy gives as an array of one text, or of none for ''."""
+    return "".join(map(str, np.ravel(cell))).strip()
