@@ -162,7 +162,7 @@ def check_same(earlier: Run, settings: dict[str, Any]) -> None:
 
 def clear_run(folder: Path) -> None:
     """Remove what an earlier attempt left, so that curves and events are of one run only."""
-    for pattern in ("events.out.tfevents.*", "metrics.csv", "hparams.yaml", "checkpoints/*.ckpt"):
+    for pattern in ("events.out.tfevents.*", "*.csv", "hparams.yaml", "augment.png", "checkpoints/*.ckpt"):
         for file in folder.glob(pattern):
             file.unlink()
 

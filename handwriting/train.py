@@ -89,10 +89,11 @@ def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
 
     ``shown`` goes to TensorBoard's HPARAMS tab.
     """
+    folder = Path(job.trainer.default_root_dir)
     show_images(job.tensorboard, job.data)
-    show_augmentation(job.tensorboard, job.data, Path(job.trainer.default_root_dir))
+    show_augmentation(job.tensorboard, job.data, folder)
     outcome = fit_and_test(job.data, job.model, job.trainer)
-    show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown)
+    show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown, folder)
     return outcome
 
 

@@ -43,6 +43,8 @@ def test_the_result_has_the_notebooks_four_accuracies_and_top5(main, characters:
     summary = pd.read_csv(run.parent / "summary.csv")
     assert summary["test_augmented/acc"][0] == metrics["test_augmented/acc"]
     assert "augmented test %" in (run.parent / "summary.md").read_text()
+    table = pd.read_csv(run / "per_class.csv")
+    assert table["right"].sum() / table["images"].sum() == pytest.approx(metrics["test/acc"])
 
 
 def test_augmentation_is_drawn_into_the_folder_and_for_tensorboard(main, characters: Path):

@@ -1,0 +1,69 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from handwriting.errors import UserError
+from handwriting.models.glyph_net import GlyphNet
+
+
+def test_the_size_follows_from_widths_depths_and_classes():
+    net = GlyphNet(194, widths=[8, 12], depths=[2, 3])
+    convolutions = 9 * (1 * 8 + 8 * 8) + 2 * 8 * 2 + 9 * (8 * 12 + 2 * 12 * 12) + 3 * 12 * 2
+    assert sum(weight.numel() for weight in net.parameters()) == convolutions + 2 * 24 + 25 * 194
+
+
+def test_it_computes_stages_residuals_and_both_poolings():
+    torch.manual_seed(0)
+    net = GlyphNet(7, widths=[4, 6], depths=[1, 2]).eval()
+    first, gain1, shift1, second, gain2, shift2, third, gain3, shift3, gain, shift, weight, bias = net.parameters()
+
+    def norm(x: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(x, torch.zeros(len(gain)), torch.ones(len(gain)), gain, shift)
+
+    images = torch.randn(3, 1, 28, 28)
+    x = F.relu(norm(F.conv2d(images, first, padding=1), gain1, shift1))
+    x = F.relu(norm(F.conv2d(F.max_pool2d(x, 2), second, padding=1), gain2, shift2))
+    x = F.relu(x + norm(F.conv2d(x, third, padding=1), gain3, shift3))
+    pooled = torch.cat([x.flatten(2).mean(2), x.flatten(2).max(2).values], 1)
+    torch.testing.assert_close(net(images), F.linear(norm(pooled, gain, shift), weight, bias))
+
+
+def test_a_sign_is_read_alike_wherever_it_stands():
+    net = GlyphNet(5, widths=[4], depths=[1]).eval()
+    here, there = torch.zeros(2, 1, 28, 28)
+    here[:, 5:9, 5:9] = there[:, 15:19, 12:16] = torch.rand(4, 4)
+    torch.testing.assert_close(net(here[None]), net(there[None]))
+
+
+def test_every_parameter_learns():
+    net = GlyphNet(5, widths=[4, 6], depths=[2, 2], dropout=0.1)
+    net(torch.randn(8, 1, 28, 28)).logsumexp(1).sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in net.parameters())
+
+
+@pytest.mark.parametrize("size", [(28, 28), (33, 20), (4, 4)])
+def test_images_of_other_sizes_are_read(size):
+    assert GlyphNet(7, size)(torch.randn(2, 1, *size)).shape == (2, 7)
+
+
+def test_dropout_and_activation_are_those_asked_for():
+    net = GlyphNet(activation="gelu", dropout=0.3)
+    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)] == [0.3]
+    assert sum(isinstance(layer, nn.GELU) for layer in net.modules()) == 7
+    assert not any(isinstance(layer, nn.ReLU) for layer in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"widths": [8, 8], "depths": [1]}, "model.widths has 2 stages and model.depths 1"),
+        ({"widths": [8, 0], "depths": [1, 1]}, "model.widths="),
+        ({"widths": [8], "depths": [0]}, "model.depths="),
+        ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is used up"),
+        ({"dropout": 1}, "model.dropout=1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        GlyphNet(**settings)
