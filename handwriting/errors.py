@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
-from math import inf, isfinite
+from math import inf
 
 LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
 
@@ -23,7 +23,7 @@ def check_number(
 ) -> None:
     """Raise UserError unless the value of a setting is a finite number within the limits; ``above`` is left out."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and isfinite(value) and at_least <= value <= at_most and value > above):  # type: ignore[operator]
+    if not (is_number and at_least <= value <= at_most and value > above and abs(value) < inf):  # type: ignore[operator]
         limits = [f"at least {at_least:g}"] * (at_least > -inf) + [f"at most {at_most:g}"] * (at_most < inf)
         limits += [f"above {above:g}"] * (above > -inf)
         raise UserError(f"{setting}={value} must be a number, {' and '.join(limits) or 'not infinite'}.")

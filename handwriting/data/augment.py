@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from handwriting.data.sets import LabelledImages
 from handwriting.data.variants import expand
-from handwriting.errors import LARGEST_SEED, check_number, check_whole
+from handwriting.errors import LARGEST_SEED, UserError, check_number, check_whole
 
 # A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or shares (B, classes), by random numbers.
 Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]
@@ -34,10 +34,12 @@ class Augmentation:
     ):
         check_whole("augment.clean_epochs", clean_epochs, at_least=0)
         check_whole("augment.seed", seed, at_least=0, at_most=LARGEST_SEED)
+        if isinstance(variants, str) or not isinstance(variants, Sequence):
+            raise UserError(f"augment.variants={variants} must be a list, as in [original,turned_left].")
         self.variants = tuple(variants)
         self.steps = [step for step in (steps or {}).values() if step]
         self.clean_epochs, self.seed = clean_epochs, seed
-        self._generator: tuple[int, Generator] | None = None
+        self._generator: tuple[tuple[int, torch.device], Generator] | None = None
 
     def expand(self, part: LabelledImages) -> LabelledImages:
         """Return all images of a part in each of the fixed variants."""
@@ -54,10 +56,10 @@ class Augmentation:
 
     def generator(self, epoch: int, device: torch.device) -> Generator:
         """Return the random numbers of an epoch, going on from batch to batch; seed and epoch decide them."""
-        if self._generator is None or self._generator[0] != epoch:
+        if self._generator is None or self._generator[0] != (epoch, device):
             # Not the numbers that shuffle the images; and torch's CPU generator looks at 32 bits of a seed alone.
             digest = hashlib.blake2s(f"augment {self.seed} {epoch}".encode(), digest_size=4).digest()
-            self._generator = (epoch, Generator(device).manual_seed(int.from_bytes(digest)))
+            self._generator = ((epoch, device), Generator(device).manual_seed(int.from_bytes(digest)))
         return self._generator[1]
 
 
@@ -81,9 +83,9 @@ class Warp:
         knots: int = 5,
     ):
         check_probability(probability)
-        amounts = {"degrees": degrees, "scale": scale, "shear": shear, "shift": shift, "bend": bend}
-        for name, amount in amounts.items():
-            check_number(f"augment.steps.warp.{name}", amount, at_least=0)
+        amounts = {"degrees": (degrees, 360), "scale": (scale, 2), "shear": (shear, 2), "shift": (shift, 1000)}
+        for name, (amount, largest) in {**amounts, "bend": (bend, 1000)}.items():
+            check_number(f"augment.steps.warp.{name}", amount, at_least=0, at_most=largest)
         check_whole("augment.steps.warp.knots", knots, at_least=2, at_most=100)
         self.probability, self.degrees, self.scale, self.shear, self.shift = probability, degrees, scale, shear, shift
         self.bend, self.knots = bend, knots
@@ -97,14 +99,15 @@ class Warp:
         angle = turn * torch.pi * self.degrees / 180
         cos, sin = angle.cos(), angle.sin()
         wide, tall, shear = (wide * self.scale).exp(), (tall * self.scale).exp(), shear * self.shear
-        rows = [
-            torch.stack([cos * wide, cos * shear - sin * tall, right * 2 * self.shift / width], 1),
-            torch.stack([sin * wide, sin * shear + cos * tall, down * 2 * self.shift / height], 1),
+        rows = [  # in affine_grid's measure the image reaches from -1 to 1 along both axes
+            torch.stack([cos * wide, (cos * shear - sin * tall) * height / width, right * 2 * self.shift / width], 1),
+            torch.stack([sin * wide * width / height, sin * shear + cos * tall, down * 2 * self.shift / height], 1),
         ]
         grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
         if self.bend:
             bends = torch.randn(count, 2, self.knots, self.knots, generator=generator, device=images.device)
-            bends = bends * (chosen * 2 * self.bend / width)[:, None, None, None]
+            sides = torch.tensor([width, height], device=images.device)
+            bends = bends * (chosen[:, None] * 2 * self.bend / sides)[:, :, None, None]
             field = F.interpolate(bends, size=(height, width), mode="bicubic", align_corners=True)
             grid = grid + field.permute(0, 2, 3, 1)
         return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False), targets

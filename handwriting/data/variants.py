@@ -25,7 +25,7 @@ def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
     An image's number in the part takes the place of the notebook's random number, so that the result is always the
     same. Raises UserError for an unknown variant, or none.
     """
-    if unknown := [name for name in variants if name not in VARIANTS]:
+    if unknown := [str(name) for name in variants if str(name) not in VARIANTS]:
         hint = did_you_mean(unknown[0], VARIANTS)
         raise UserError(f"augment.variants has no {unknown[0]!r}, only {', '.join(VARIANTS)}.{hint}")
     if not variants:

@@ -74,17 +74,17 @@ def test_loaders_serve_each_part_whole(make):
     for loader, part in (
         (data.train_dataloader(), data.train),
         (data.val_dataloader(), data.val),
-        (data.test_dataloader(), data.test),
+        (data.test_dataloader()[0], data.test),
     ):
         assert sorted(names_of(torch.cat([images for images, _ in loader]))) == sorted(names_of(part.images))
     assert len(next(iter(data.train_dataloader()))[1]) == 64
-    assert len(next(iter(data.test_dataloader()))[1]) == EVAL_BATCH
+    assert len(next(iter(data.test_dataloader()[0]))[1]) == EVAL_BATCH
 
 
 def test_validation_and_test_keep_their_order_and_training_does_not(make):
     data = make()
     assert torch.equal(torch.cat([labels for _, labels in data.val_dataloader()]), data.val.labels)
-    assert torch.equal(torch.cat([labels for _, labels in data.test_dataloader()]), data.test.labels)
+    assert torch.equal(torch.cat([labels for _, labels in data.test_dataloader()[0]]), data.test.labels)
     assert not torch.equal(torch.cat([labels for _, labels in data.train_dataloader()]), data.train.labels)
 
 
@@ -136,8 +136,7 @@ def test_lightning_asks_for_a_new_order_each_epoch(make, tmp_path):
         ("limit", 0.5),
         ("limit", 1081),
         ("limit", 2),
-        ("val_fraction", 0),
-        ("val_fraction", 0.0),
+        ("val_fraction", False),
         ("val_fraction", 1),
         ("val_fraction", 1.0),
         ("val_fraction", -0.1),

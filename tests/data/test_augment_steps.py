@@ -1,0 +1,139 @@
+"""Erasing, noise, blur and mixup against an independent account of each: scipy, or a closed form."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+from torch import Generator, Tensor
+
+from handwriting.data.augment import Blur, Erasing, Mixup, Noise, Step
+
+
+def seeded(seed: int) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def apply(step: Step, images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return the images (B, H, W) after a step; the same seed means the same changes, whatever the images show."""
+    pixels = torch.from_numpy(images.astype(np.float32))[:, None]
+    return step(pixels, torch.zeros(len(images), dtype=torch.int64), 1, seeded(seed))[0][:, 0].numpy()
+
+
+def spread_evenly(values: np.ndarray, low: float, high: float, slack: float = 0.002) -> bool:
+    """Are the values evenly distributed, as Kolmogorov and Smirnov judge it, from low to high and no further?"""
+    width = high - low
+    from_low_to_high = (
+        low - slack * width <= values.min() <= low + 0.05 * width
+        and high - 0.05 * width <= values.max() <= high + slack * width
+    )
+    return bool(from_low_to_high and scipy.stats.kstest(np.ravel(values), "uniform", (low, width)).pvalue > 1e-3)
+
+
+@pytest.mark.parametrize(("smallest", "largest"), [(0.3, 0.3), (0.2, 0.6), (0.0, 1.0)])
+def test_an_erased_rectangle_keeps_to_its_sides(smallest, largest):
+    height, width = 20, 28
+    images = np.random.default_rng(0).uniform(0.1, 1, (500, height, width)).astype(np.float32)
+    erased = apply(Erasing(probability=1, smallest=smallest, largest=largest), images)
+    gone = erased == 0
+    np.testing.assert_array_equal(erased[~gone], images[~gone])
+    rows, columns = gone.any(2), gone.any(1)
+    np.testing.assert_array_equal(gone, rows[:, :, None] & columns[:, None, :])  # a rectangle
+    kept = [~side[:, 0] & ~side[:, -1] for side in (rows, columns)]  # not cut off by the edge
+    for side, whole_ones, length in ((rows, kept[0], height), (columns, kept[1], width)):
+        assert (np.abs(np.diff(side.astype(int), axis=1)).sum(1) <= 2).all()  # in one piece
+        whole = side.sum(1)[whole_ones]
+        assert whole.max() <= np.ceil(largest * length)
+        assert whole.min() >= np.floor(smallest * length)
+        assert whole.max() - whole.min() >= 0.5 * (largest - smallest) * length
+    sides = np.stack([rows.sum(1), columns.sum(1)])[:, kept[0] & kept[1] & gone.any((1, 2))]
+    assert smallest == largest or abs(np.corrcoef(sides)[0, 1]) < 0.35  # each side is drawn by itself
+
+
+def test_rectangles_have_evenly_drawn_places_and_sides_of_their_own():
+    height, width, smallest, largest = 10, 14, 0.2, 0.6
+    gone = apply(Erasing(probability=1, smallest=smallest, largest=largest), np.ones((6000, height, width))) == 0
+    chances = []
+    for length in (height, width):
+        pixel = ((np.arange(length) + 0.5) / length)[:, None]
+        half = np.linspace(smallest, largest, 501) / 2
+        chances.append((np.minimum(1, pixel + half) - np.maximum(0, pixel - half)).mean(1))
+    np.testing.assert_allclose(gone.mean(0), np.outer(*chances), atol=4 * (0.25 / 6000) ** 0.5)
+
+
+def test_noise_is_normal_and_its_strength_evenly_drawn():
+    noise = apply(Noise(probability=1, deviation=0.1), np.full((400, 28, 28), 0.5)) - 0.5
+    strengths = noise.std((1, 2))
+    assert spread_evenly(strengths, 0, 0.1, slack=0.08)  # as 784 pixels tell it
+    assert scipy.stats.kstest((noise / strengths[:, None, None])[:, ::4, ::4].ravel(), "norm").pvalue > 1e-3
+    neighbours = np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]
+    assert abs(neighbours) < 0.01
+
+
+def test_noise_is_cut_to_the_range():
+    images = np.random.default_rng(0).random((50, 10, 10))
+    noisy = apply(Noise(probability=1, deviation=2), images)
+    assert (noisy.min(), noisy.max()) == (0, 1)
+    assert 0.2 < ((noisy > 0) & (noisy < 1)).mean() < 0.9
+
+
+@pytest.mark.parametrize("largest", [1.0, 4.0])
+def test_a_blur_is_the_gaussian_of_scipy(largest):
+    images, step = np.random.default_rng(0).random((40, 20, 28)), Blur(probability=1, deviation=largest)
+    point = np.zeros((40, 20, 28))
+    point[:, 10, 14] = 1
+    blurred = apply(step, point).astype(float)
+    fall = -np.log(np.maximum(blurred[:, 10, 15], 1e-12) / blurred[:, 10, 14])  # 1 / (2 deviation²)
+    deviations = (2 * fall) ** -0.5
+    assert 0.9 * largest < deviations.max() <= largest * 1.0001
+    assert np.median(deviations) == pytest.approx(largest / 2, rel=0.3)
+    for image, result, deviation in zip(images, apply(step, images), deviations, strict=True):
+        wanted = scipy.ndimage.gaussian_filter(image, deviation, mode="constant", truncate=4 / deviation)
+        np.testing.assert_allclose(result, wanted, atol=1e-5)
+
+
+def mix(step: Mixup, pixels: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    images, shares = step(pixels[:, None], targets, len(pixels), generator)
+    return images[:, 0], shares
+
+
+@pytest.mark.parametrize("probability", [0.5, 1.0])
+def test_a_mixture_has_the_shares_that_its_target_says(probability):
+    pixels, step, generator = torch.rand(50, 6, 5, generator=seeded(1)), Mixup(probability, 1.0), seeded(0)
+    images, shares = mix(step, pixels, torch.arange(50), generator)  # a class for each image: shares say who is in it
+    assert shares.dtype == torch.float32
+    torch.testing.assert_close(images, torch.einsum("ij,jhw->ihw", shares, pixels))
+    torch.testing.assert_close(shares.sum(1), torch.ones(50))
+    assert (shares >= 0).all()
+    assert ((shares > 0).sum(1) <= 2).all()
+    assert len(shares.diagonal().unique()) > 40 * probability
+    twice, both = mix(step, images, shares, generator)  # and so does a mixture of mixtures
+    torch.testing.assert_close(twice, torch.einsum("ij,jhw->ihw", both, pixels))
+    torch.testing.assert_close(both.sum(1), torch.ones(50))
+    assert (both > 0).sum(1).max() > 2
+
+
+def test_images_of_one_class_stay_in_it():
+    shares = Mixup()(torch.rand(9, 1, 4, 4), torch.full((9,), 2), 5, seeded(0))[1]
+    torch.testing.assert_close(shares, torch.eye(5)[[2] * 9])
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
+def test_shares_are_those_of_the_beta_distribution(alpha):
+    step, generator, labels = Mixup(alpha=alpha), seeded(0), torch.arange(500)
+    drawn = [step(torch.zeros(500, 1, 1, 1), labels, 500, generator)[1].diagonal() for _ in range(40)]
+    shares = torch.cat(drawn).double()
+    variance = 1 / (4 * (2 * alpha + 1))
+    close = 4 * (variance / 20000) ** 0.5 + 0.001  # 1 in 500 meets itself
+    assert shares.mean().item() == pytest.approx(0.5, abs=close)
+    assert shares.var().item() == pytest.approx(variance, rel=0.04)
+    steps = np.linspace(0.05, 0.95, 19)
+    below = (shares.numpy()[:, None] < steps).mean(0)
+    np.testing.assert_allclose(below, scipy.stats.beta(alpha, alpha).cdf(steps), atol=0.014)
+
+
+def test_partners_are_drawn_anew():
+    step, generator, labels = Mixup(alpha=1.0), seeded(0), torch.arange(30)
+    partners = [step(torch.zeros(30, 1, 1, 1), labels, 30, generator)[1].fill_diagonal_(0).argmax(1) for _ in range(2)]
+    assert (partners[0] != partners[1]).sum() > 20
+    assert len(partners[0].unique()) > 25
