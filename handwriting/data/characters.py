@@ -18,7 +18,7 @@ from handwriting.data import omniglot
 from handwriting.data.files import data_root, has_file, read_bytes
 from handwriting.data.mat import read_mat, say_once
 from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError
+from handwriting.errors import UserError, check_whole
 from handwriting.writing import write_bytes
 
 LABELS = "labels.tsv"
@@ -40,6 +40,8 @@ def read_characters(
     """
     file = Path(path).expanduser() if path is not None else data_root() / "characters" / "characters.mat"
     if not has_file(file):
+        if file.is_dir():
+            raise UserError(f"{file} is a folder; give a .mat file in it with data.path=.")
         if path is not None:
             raise UserError(
                 f"{file} does not exist: put the character set there, leave out data.path to build it from Omniglot, "
@@ -90,9 +92,11 @@ def _read_labels(file: Path) -> tuple[list[str], list[str]]:
     )
     try:
         table = sorted(((int(row["index"]), row) for row in rows), key=lambda pair: pair[0])
-        names = [f"{row['alphabet'].replace('_', ' ')} {row['character']}" for _, row in table]
+        if [index for index, _ in table] != list(range(len(table))):
+            raise ValueError("an index is missing or there twice")
+        names = [" ".join((row["alphabet"].replace("_", " "), row["character"])) for _, row in table]
         return names, [row["glyph"] or "" for _, row in table]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise UserError(f"{file} must have the columns index, alphabet, character and glyph, with tabs.") from error
 
 
@@ -122,7 +126,7 @@ def _without_redundant(
     def joined(texts: Sequence[str]) -> tuple[str, ...]:
         groups_of = {label: [i for i, other in enumerate(first) if other == label] for label in kept}
         together = {label: members if redundant == "merge" else [label] for label, members in groups_of.items()}
-        return tuple("/".join(dict.fromkeys(texts[i] for i in together[label])) for label in kept)
+        return tuple("/".join(dict.fromkeys(texts[i] for i in together[label] if texts[i])) for label in kept)
 
     names, glyphs = joined(whole.class_names), joined(whole.glyphs) if whole.glyphs else ()
     return HandwritingSet(relabel(whole.train), relabel(whole.test), names, glyphs)
@@ -131,7 +135,10 @@ def _without_redundant(
 def _first_of_group(groups: Sequence[Sequence[int]], classes: int, file: Path) -> list[int]:
     """Return for each class the first one of its group, itself where it is in none."""
     first = list(range(classes))
-    members = [label for group in groups for label in group]
+    try:
+        members = [label for group in groups for label in group]
+    except TypeError as error:
+        raise UserError(f"data.redundant_groups={groups} must be a list of lists, as [[0,81],[27,39]].") from error
     for label in members:
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
             raise UserError(
@@ -161,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.out.exists():
             raise UserError(f"{options.out} exists already; give another file with --out, or remove it first.")
+        check_whole("--train", options.train, at_least=1, at_most=omniglot.DRAWERS - 1)
         published = omniglot.published_characters()
         alphabets = options.alphabets or list(dict.fromkeys(character.alphabet for character in published))
         omniglot.fetch(alphabets, data_root())

@@ -22,6 +22,12 @@ NAMES = ("names", "glyphs")  # what our own files hold beside: a text for each c
 SIDE = 28
 LARGEST_VALUE = 8  # bytes of MATLAB's default, double; the values wanted have one
 LARGEST_IMAGE = 2000  # pixels a side
+OTHERS = {
+    "U": "text",
+    "S": "text",
+    "O": "a cell array, a struct or a sparse matrix",
+    "V": "a struct",
+}  # by numpy's kind
 
 log = logging.getLogger(__name__)
 say_once = functools.cache(log.info)
@@ -77,15 +83,16 @@ def _check_promises(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
             "it is cut off or another file; 'train' and 'test' are needed."
         )
     # What is small when compressed may be huge when unpacked: look at the promised sizes first.
-    if sum(prod(shapes[key]) for key in KEYS) * LARGEST_VALUE > files.MAX_BYTES:
+    if sum(prod(shapes.get(key, ())) for key in (*KEYS, *NAMES)) * LARGEST_VALUE > files.MAX_BYTES:
         raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is no character set.")
 
 
 def _check(file: Path, key: str, array: np.ndarray) -> np.ndarray:
     if array.ndim != 4 or array.dtype.kind not in "buif":
+        found = OTHERS.get(array.dtype.kind, array.dtype)
         raise UserError(
             f"{file}, key {key!r}: numbers (classes, examples, height, width) are expected, "
-            f"but it is {array.dtype} {array.shape}; give a file of that form with data.path=."
+            f"but it is {found} {array.shape}; give a file of that form with data.path=."
         )
     classes, examples, height, width = array.shape
     if not array.size:
@@ -120,7 +127,13 @@ def _check_pair(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _in_grey_levels(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return uint8 arrays of 0…255; numbers that never exceed 1 are shares of it."""
-    scale = 255 if max(array.max() for array in arrays.values()) <= 1 else 1
+    largest = {key: float(array.max()) for key, array in arrays.items()}
+    scale = 255 if max(largest.values()) <= 1 else 1
+    for key, value in largest.items():
+        if scale == 1 and 0 < value < 2:
+            raise UserError(
+                f"{file}, key {key!r}: its largest value is {value:g}; all grey levels must be 0…1, or all 0…255."
+            )
     if all(array.dtype == np.uint8 for array in arrays.values()) and scale == 1:
         return arrays
     return {key: np.rint(array * float(scale)).astype(np.uint8) for key, array in arrays.items()}

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from http.client import HTTPException
 from math import prod
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _download(root: Path) -> Path:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its list of mirrors that failed
             MNIST(str(root), download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__  # torchvision's has a line a mirror
         raise UserError(
             f"MNIST is not in {root} and could not be downloaded ({reason}): "

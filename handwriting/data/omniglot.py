@@ -8,9 +8,11 @@ import contextlib
 import io
 import json
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -102,14 +104,14 @@ def _download(half: str, root: Path, missing: Sequence[str]) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             Omniglot(str(root), background=half == HALVES[0], download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         with contextlib.suppress(OSError):
             (root / FOLDER).rmdir()  # torchvision made it before it asked
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"{what} and could not be downloaded ({reason}): put its folders into {root / FOLDER / HALVES[0]}, "
             "point HANDWRITING_DATA to where they are, or use data=digits, which needs no files."
-            f"{did_you_mean(missing[0], _known(root))}"
+            f"{_hint(missing, root)}"
         ) from error
 
 
@@ -129,13 +131,22 @@ def _find(alphabet: str, root: Path) -> Path:
     )
 
 
+def _hint(missing: Sequence[str], root: Path) -> str:
+    known = [*_known(root), *(character.alphabet for character in published_characters())]
+    misspelt = [alphabet for alphabet in missing if alphabet not in known]
+    return did_you_mean(misspelt[0], known) if misspelt else ""
+
+
 def _known(root: Path) -> list[str]:
     return [entry.name for half in HALVES for entry in sorted((root / FOLDER / half).glob("*")) if entry.is_dir()]
 
 
 def _number(folder: Path) -> int:
     try:
-        return int(folder.name.removeprefix("character"))
+        number = int(folder.name.removeprefix("character"))
+        if folder.name != f"character{number:02d}":
+            raise ValueError(folder.name)
+        return number
     except ValueError as error:
         raise UserError(f"{folder} is no folder of Omniglot: they are called character01, character02, ….") from error
 
@@ -144,11 +155,15 @@ def _read(character: Character, drawer: int, root: Path) -> np.ndarray:
     folder = _find(character.alphabet, root) / f"character{character.number:02d}"
     found = sorted(folder.glob(f"*_{drawer:02d}.png"))
     if not found:
-        raise UserError(f"{folder} lacks the image of drawer {drawer} (*_{drawer:02d}.png): fetch Omniglot again.")
+        raise UserError(f"{folder} lacks the image of drawer {drawer} (*_{drawer:02d}.png): {_remedy(root)}.")
     try:
-        with Image.open(found[0]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(found[0]) as image:
             if max(image.size) > LARGEST_IMAGE:
                 raise UserError(f"{found[0]} is {image.width}×{image.height}; Omniglot's are 105×105.")
             return shrink(image.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's answers to a damaged PNG
-        raise UserError(f"{found[0]} is damaged or no PNG ({type(error).__name__}): fetch Omniglot again.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, of a damaged PNG
+        raise UserError(f"{found[0]} is damaged or no PNG ({type(error).__name__}): {_remedy(root)}.") from error
+
+
+def _remedy(root: Path) -> str:
+    return f"remove {root / FOLDER}, so that Omniglot is fetched again"

@@ -1,171 +1,145 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 
-from handwriting.data import files
 from handwriting.data.characters import read_characters
 
-GOOD = {"train": (6, 3, 28, 28), "test": (6, 2, 28, 28)}
+GLYPHS = ["ᜀ", "", "𑀅", "é", "ﺏ", "/"]
+NAMES = [f"Tagalog {number}" for number in range(1, 7)]
+TABLE = "index\talphabet\tcharacter\tglyph\n"
+
+
+def cells(texts: list[str]) -> np.ndarray:
+    return np.array(texts, dtype=object)
 
 
 @pytest.fixture
-def arrays() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {key: rng.integers(0, 256, shape, np.uint8) for key, shape in GOOD.items()}
+def write_labels(tmp_path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        (tmp_path / "labels.tsv").write_bytes(text.encode())
+        return tmp_path / "labels.tsv"
+
+    return write
 
 
-@pytest.fixture
-def write(tmp_path, arrays) -> Callable[..., Path]:
-    def write_mat(compressed: bool = False, **changed: object) -> Path:
-        kept = {key: value for key, value in (arrays | changed).items() if value is not None}
-        scipy.io.savemat(tmp_path / "set.mat", kept, do_compression=compressed)
-        return tmp_path / "set.mat"
-
-    return write_mat
+def table_of(*rows: tuple[object, ...]) -> str:
+    return TABLE + "".join("\t".join(map(str, row)) + "\n" for row in rows)
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_images_are_those_of_scipy_inverted_once(write, compressed):
-    path = write(compressed)
-    characters, loaded = read_characters(path), scipy.io.loadmat(path)
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_each_image_keeps_the_label_of_its_class(write_mat, pages, version):
+    characters = read_characters(write_mat(version))
     for part, key in ((characters.train, "train"), (characters.test, "test")):
-        assert np.array_equal(part.images.numpy(), 255 - loaded[key].reshape(-1, 1, 28, 28))
         assert part.images.dtype == torch.uint8
-
-
-def test_dark_on_white_becomes_bright_on_black(write):
-    page = np.full(GOOD["train"], 255, np.uint8)
-    page[:, :, 10:12, 10:12] = 0
-    image = read_characters(write(train=page)).train.images[0, 0]
-    assert image[10, 10] == 255
-    assert image.sum() == 4 * 255
-
-
-def test_each_image_keeps_the_label_of_its_class(write, arrays):
-    characters = read_characters(write())
-    for label in range(6):
-        for part, key in ((characters.train, "train"), (characters.test, "test")):
+        assert len(part) == pages[key].shape[0] * pages[key].shape[1]
+        for label in range(6):
             of_class = part.images[part.labels == label].squeeze(1).numpy()
-            assert np.array_equal(of_class, 255 - arrays[key][label])
-    assert characters.class_names == ("0", "1", "2", "3", "4", "5")
+            assert np.array_equal(of_class, 255 - pages[key][label])
     assert characters.image_size == (28, 28)
 
 
-def test_without_a_path_the_data_root_is_read(write, data_root):
+def test_invert_is_handed_on(write_mat, pages):
+    characters = read_characters(write_mat(), invert=False)
+    assert np.array_equal(characters.train.images[4, 0].numpy(), pages["train"][1, 1])
+
+
+def test_without_a_path_the_data_root_is_read(write_mat, data_root):
     (data_root / "characters").mkdir()
-    write().rename(data_root / "characters" / "characters.mat")
+    write_mat().rename(data_root / "characters" / "characters.mat")
     assert len(read_characters().test) == 12
 
 
-def test_what_else_the_file_holds_does_not_matter(write):
-    assert len(read_characters(write(names=["a", "b"], made_by="nobody")).train) == 18
-
-
-def test_a_missing_file_is_named_with_both_ways_out(tmp_path, complaint):
-    with complaint(f"{tmp_path / 'set.mat'} does not exist", "data.path=", "data=digits"):
+def test_a_missing_file_is_named_with_the_ways_out(tmp_path, complaint):
+    with complaint(f"{tmp_path / 'set.mat'} does not exist", "leave out data.path", "Omniglot", "data=digits"):
         read_characters(tmp_path / "set.mat")
 
 
-@pytest.mark.parametrize(("key", "other"), [("train", "test"), ("test", "train")])
-def test_a_missing_key_is_named(write, key, other, complaint):
-    path = write(**{key: None}, extra=np.zeros(2))
-    with complaint(f"{path} has no key {key!r}", f"only {', '.join(sorted(['extra', other]))}"):
-        read_characters(path)
+def test_a_file_of_something_else_is_refused(tmp_path, complaint):
+    (tmp_path / "set.mat").write_text("train and test\n")
+    with complaint(tmp_path / "set.mat", "no MATLAB file"):
+        read_characters(str(tmp_path / "set.mat"))
 
 
-def test_a_file_without_keys_is_refused(tmp_path, complaint):
-    scipy.io.savemat(tmp_path / "set.mat", {})
-    with complaint(tmp_path / "set.mat", "no key 'train'", "none at all"):
-        read_characters(tmp_path / "set.mat")
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_classes_without_names_are_numbered(write_mat, version):
+    characters = read_characters(write_mat(version, made_by="nobody"))
+    assert characters.class_names == ("0", "1", "2", "3", "4", "5")
+    assert characters.glyphs == ()
 
 
-@pytest.mark.parametrize("key", ["train", "test"])
+def test_names_and_glyphs_are_those_inside_the_file(write_mat, write_labels):
+    write_labels(table_of(*((index, "Other", index, "x") for index in range(6))))
+    characters = read_characters(write_mat(names=cells(NAMES), glyphs=cells(GLYPHS)))
+    assert characters.class_names == tuple(NAMES)
+    assert characters.glyphs == tuple(GLYPHS)
+
+
+def test_names_may_be_the_rows_of_a_matrix_of_letters(write_mat):
+    characters = read_characters(write_mat(names=np.array(["a", "of", "the", "d", "é", "ᜀ"])))  # MATLAB fills them up
+    assert (characters.class_names, characters.glyphs) == (("a", "of", "the", "d", "é", "ᜀ"), ())
+
+
+def test_else_they_are_those_of_the_labels_beside_it(write_mat, write_labels):
+    rows = [(index, "N_Ko_(West)", index + 11, glyph) for index, glyph in enumerate(GLYPHS)]
+    write_labels("\ufeff" + table_of(*rows[::-1]).replace("\n", "\r\n"))  # as another program may save it
+    characters = read_characters(write_mat(glyphs=cells(["x"] * 6)))
+    assert characters.class_names == tuple(f"N Ko (West) {number}" for number in range(11, 17))
+    assert characters.glyphs == tuple(GLYPHS)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("names", [NAMES[:5], [*NAMES, "Tagalog 7"]])
+def test_a_wrong_number_of_names_gives_numbers_and_is_said_once(write_mat, write_labels, caplog, inside, names):
+    if inside:
+        path = write_mat(names=cells(names), glyphs=cells(GLYPHS))
+    else:
+        path = write_mat()
+        write_labels(table_of(*((index, *name.split(), "x") for index, name in enumerate(names))))
+    with caplog.at_level(logging.INFO):
+        characters = [read_characters(path) for _ in range(2)]
+    for each in characters:
+        assert (each.class_names, each.glyphs) == (("0", "1", "2", "3", "4", "5"), ())
+    said = [message for message in caplog.messages if str(path) in message]
+    assert len(said) == 1
+    assert f"its {len(names)} names" in said[0]
+    assert "its 6 classes" in said[0]
+
+
+def test_names_that_are_not_each_its_own_give_numbers(write_mat):
+    assert read_characters(write_mat(names=cells([*NAMES[:5], NAMES[0]]))).class_names == tuple("012345")
+
+
+def test_glyphs_that_are_too_few_are_left_out(write_mat):
+    characters = read_characters(write_mat(names=cells(NAMES), glyphs=cells(GLYPHS[:5])))
+    assert (characters.class_names, characters.glyphs) == (tuple(NAMES), ())
+
+
+ROWS = [(index, "Tagalog", index + 1, "x") for index in range(6)]
+
+
 @pytest.mark.parametrize(
-    "shape", [(6, 784), (6, 3, 28), (6, 3, 105, 105), (28, 28, 3, 6), (6, 3, 28, 27), (0, 3, 28, 28)]
+    "text",
+    [
+        table_of(*ROWS).replace("\t", ","),
+        table_of(*ROWS).replace("glyph", "sign"),
+        table_of(*ROWS).replace("index", "number"),
+        table_of(*ROWS[:5], ("six", "Tagalog", 6, "x")),
+        table_of(*ROWS[:5], (1.5, "Tagalog", 6, "x")),
+        table_of(*ROWS[:5], (5,)),
+        # Those from here on fail:
+        table_of(*ROWS[:5], (5, "Tagalog")),  # the name becomes 'Tagalog None'
+        table_of(*ROWS).replace("\n", "\r"),  # csv.Error
+        table_of(*ROWS[:5], (5, "Tagalog", 6, "x" * 200_000)),  # csv.Error
+        table_of(*ROWS[:5], (9, "Tagalog", 6, "x")),  # class 5 gets the name of a class 9
+        table_of(*ROWS[:5], (4, "Tagalog", 6, "x")),  # class 5 gets the second name of class 4
+    ],
+    ids=["commas", "no glyph", "no index", "word", "fraction", "one cell", "two cells", "CR", "huge", "gap", "twice"],
 )
-def test_another_shape_is_named_with_its_key(write, key, shape, complaint):
-    path = write(**{key: np.zeros(shape, np.uint8)})
-    with complaint(path, f"key {key!r}", "uint8 (classes, examples, 28, 28)", f"uint8 {shape}"):
-        read_characters(path)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.int16, np.int8])
-def test_another_type_is_named(write, dtype, complaint):
-    path = write(test=np.zeros(GOOD["test"], dtype))
-    with complaint(path, "key 'test'", f"but it is {np.dtype(dtype)} {GOOD['test']}"):
-        read_characters(path)
-
-
-def test_ones_and_zeros_are_no_grey_levels(write, complaint):
-    path = write(test=np.ones(GOOD["test"], bool))
-    assert scipy.io.loadmat(path)["test"].dtype == np.uint8  # so that the type does not tell
-    with complaint(path, "key 'test' is logical", "uint8(255"):
-        read_characters(path)
-
-
-@pytest.mark.parametrize("value", ["text", {"field": 1}, np.array(["a", 1], object), 3.0])
-def test_a_value_that_is_no_array_of_images_is_refused(write, value, complaint):
-    path = write(train=value)
-    with complaint(path, "key 'train'"):
-        read_characters(path)
-
-
-def test_unequal_class_counts_are_refused(write, complaint):
-    path = write(test=np.zeros((5, 2, 28, 28), np.uint8))
-    with complaint(path, "'train' has 6 classes and 'test' 5"):
-        read_characters(path)
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("share", [0.001, 0.007, 0.01, 0.012, 0.02, 0.3, 0.6, 0.62, 0.9, 0.9999])
-def test_a_file_that_is_cut_off_is_refused(write, compressed, share, complaint):
-    path = write(compressed)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    with complaint(path):
-        read_characters(path)
-
-
-@pytest.mark.parametrize("content", [b"no MATLAB file at all\n" * 50, bytes(500), bytes(range(256)) * 4])
-def test_a_file_of_something_else_is_refused(tmp_path, content, complaint):
-    (tmp_path / "set.mat").write_bytes(content)
-    with complaint(tmp_path / "set.mat"):
-        read_characters(tmp_path / "set.mat")
-
-
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>\n<title>Moved</title>"])
-def test_an_empty_file_or_a_web_page_is_refused(tmp_path, content, complaint):
-    (tmp_path / "set.mat").write_bytes(content)
-    with complaint(tmp_path / "set.mat", "HTML page" if content else "is empty", "MATLAB file"):
-        read_characters(tmp_path / "set.mat")
-
-
-def test_a_file_of_matlab_7_3_is_to_be_saved_otherwise(tmp_path, complaint):
-    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan  1 00:00:00 2024 HDF5 schema 1.00 ."
-    (tmp_path / "set.mat").write_bytes(text.ljust(116) + bytes(8) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n")
-    with complaint(tmp_path / "set.mat", "MATLAB 7.3", "-v7"):
-        read_characters(tmp_path / "set.mat")
-
-
-def test_a_small_file_that_would_unpack_to_too_much_is_not_unpacked(write, monkeypatch, complaint):
-    path = write(compressed=True, train=np.zeros((60, 15, 28, 28), np.uint8), test=np.zeros((60, 5, 28, 28), np.uint8))
-    monkeypatch.setattr(files, "MAX_BYTES", 100_000)
-    assert path.stat().st_size < 100_000
-
-    def unpack(*_args: object, **_kwargs: object) -> None:
-        pytest.fail("the file was unpacked")
-
-    monkeypatch.setattr(scipy.io, "loadmat", unpack)
-    with complaint(path, "unpack to more than 100,000 bytes"):
-        read_characters(path)
-
-
-def test_a_file_over_the_largest_size_is_not_read(write, monkeypatch, complaint):
-    path = write()
-    monkeypatch.setattr(files, "MAX_BYTES", path.stat().st_size - 1)
-    with complaint(path, "MATLAB file", "check the path"):
+def test_a_malformed_table_of_labels_is_refused(write_mat, write_labels, complaint, text):
+    path = write_mat()
+    with complaint(write_labels(text), "index, alphabet, character and glyph"):
         read_characters(path)
