@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-PER_SEED = {"seed", "data.shuffle_seed"}  # what differs among the runs of one setting
+PER_SEED = {"seed", "data.shuffle_seed", "augment.seed"}  # what differs among the runs of one setting
 
 
 @dataclass

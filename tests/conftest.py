@@ -71,6 +71,7 @@ def make_run() -> Callable[..., Path]:
         choices = {"optim": given.get("optim", "adam"), "data": "digits"}
         settings = {"seed": seed, "optim": {"lr": float(given.get("optim.lr", 0.001))}, "data": {"shuffle_seed": seed}}
         settings["optim"]["_target_"] = choices["optim"]
+        settings["augment"] = {"seed": seed}
         path = folder / (",".join(sorted(overrides)) or "default")
         path.mkdir(parents=True)
         metrics = {"test/acc": accuracy, "val/acc": accuracy - 0.01, "test/loss": 0.3, "val/loss": 0.4}
