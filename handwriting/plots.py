@@ -133,7 +133,8 @@ def draw_gallery(images: np.ndarray, names: Sequence[str], columns: int = 8) -> 
         for i, (image, name) in enumerate(zip(images, names, strict=True)):
             top, left = (i // columns) * (height + head) + head, (i % columns) * (width + 4) + 2
             canvas[top : top + height, left : left + width] = image
-            axes.text(left + width / 2, top - head / 2, name, ha="center", va="center", fontsize=8)
+            size = min(8, 72 / max(len(name), 1))  # a long name would run into its neighbour
+            axes.text(left + width / 2, top - head / 2, name, ha="center", va="center", fontsize=size)
         axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)
         axes.set_axis_off()
     return figure
@@ -149,10 +150,9 @@ def draw_variants(originals: np.ndarray, variants: Mapping[str, np.ndarray]) -> 
         for column, image in enumerate(images):
             top, left = row * (height + gap), column * (width + gap)
             canvas[top : top + height, left : left + width] = image
-    margin = 1.3  # inches, for the names
-    tall = (WIDTH - margin) * canvas.shape[0] / canvas.shape[1]
-    figure = Figure(figsize=(WIDTH, tall), dpi=110)
-    axes = figure.add_axes((margin / WIDTH, 0, 1 - margin / WIDTH, 1))
+    margin, wide = 1.3, 0.6 * len(originals)  # inches, of the names and of the images
+    figure = Figure(figsize=(margin + wide, wide * canvas.shape[0] / canvas.shape[1]), dpi=110)
+    axes = figure.add_axes((margin / (margin + wide), 0, wide / (margin + wide), 1))
     axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)
     for row, name in enumerate(rows):
         axes.text(-3, row * (height + gap) + height / 2, name, ha="right", va="center", fontsize=9)
