@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.real_data
@@ -22,3 +23,17 @@ def test_four_optimizers_read_mnist_and_the_second_time_nothing_is_trained(
     assert min(accuracies.values()) > 0.95
     again = command("handwriting.run", *arguments, HANDWRITING_DATA=str(real_data_folder))
     assert "Nothing was trained" in again.stdout
+
+
+def test_the_characters_recipe_reads_200_classes_in_a_few_epochs(command, real_data_folder: Path, tmp_path: Path):
+    if not (real_data_folder / "characters" / "characters.mat").is_file():
+        pytest.skip(f"{real_data_folder} holds no characters/characters.mat")
+    arguments = ("experiment=characters", "data.redundant=keep", "trainer.max_epochs=6", "augment.clean_epochs=1")
+    done = command("handwriting.run", *arguments, HANDWRITING_DATA=str(real_data_folder))
+    assert done.returncode == 0, done.stderr
+    (row,) = pd.read_csv(tmp_path / "outputs" / "characters" / "summary.csv").to_dict("records")
+    assert row["test/acc"] > 0.7
+    assert row["test/acc"] < row["test/top5"] < 1
+    assert row["train_clean/acc"] > row["train_augmented/acc"] > 0.2
+    (table,) = tmp_path.glob("outputs/characters/*/per_class.csv")
+    assert pd.read_csv(table)["name"].tolist()[128] == "Sanskrit 1"
