@@ -85,10 +85,15 @@ class Classifier(lightning.LightningModule):
         return self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes)."""
+        """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes).
+
+        A net of several branches gives the logits of each, (branches, B, classes): each has its loss.
+        """
         images, targets = batch
         logits = self(images)
-        loss = self.loss(logits, targets)
+        branches = logits if logits.ndim == 3 else logits[None]
+        loss = torch.stack([self.loss(branch, targets) for branch in branches]).mean()
+        logits = branches.mean(0)
         self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
         self.step_losses.append(loss.detach())
         return loss

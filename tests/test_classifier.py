@@ -118,6 +118,20 @@ def test_mixed_labels_train_and_the_larger_share_counts():
     assert model.tally["train"].means()["acc"] == 0.5
 
 
+def test_each_branch_of_a_net_has_its_loss_and_their_mean_is_counted():
+    class Branches(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.stack([pixels.flatten(1), -3 * pixels.flatten(1)])
+
+    model = Classifier(Branches(), SGD, num_classes=4)
+    images = torch.randint(0, 256, (6, 1, 2, 2), dtype=torch.uint8)
+    labels, pixels = torch.tensor([0, 1, 2, 3, 0, 1]), images.flatten(1) / 255
+    loss = model.training_step((images, labels), 0)
+    each = [F.cross_entropy(pixels, labels), F.cross_entropy(-3 * pixels, labels)]
+    assert loss.item() == pytest.approx(sum(each).item() / 2)  # type: ignore[union-attr]
+    assert model.tally["train"].means()["acc"] == pytest.approx((pixels.argmin(1) == labels).float().mean().item())
+
+
 def test_without_held_out_images_the_last_weights_are_tested(tmp_path: Path):
     data = DataModule("digits", read_digits, batch_size=32, limit=320, val_fraction=0)
     model = classifier(data)

@@ -2,14 +2,43 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, cat, nn
+from torch import Tensor, cat, nn, stack
 
-from handwriting.errors import UserError
+from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import make_activation
 from handwriting.models.net import check_dropout, check_sizes
 
 
 class GlyphNet(nn.Module):
+    """Branches of convolutions, each of which reads the image; the net's answer is the mean of their logits.
+
+    In training each branch has a loss of its own, so that they stay different (the classifier takes its mean); one
+    branch is an ordinary net. See Branch for ``widths``, ``depths`` and the errors.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 200,
+        image_size: tuple[int, int] = (28, 28),
+        branches: int = 1,
+        widths: Sequence[int] = (32, 64, 128),
+        depths: Sequence[int] = (1, 3, 3),
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        check_whole("model.branches", branches, at_least=1)
+        self.branches = nn.ModuleList(
+            Branch(num_classes, image_size, widths, depths, activation, dropout) for _ in range(branches)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes) of images (N, 1, H, W); of several branches in training (branches, N, classes)."""
+        logits = stack([branch(images) for branch in self.branches])
+        return logits if self.training and len(logits) > 1 else logits.mean(0)
+
+
+class Branch(nn.Module):
     """Stages of 3×3 convolutions with batch norm, pooling between them; then mean and maximum over the image.
 
     ``widths`` are the channels of the stages, ``depths`` how many convolutions each has; all but the first of a stage
@@ -19,12 +48,12 @@ class GlyphNet(nn.Module):
 
     def __init__(
         self,
-        num_classes: int = 200,
-        image_size: tuple[int, int] = (28, 28),
-        widths: Sequence[int] = (32, 64, 128),
-        depths: Sequence[int] = (1, 3, 3),
-        activation: str = "relu",
-        dropout: float = 0.0,
+        num_classes: int,
+        image_size: tuple[int, int],
+        widths: Sequence[int],
+        depths: Sequence[int],
+        activation: str,
+        dropout: float,
     ):
         super().__init__()
         check_sizes("model.widths", widths, at_least_one=True)

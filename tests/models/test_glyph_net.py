@@ -36,6 +36,17 @@ def test_a_sign_is_read_alike_wherever_it_stands():
     torch.testing.assert_close(net(here[None]), net(there[None]))
 
 
+def test_the_answer_is_the_mean_of_the_branches_and_training_sees_each():
+    torch.manual_seed(0)
+    net = GlyphNet(5, branches=3, widths=[4], depths=[2])
+    images = torch.randn(6, 1, 28, 28)
+    each = torch.stack([branch(images) for branch in net.branches])
+    torch.testing.assert_close(net.train()(images), each)
+    net.eval()
+    torch.testing.assert_close(net(images), torch.stack([branch(images) for branch in net.branches]).mean(0))
+    assert not torch.allclose(each[0], each[1])
+
+
 def test_every_parameter_learns():
     net = GlyphNet(5, widths=[4, 6], depths=[2, 2], dropout=0.1)
     net(torch.randn(8, 1, 28, 28)).logsumexp(1).sum().backward()
@@ -62,6 +73,7 @@ def test_dropout_and_activation_are_those_asked_for():
         ({"widths": [8], "depths": [0]}, "model.depths="),
         ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is used up"),
         ({"dropout": 1}, "model.dropout=1"),
+        ({"branches": 0}, "model.branches=0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, sentence):
