@@ -33,7 +33,10 @@ class GlyphNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W); of several branches in training (branches, N, classes)."""
+        """Return the logits (N, classes) of images (N, 1, H, W); in training those of several branches one by one.
+
+        They are then (branches, N, classes).
+        """
         logits = stack([branch(images) for branch in self.branches])
         return logits if self.training and len(logits) > 1 else logits.mean(0)
 
