@@ -47,9 +47,9 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     monkeypatch.setenv("HANDWRITING_DATA", str(tmp_path / "no_data"))
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network
-    monkeypatch.setattr(PROGRESS, "__dict__", vars(Progress()))
 
     def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(PROGRESS, "__dict__", vars(Progress()))
         monkeypatch.setattr(sys, "argv", ["handwriting", *arguments])
         with pytest.raises(SystemExit) as stop:
             run_main()

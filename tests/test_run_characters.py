@@ -66,7 +66,7 @@ def test_without_augmentation_there_is_no_picture_of_it(main, characters: Path):
 def test_random_augmentation_repeats_with_its_seed(main, characters: Path, augment: str):
     losses = []
     for seed, name in ((0, "one"), (0, "two"), (1, "three")):
-        assert main(*SMALL, f"augment={augment}", f"augment.seed={seed}", f"name={name}", "model=char_net")[0] == 0
+        assert main(*SMALL, f"augment={augment}", f"augment.seed={seed}", f"name={name}")[0] == 0
         (result,) = characters.glob(f"outputs/{name}/*/result.json")
         losses.append(json.loads(result.read_text())["metrics"]["test/loss"])
     assert losses[0] == losses[1] != losses[2]
