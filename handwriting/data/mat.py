@@ -22,12 +22,8 @@ NAMES = ("names", "glyphs")  # what our own files hold beside: a text for each c
 SIDE = 28
 LARGEST_VALUE = 8  # bytes of MATLAB's default, double; the values wanted have one
 LARGEST_IMAGE = 2000  # pixels a side
-OTHERS = {
-    "U": "text",
-    "S": "text",
-    "O": "a cell array, a struct or a sparse matrix",
-    "V": "a struct",
-}  # by numpy's kind
+# What a file may hold in place of numbers, by numpy's kind.
+OTHERS = {"U": "text", "S": "text", "O": "a cell array, a struct or a sparse matrix", "V": "a struct"}
 
 log = logging.getLogger(__name__)
 say_once = functools.cache(log.info)
