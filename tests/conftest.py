@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -40,25 +40,52 @@ def command(tmp_path: Path) -> Command:
     return run
 
 
-@pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Run the command line in this process, where torch is imported already: (exit code, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HANDWRITING_DATA", str(tmp_path / "no_data"))
-    for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network
+class Outcome(NamedTuple):
+    """What a command line run in this process came to."""
 
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(PROGRESS, "__dict__", vars(Progress()))
-        monkeypatch.setattr(sys, "argv", ["handwriting", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            run_main()
+    code: int
+    errors: str
+    output: str
+
+
+@pytest.fixture(scope="session")
+def run_in() -> Callable[..., int]:
+    """Run the command line in this process, where torch is imported already, in a folder: the exit code."""
+
+    def run(folder: Path, *arguments: str) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("HANDWRITING_DATA", str(folder / "no_data"))
+            patch.setenv("COLUMNS", "200")
+            for scheme in ("http", "https"):
+                patch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # no network
+            patch.setattr(PROGRESS, "__dict__", vars(Progress()))
+            patch.setattr(sys, "argv", ["handwriting", *arguments])
+            try:
+                with pytest.raises(SystemExit) as stop:
+                    run_main()
+            finally:
+                logging.shutdown()
+                logging.getLogger().handlers.clear()  # Hydra's, which write into this folder
         assert isinstance(stop.value.code, int)
-        return stop.value.code, capfd.readouterr().err
+        return stop.value.code
 
-    yield call
-    logging.shutdown()
-    logging.getLogger().handlers.clear()  # Hydra's, which write into this test's folder
+    return run
+
+
+@pytest.fixture
+def main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], run_in: Callable[..., int]
+) -> Callable[..., Outcome]:
+    """Run the command line in this process and in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Outcome:
+        code = run_in(tmp_path, *arguments)
+        output, errors = capfd.readouterr()
+        return Outcome(code, errors, output)
+
+    return call
 
 
 @pytest.fixture

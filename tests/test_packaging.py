@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -31,17 +32,31 @@ def test_every_setting_travels_in_the_wheel(unpacked: Path):
     assert not [path for path in unpacked.rglob("*") if {"tests", "outputs", "notebooks"} & set(path.parts[-3:])]
 
 
-@pytest.mark.parametrize("start", [["-m", "handwriting.run"], ["-c", "from handwriting.run import main; main()"]])
-def test_an_installed_wheel_trains_elsewhere(unpacked: Path, tmp_path: Path, start: list[str]):
-    # The wheel comes first on the path; -P keeps the working directory off it.
+@pytest.fixture
+def elsewhere(unpacked: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python in tmp_path with the wheel alone: it comes first on the path; -P keeps the working directory off."""
     environment = os.environ | {"PYTHONPATH": str(unpacked), "OMP_NUM_THREADS": "1"}
-    where = [sys.executable, "-P", "-c", "import handwriting; print(handwriting.__file__)"]
-    found = subprocess.run(where, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", *arguments]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def test_an_installed_wheel_trains_elsewhere(unpacked: Path, tmp_path: Path, elsewhere):
+    found = elsewhere("-c", "import handwriting; print(handwriting.__file__)")
     assert found.stdout.startswith(str(unpacked))
-    command = [sys.executable, "-P", *start, "data=digits", "debug=fast"]
-    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = elsewhere("-m", "handwriting.run", "data=digits", "debug=fast")
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.glob("outputs/debug/*/result.json"))
+
+
+def test_the_console_script_finds_the_settings_elsewhere(elsewhere):
+    # Hydra looks for conf/ beside the module that calls it, which is not __main__ here.
+    result = elsewhere("-c", "from handwriting.run import main; main()", "data=digits", "--cfg", "job")
+    assert result.returncode == 0, result.stderr
+    assert "handwriting.data.digits.read_digits" in result.stdout
 
 
 def test_the_console_script_is_the_same_main():

@@ -79,25 +79,24 @@ def test_a_run_leaves_everything_in_its_folder(sweep: tuple[Path, str]):
     assert best["handwriting"]["class_names"] == list("0123456789")
 
 
-def test_seeds_differ_and_the_same_seed_repeats(sweep: tuple[Path, str], command, tmp_path: Path):
+def test_seeds_differ_and_the_same_seed_repeats(sweep: tuple[Path, str], main, tmp_path: Path):
     runs = records(sweep[0])
     first, second = (runs[f"data=digits,optim=adam,seed={seed},trainer.max_epochs=2"]["metrics"] for seed in (0, 1))
     assert first != second
-    result = command(RUN, "data=digits", "trainer.max_epochs=2", "name=again")  # adam and seed 0 are the defaults
-    assert result.returncode == 0, result.stderr
+    assert main("data=digits", "trainer.max_epochs=2", "name=again").code == 0  # adam and seed 0 are the defaults
     (again,) = records(tmp_path / "outputs" / "again").values()
     assert again["metrics"] == first
     assert again["fingerprint"] == runs["data=digits,optim=adam,seed=0,trainer.max_epochs=2"]["fingerprint"]
 
 
-def test_the_same_command_again_trains_nothing_and_says_so(command, main, tmp_path: Path):
+def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path):
     arguments = ("-m", *SMALL, "optim=sgd,adam")
     assert main(*arguments)[0] == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outputs/digits/*/result.json")}
-    again = command(RUN, *arguments)
-    assert again.returncode == 0
-    assert "Nothing was trained" in again.stdout
-    assert again.stdout.count("%  done already") == 2
+    again = main(*arguments)
+    assert again.code == 0
+    assert "Nothing was trained" in again.output
+    assert again.output.count("%  done already") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     assert main("-m", *SMALL, "optim=sgd,adam,momentum")[0] == 0  # tomorrow one more
@@ -138,12 +137,12 @@ def test_a_run_that_was_killed_is_trained_anew_without_its_remains(main, tmp_pat
     assert not stale.exists()
 
 
-def test_a_failing_job_is_a_row_and_the_others_run(command, tmp_path: Path):
-    result = command(RUN, "-m", *SMALL, "data.batch_size=16,0,32")
-    assert result.returncode == 2
+def test_a_failing_job_is_a_row_and_the_others_run(main, tmp_path: Path):
+    code, errors, output = main("-m", *SMALL, "data.batch_size=16,0,32")
+    assert code == 2
     assert [run["status"] for run in records(tmp_path / "outputs" / "digits").values()] == ["failed", "done", "done"]
-    assert "Not finished: data.batch_size=0" in result.stdout
-    assert "Traceback" not in result.stderr
+    assert "Not finished: data.batch_size=0" in output
+    assert "Traceback" not in errors
     (log,) = tmp_path.glob("outputs/digits/data.batch_size=0*/run.log")
     assert "must be a whole number" in log.read_text()
 
@@ -170,7 +169,7 @@ def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
     before = path.read_text()
     path.write_text(before.replace('"lr": 0.001', '"lr": 0.5').replace('"fingerprint": "', '"fingerprint": "old'))
     changed = path.read_text()
-    code, errors = main(*SMALL)
+    code, errors, _ = main(*SMALL)
     assert code == 2
     assert "optim.lr was 0.5, is 0.001" in errors
     assert "name=" in errors
@@ -215,7 +214,7 @@ def test_hydra_prints_the_composed_config(command):
 
 
 def test_quiet_means_no_bar(main):
-    assert main(*SMALL, "trainer.enable_progress_bar=false") == (0, "")
+    assert main(*SMALL, "trainer.enable_progress_bar=false")[:2] == (0, "")
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
@@ -223,7 +222,7 @@ def test_on_a_terminal_a_bar_shows_the_epochs(tmp_path: Path):
     import pty
 
     main, side = pty.openpty()
-    arguments = [sys.executable, "-m", RUN, "-m", "data=digits", "trainer.max_epochs=2", "seed=0,1"]
+    arguments = [sys.executable, "-m", RUN, "-m", *SMALL[:2], "trainer.max_epochs=2", "seed=0,1"]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "150"}
     process = subprocess.Popen(arguments, cwd=tmp_path, stderr=side, stdout=subprocess.DEVNULL, env=environment)
     os.close(side)

@@ -73,7 +73,7 @@ def test_random_augmentation_repeats_with_its_seed(main, characters: Path, augme
 
 
 def test_all_images_train_when_none_is_held_out(main, characters: Path):
-    code, errors = main(
+    code, errors, _ = main(
         *SMALL, "data.val_fraction=0", "augment=affine", "augment.clean_epochs=1", "trainer.max_epochs=2"
     )
     assert code == 0
@@ -89,7 +89,7 @@ def test_all_images_train_when_none_is_held_out(main, characters: Path):
 
 def test_a_callback_that_needs_validation_is_refused_without_it(main, characters: Path):
     stop = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}"
-    code, errors = main(*SMALL, "data.val_fraction=0", stop)
+    code, errors, _ = main(*SMALL, "data.val_fraction=0", stop)
     assert code == 2
     assert "EarlyStopping looks at val/loss, but data.val_fraction=0 holds no image out" in errors
 

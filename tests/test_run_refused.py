@@ -42,7 +42,7 @@ import pytest
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(main, tmp_path: Path, arguments: list[str], sentence: str):
-    code, errors = main(*arguments)
+    code, errors, _ = main(*arguments)
     assert code == 2
     assert sentence in errors
     assert len(errors.strip().splitlines()) == 1
@@ -57,7 +57,7 @@ def test_bad_input_ends_the_process_with_code_2_and_no_traceback(command, argume
 
 
 def test_missing_mnist_names_the_folder_and_both_ways_out(main, tmp_path: Path):
-    _, sentence = main()
+    sentence = main().errors
     assert str(tmp_path / "no_data") in sentence
     assert "put its four idx files" in sentence
     assert "data=digits" in sentence

@@ -17,12 +17,9 @@ Ask = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+def ask(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Iterator[Ask]:
     folder = tmp_path_factory.mktemp("tensorboard")
-    arguments = ["-m", "data=digits", "optim=sgd,adam", "data.limit=100", "trainer.max_epochs=1"]
-    subprocess.run(
-        [sys.executable, "-m", "handwriting.run", *arguments], cwd=folder, capture_output=True, check=True, timeout=200
-    )
+    assert run_in(folder, "-m", "data=digits", "optim=sgd,adam", "data.limit=100", "trainer.max_epochs=1") == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
