@@ -32,6 +32,8 @@ warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # data.val_fraction=0
 warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
+# With trainer.deterministic torch fills every fresh tensor, which only shows up operators that read before writing.
+torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
 
 
 @dataclass
