@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from handwriting.data.mat import LARGEST_IMAGE, shrink
-from handwriting.errors import UserError, check_whole, did_you_mean
+from handwriting.errors import UserError, did_you_mean
 
 RECIPE = Path(__file__).with_name("omniglot.json")
 FOLDER = "omniglot-py"  # torchvision's name for it
@@ -74,10 +74,9 @@ def characters_of(alphabets: Sequence[str], root: Path) -> list[Character]:
 def build_arrays(characters: Sequence[Character], train: int, root: Path) -> dict[str, np.ndarray]:
     """Return ``train`` and ``test``, uint8 (classes, examples, 28, 28), dark on white as in the notebook's file.
 
-    The first ``train`` drawers of each class are for training. Raises UserError when an original is missing or
-    damaged.
+    The first ``train`` drawers of each class, 1 to 19, are for training. Raises UserError when an original is missing
+    or damaged.
     """
-    check_whole("--train", train, at_least=1, at_most=DRAWERS - 1)
     images = np.stack([[_read(character, drawer, root) for drawer in character.drawers] for character in characters])
     return {"train": images[:, :train], "test": images[:, train:]}
 

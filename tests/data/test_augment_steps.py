@@ -1,4 +1,7 @@
-"""Erasing, noise, blur and mixup against an independent account of each: scipy, or a closed form."""
+"""Each step of an augmentation against an independent account of it: scipy, or a closed form.
+
+Of a warp, the place that each pixel comes from is compared.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from handwriting.data.augment import Blur, Erasing, Mixup, Noise, Step
+from handwriting.data.augment import Blur, Erasing, Mixup, Noise, Step, Warp
 
 
 def seeded(seed: int) -> Generator:
@@ -137,3 +140,121 @@ def test_partners_are_drawn_anew():
     partners = [step(torch.zeros(30, 1, 1, 1), labels, 30, generator)[1].fill_diagonal_(0).argmax(1) for _ in range(2)]
     assert (partners[0] != partners[1]).sum() > 20
     assert len(partners[0].unique()) > 25
+
+
+def sources(step: Warp, count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Return the place (row, column) that each pixel was taken from, (count, H, W, 2); NaN at and off the edge.
+
+    A picture whose pixels say where they are is warped, and then says it.
+    """
+    seen = np.broadcast_to(np.stack([*np.indices(size), np.ones(size)])[:, None], (3, count, *size))
+    rows, columns, inside = (apply(step, picture, seed) for picture in seen)
+    return np.where(inside[..., None] > 0.99999, np.stack([rows, columns], -1), np.nan)
+
+
+def motions(step: Warp, count: int, size: tuple[int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return matrices (count, 2, 2) and vectors (count, 2): source - middle = matrix · (place - middle) + vector."""
+    middle = (np.array(size) - 1) / 2
+    places = np.moveaxis(np.indices(size), 0, -1) - middle
+    matrices, vectors = [], []
+    for found in sources(step, count, size, seed) - middle:
+        kept = ~np.isnan(found).any(-1)
+        design = np.column_stack([places[kept], np.ones(kept.sum())])
+        solution = np.linalg.lstsq(design, found[kept], rcond=None)[0]
+        np.testing.assert_allclose(design @ solution, found[kept], atol=1e-3)  # straight lines stay straight
+        matrices.append(solution[:2].T)
+        vectors.append(solution[2])
+    return np.stack(matrices), np.stack(vectors)
+
+
+def test_a_warp_of_no_amount_is_none():
+    images = np.random.default_rng(0).random((5, 28, 20))
+    np.testing.assert_allclose(apply(Warp(), images), images, atol=1e-5)
+
+
+def test_a_warp_is_the_affine_map_of_scipy():
+    images, size = np.random.default_rng(0).random((6, 28, 28)), (28, 28)
+    step, middle = Warp(degrees=20, scale=0.2, shear=0.3, shift=4), np.array([13.5, 13.5])
+    warped = apply(step, images)
+    for image, result, matrix, vector in zip(images, warped, *motions(step, 6, size), strict=True):
+        offset = middle - matrix @ middle + vector
+        wanted = scipy.ndimage.affine_transform(image, matrix, offset, order=1, mode="grid-constant")
+        np.testing.assert_allclose(result, wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 32)])
+def test_shift_moves_evenly_up_to_so_many_pixels_each_way(size):
+    matrices, vectors = motions(Warp(shift=3), 400, size)
+    np.testing.assert_allclose(matrices, np.broadcast_to(np.eye(2), (400, 2, 2)), atol=1e-4)
+    assert all(spread_evenly(way, -3, 3) for way in vectors.T)
+    assert abs(np.corrcoef(vectors.T)[0, 1]) < 0.15
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 32)])
+def test_degrees_turns_evenly_about_the_middle(size):
+    matrices, vectors = motions(Warp(degrees=30), 300, size)
+    np.testing.assert_allclose(
+        matrices @ matrices.transpose(0, 2, 1), np.broadcast_to(np.eye(2), (300, 2, 2)), atol=1e-3
+    )
+    np.testing.assert_allclose(np.linalg.det(matrices), 1, atol=1e-3)
+    np.testing.assert_allclose(vectors, 0, atol=1e-3)
+    assert spread_evenly(np.degrees(np.arctan2(matrices[:, 0, 1], matrices[:, 0, 0])), -30, 30)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 32)])
+def test_scale_stretches_each_axis_by_its_own_factor(size):
+    matrices, vectors = motions(Warp(scale=0.5), 300, size)
+    np.testing.assert_allclose(matrices[:, [0, 1], [1, 0]], 0, atol=1e-3)
+    np.testing.assert_allclose(vectors, 0, atol=1e-3)
+    logarithms = np.log(matrices[:, [0, 1], [0, 1]])
+    assert all(spread_evenly(axis, -0.5, 0.5) for axis in logarithms.T)
+    assert abs(np.corrcoef(logarithms.T)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize("size", [(28, 28), (20, 32)])
+def test_shear_moves_rows_sideways_and_the_middle_not_at_all(size):
+    matrices, vectors = motions(Warp(shear=0.4), 300, size)
+    np.testing.assert_allclose(matrices[:, [0, 0, 1], [0, 1, 1]], np.broadcast_to([1, 0, 1], (300, 3)), atol=1e-3)
+    np.testing.assert_allclose(vectors, 0, atol=1e-3)
+    assert spread_evenly(matrices[:, 1, 0], -0.4, 0.4)
+
+
+def test_turning_and_shearing_keep_the_area():
+    matrices, _ = motions(Warp(degrees=40, shear=0.5), 100, (28, 28))
+    np.testing.assert_allclose(np.linalg.det(matrices), 1, atol=1e-3)
+
+
+def bends(step: Warp, count: int, size: tuple[int, int]) -> np.ndarray:
+    return sources(step, count, size) - np.moveaxis(np.indices(size), 0, -1)
+
+
+@pytest.mark.parametrize("size", [(25, 25), (25, 41)])
+def test_bend_is_the_standard_deviation_at_the_knots(size):
+    between = (size[0] - 1) // 4, (size[1] - 1) // 4
+    moved = bends(Warp(bend=0.8, knots=5), 300, size)[:, between[0] : -1 : between[0], between[1] : -1 : between[1]]
+    assert moved.shape == (300, 3, 3, 2)  # those inside; none is moved off the image
+    assert not np.isnan(moved).any()
+    for way in np.moveaxis(moved, -1, 0):
+        assert scipy.stats.kstest(way.ravel(), "norm", (0, 0.8)).pvalue > 1e-3
+        assert way.std() == pytest.approx(0.8, rel=0.04)
+    knots = np.corrcoef(moved.reshape(300, 18).T) - np.eye(18)
+    assert np.abs(knots).max() < 0.25  # each knot, each direction by itself
+
+
+def test_a_bend_is_smooth_and_the_smoother_the_fewer_its_knots():
+    slopes = [np.nanstd(np.diff(bends(Warp(bend=0.5, knots=knots), 60, (29, 29)), axis=1)) for knots in (3, 5, 15)]
+    assert slopes[0] < slopes[1] < slopes[2]
+    assert slopes[1] == pytest.approx(0.5 * 2**0.5 / 7, rel=0.35)  # two draws, seven pixels apart
+
+
+def test_a_bend_comes_on_top_of_the_affine_map_and_only_to_images_chosen():
+    moved = bends(Warp(probability=0.5, shift=2, bend=0.3), 400, (28, 28))[:, 10:18, 10:18]
+    still = np.abs(moved).max((1, 2, 3)) < 1e-3
+    assert 160 < still.sum() < 240
+    assert np.abs(moved[~still].mean((1, 2))).max(1).min() > 1e-3
+    assert moved[~still].std((1, 2)).min() > 0.005  # not one shift for all of an image
+
+
+def test_what_comes_from_outside_is_black():
+    warped = apply(Warp(shift=20), np.ones((50, 10, 10)))
+    assert (warped.max((1, 2)) == 0).sum() > 10
