@@ -1,13 +1,33 @@
-"""How the process uses its machine; called once, before torch takes its first memory. Imports no torch."""
+"""How the process uses its machine; settled once, before torch is imported. Imports no torch."""
 
 import ctypes
+import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
 
 
-def keep_freed_memory() -> None:
+def use_machine() -> None:
+    """Settle how many threads torch computes with, and what becomes of the memory it frees."""
+    _set_threads()
+    _keep_freed_memory()
+
+
+def _set_threads() -> None:
+    """Let torch use the physical cores that this process may use, unless OMP_NUM_THREADS says otherwise.
+
+    More threads than cores train at a third of the speed, and torch by itself sees every core of a machine of which a
+    container may use two. Jobs that run side by side share the cores: who starts them says so by OMP_NUM_THREADS
+    (joblib does: cores ÷ jobs).
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        from joblib import cpu_count
+
+        os.environ["OMP_NUM_THREADS"] = str(cpu_count(only_physical_cores=True))
+
+
+def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step instead of giving it back to the kernel after each.
 
     Every step allocates and frees the same few megabytes; by default each of them is mapped, zeroed page by page

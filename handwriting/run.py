@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from handwriting.errors import UserError
-from handwriting.machine import keep_freed_memory
+from handwriting.machine import use_machine
 from handwriting.report import read_report, write_plots
 from handwriting.results import (
     check_same,
@@ -130,7 +130,7 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     record = new_record(settings, choices, list(asked.overrides.task))
     begun = False
     try:
-        keep_freed_memory()
+        use_machine()
         from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
         from handwriting.train import build_job, train_job
 
