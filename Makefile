@@ -22,8 +22,8 @@ lint: .venv/dev ## style (ruff) and types (pyright)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: .venv/dev ## training speed beside a bare torch loop, as a ratio
-	$(BIN)/python tests/bench/speed.py
+bench: .venv/dev ## speed beside other ways to train, as ratios; start, memory and scale (BENCH="--only steps")
+	$(BIN)/python tests/bench $(BENCH)
 
 clean: ## remove .venv and caches; outputs/ stays
 	rm -rf .venv dist build .pytest_cache .ruff_cache

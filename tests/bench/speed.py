@@ -1,114 +1,196 @@
-"""make bench: images a second of this package beside a bare torch loop, Net at batch 64 on MNIST, in one process.
+"""Images a second of training steps: the student's loop, the template, a bare loop and this package, in one process."""
 
-The two take turns, so that a drift of the machine's speed meets both; the ratio is the median over the rounds.
-"""
-
-import statistics
-import tempfile
+import contextlib
+import io
+import os
+import sys
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
-from handwriting.machine import keep_freed_memory
+import numpy as np
+import student
+import template
+import torch
+from rounds import Contest, take_turns
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision import transforms
 
-keep_freed_memory()
+from handwriting.data.augment import Warp
+from handwriting.data.characters import read_characters
+from handwriting.data.mnist import read_mnist
+from handwriting.data.sets import LabelledImages
+from handwriting.models.char_net import CharNet
+from handwriting.models.net import Net
 
-import lightning  # noqa: E402
-import torch  # noqa: E402
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from handwriting.classifier import Classifier  # noqa: E402
-from handwriting.data import DataModule  # noqa: E402
-from handwriting.data.files import data_root  # noqa: E402
-from handwriting.data.mnist import DIGITS, read_mnist  # noqa: E402
-from handwriting.data.sets import HandwritingSet, LabelledImages  # noqa: E402
-from handwriting.errors import UserError  # noqa: E402
-from handwriting.models.net import Net  # noqa: E402
-
-ROUNDS, STEPS, BATCH = 7, 150, 64
-
-
-def random_set() -> HandwritingSet:
-    """Return a set of MNIST's shape."""
-    images = torch.randint(0, 256, (70_000, 1, 28, 28), dtype=torch.uint8)
-    whole = LabelledImages(images, torch.randint(0, 10, (70_000,)))
-    order = torch.arange(70_000)
-    return HandwritingSet(whole[order[:60_000]], whole[order[60_000:]], DIGITS)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+STUDENT, TEMPLATE = "student's loop", "Lightning as in templates"
+BARE, BARE_LAST = "bare loop", "bare loop, channels_last"
+PACKAGE, PACKAGE_BF16 = "handwriting", "handwriting, bf16-mixed"
+AFFINE = (12.0, 0.12, 0.15, 2.0)  # degrees, scale, shear and shift in pixels, as in conf/augment/affine.yaml
 
 
-def bare_loop(data: DataModule) -> float:
-    """Return images a second of the shortest loop that trains Net."""
-    net = Net()
+class Terminal(io.StringIO):
+    """A terminal that nobody looks at: bars are drawn on it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """Let what is printed, bars too, go to a terminal that nobody looks at."""
+    terminal = Terminal()
+    with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
+        yield
+
+
+class CharacterImages(Dataset):
+    """The characters as a student's data set: an image is transformed when it is asked for."""
+
+    def __init__(self, part: LabelledImages):
+        self.part = part
+        affine = transforms.RandomAffine(degrees=12, translate=(0.07, 0.07), scale=(0.88, 1.12), shear=8.6)
+        chosen = transforms.RandomApply([affine], p=0.7)
+        self.transform = transforms.Compose([transforms.ToPILImage(), chosen, transforms.ToTensor()])
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitem__(self, index: int):
+        return self.transform(self.part.images[index]), int(self.part.labels[index])
+
+
+def bare_loop(
+    make_net: Callable[[], nn.Module], part: LabelledImages, batch: int, steps: int, channels_last: bool, warp: bool
+) -> float:
+    """Train with the shortest loop over tensors; return images a second."""
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    net = make_net().to(DEVICE, memory_format=form)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(net.parameters(), lr=0.001)
-    mean, std = data.mean_and_std()
-    batches = iter(data.train_dataloader().sampler)
+    images, labels = part.images.to(DEVICE), part.labels.to(DEVICE)
+    change, generator = Warp(0.7, *AFFINE), torch.Generator(DEVICE)
+    order = torch.randperm(len(images)).to(DEVICE).split(batch)[:steps]
     start = time.perf_counter()
-    for _ in range(STEPS):
-        index = next(batches)
-        loss = F.cross_entropy(net((data.train.images[index] / 255 - mean) / std), data.train.labels[index])
+    for index in order:
+        pixels, targets = images[index] / 255, labels[index]
+        if warp:
+            pixels, _ = change(pixels, targets, 0, generator)
+        loss = F.cross_entropy(net((pixels - 0.1307) / 0.3081), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return STEPS * BATCH / (time.perf_counter() - start)
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return len(order) * batch / (time.perf_counter() - start)
 
 
-class StepClock(lightning.Callback):
-    """Times the steps alone, as the bare loop does: no set-up, no validation."""
+def package(root: Path, folder: Path, batch: int, steps: int, *overrides: str) -> float:
+    """Train through the command line's own main, with what it logs by default; return images a second."""
+    from handwriting.run import main
+    from handwriting.sweep import PROGRESS, Progress
 
-    seconds = 0.0
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock."""
-        self.seconds = -time.perf_counter()
-
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Stop the clock."""
-        self.seconds += time.perf_counter()
-
-
-def package(data: DataModule, folder: Path) -> float:
-    """Return images a second of the same steps through Lightning, with both loggers."""
-    mean, std = data.mean_and_std()
-    model = Classifier(Net(), partial(torch.optim.Adam, lr=0.001), None, 10, mean, std)
-    clock = StepClock()
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        limit_train_batches=STEPS,
-        limit_val_batches=1,
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
-        callbacks=[clock],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    trainer.fit(model, data)
-    return STEPS * BATCH / clock.seconds
-
-
-def main() -> None:
-    """Print the rounds and their median."""
-    import handwriting.train  # noqa: F401  # silences Lightning's remarks
-
+    arguments = [f"data.batch_size={batch}", "trainer.max_epochs=1", f"trainer.limit_train_batches={steps}"]
+    arguments += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "force=true"]
+    arguments += ["+callbacks.clock._target_=template.StepClock", *overrides]
+    here = Path.cwd()
+    vars(PROGRESS).update(vars(Progress()))
+    os.chdir(folder)
     try:
-        data, name = DataModule("mnist", read_mnist, path=str(data_root())), "MNIST"  # a given path is never downloaded
-    except UserError:
-        data, name = DataModule("random", random_set), "random images of MNIST's shape (HANDWRITING_DATA is not set)"
-    print(f"Net, batch {BATCH}, {STEPS} steps a round, {torch.get_num_threads()} threads, {name}")
-    ratios, ours, bare = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(-1, ROUNDS):  # the first is the warm-up
-            bare_speed, our_speed = bare_loop(data), package(data, Path(folder) / str(number))
-            if number >= 0:
-                bare.append(bare_speed)
-                ours.append(our_speed)
-                ratios.append(our_speed / bare_speed)
-    for label, values, form in (("bare loop", bare, ",.0f"), ("package", ours, ",.0f"), ("ratio", ratios, ".2f")):
-        print(f"{label:10} {statistics.median(values):{form}}  ({min(values):{form}} to {max(values):{form}})")
+        with unseen(), mock.patch.object(sys, "argv", ["handwriting", *arguments]):
+            os.environ["HANDWRITING_DATA"] = str(root)
+            main()
+    except SystemExit as stop:
+        if stop.code:
+            raise RuntimeError(f"{' '.join(arguments)}: exit code {stop.code}") from None
+    finally:
+        os.chdir(here)
+    return template.StepClock.steps * batch / template.StepClock.seconds
 
 
-if __name__ == "__main__":
-    main()
+def has_bf16() -> bool:
+    """Has this machine instructions for bf16?"""
+    if DEVICE == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+
+
+def quietly(measure: Callable[[], float]) -> Callable[[], float]:
+    """Return the same with its output unseen."""
+
+    def run() -> float:
+        with unseen():
+            return measure()
+
+    return run
+
+
+def compare_on_mnist(root: Path, folder: Path, rounds: int, steps: int = 100, batch: int = 64) -> Contest:
+    """Compare Net's training on MNIST."""
+    data = student.mnist(str(root), train=True)
+    part = read_mnist(str(root)).train
+    adam = partial(torch.optim.Adam, lr=0.001)
+
+    def by_student() -> float:
+        net = student.Net().to(DEVICE)
+        return student.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
+
+    sides = {
+        STUDENT: quietly(by_student),
+        TEMPLATE: quietly(lambda: template.train(student.Net(), adam, data, batch, steps, 10, folder / "template")),
+        BARE: lambda: bare_loop(Net, part, batch, steps, False, False),
+        BARE_LAST: lambda: bare_loop(Net, part, batch, steps, True, False),
+        PACKAGE: lambda: package(root, folder, batch, steps),
+    }
+    if has_bf16():
+        sides[PACKAGE_BF16] = lambda: package(root, folder, batch, steps, "trainer.precision=bf16-mixed")
+    return take_turns(sides, rounds, "images/s")
+
+
+def compare_on_characters(root: Path, folder: Path, rounds: int, steps: int = 12, batch: int = 64) -> Contest:
+    """Compare CharNet's training on the characters, each image moved by its own random affine map."""
+    part = read_characters(str(root / "characters" / "characters.mat")).train
+    data, classes = CharacterImages(part), int(part.labels.max()) + 1
+    adam = partial(torch.optim.Adam, lr=0.001)
+
+    def by_student() -> float:
+        net = CharNet(classes).to(DEVICE)
+        return student.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
+
+    sides = {
+        STUDENT: quietly(by_student),
+        TEMPLATE: quietly(
+            lambda: template.train(CharNet(classes), adam, data, batch, steps, classes, folder / "template")
+        ),
+        BARE: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, False, True),
+        BARE_LAST: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, True, True),
+        PACKAGE: lambda: package(root, folder, batch, steps, "data=characters", "model=char_net", "augment=affine"),
+    }
+    return take_turns(sides, rounds, "images/s")
+
+
+def write_random_sets(root: Path) -> Path:
+    """Write sets of the shape of MNIST and the characters, whose pixels are random; return their folder."""
+    import scipy.io
+
+    random = np.random.default_rng(0)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        for kind, shape, top in (("images-idx3", (count, 28, 28), 256), ("labels-idx1", (count,), 10)):
+            header = b"".join(word.to_bytes(4, "big") for word in (0x800 + len(shape), *shape))
+            body = random.integers(0, top, shape, np.uint8).tobytes()
+            (raw / f"{part}-{kind}-ubyte").write_bytes(header + body)
+    pages = {
+        name: random.integers(0, 256, (200, count, 28, 28), np.uint8) for name, count in (("train", 15), ("test", 5))
+    }
+    (root / "characters").mkdir()
+    scipy.io.savemat(root / "characters" / "characters.mat", pages)
+    return root

@@ -1,0 +1,123 @@
+"""make bench: how fast and how small this package is, as ratios measured side by side.
+
+python tests/bench [--only TABLE …] [--rounds N] [--json]; the tables are steps, characters, sweep and limits.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from handwriting.data.files import data_root
+from handwriting.machine import use_machine
+
+use_machine()
+TABLES = ("steps", "characters", "sweep", "limits")
+
+
+def find_data(folder: Path) -> tuple[Path, str]:
+    """Return where MNIST and the characters lie, and what they are; random sets where one is absent."""
+    from speed import write_random_sets
+
+    root = data_root()
+    raw, characters = root / "MNIST" / "raw" / "train-images-idx3-ubyte", root / "characters" / "characters.mat"
+    if raw.is_file() and characters.is_file():
+        return root, "real MNIST and characters"
+    return write_random_sets(folder / "data"), "random images of the shape of MNIST and the characters (no real ones)"
+
+
+def main() -> None:
+    """Measure the tables asked for and print them."""
+    parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--rounds", type=int, default=7, help="of steps and characters (7); a sweep has three")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    options = parser.parse_args()
+    import torch
+
+    say: Callable[..., None] = (lambda *_, **__: None) if options.json else print
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root, data = find_data(folder)
+        say(f"torch {torch.__version__}, {device}; {data}\n")
+        results: dict[str, Any] = {"torch": torch.__version__, "device": device, "data": data}
+        for table in options.only:
+            results[table] = MEASURES[table](root, folder, options.rounds, say)
+    if options.json:
+        print(json.dumps(results, indent=1))
+
+
+def measure_steps(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Net on MNIST."""
+    from speed import BARE_LAST, compare_on_mnist, has_bf16
+
+    contest = compare_on_mnist(root, folder, rounds)
+    say("Training steps of Net on MNIST, batch 64", *contest.lines(BARE_LAST), sep="\n")
+    _say_goals(say, contest.as_json()["speeds"])
+    say("bf16-mixed: " + ("measured" if has_bf16() else "this machine has no instructions for it; not measured") + "\n")
+    return contest.as_json()
+
+
+def measure_characters(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """CharNet on the characters."""
+    from speed import BARE_LAST, compare_on_characters
+
+    contest = compare_on_characters(root, folder, rounds)
+    say("Training steps of CharNet on the characters, batch 64, each image moved by an affine map of its own")
+    say(*contest.lines(BARE_LAST), "", sep="\n")
+    return contest.as_json()
+
+
+def measure_sweep(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """A whole sweep."""
+    from speed import has_bf16
+    from sweep import FOUR, compare_sweeps
+
+    contest = compare_sweeps(root, folder, 3, has_bf16())
+    say("Four optimizers, one epoch each, from the shell prompt to the report (ours also validates and draws it)")
+    say(*contest.lines(FOUR), "", sep="\n")
+    return contest.as_json()
+
+
+def measure_limits(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Start, memory, scale."""
+    import limits
+
+    start = limits.seconds_to_start(folder, 5)
+    say(
+        "Seconds to start (goal: 2)",
+        *(f"{name:34} {limits.median_of(times)}" for name, times in start.items()),
+        sep="\n",
+    )
+    peak, sizes = limits.megabytes_of_a_run(folder, root), limits.megabytes_of_a_sweep(folder, root)
+    say(f"\nPeak memory of a run on MNIST        {peak:,.0f} MB (goal: 1,200)")
+    say(f"Growth from the 1st to the {len(sizes)}th job   {sizes[-1] - sizes[0]:,.0f} MB (goal: 50)\n")
+    again = limits.seconds_a_finished_job(folder, (100, 200, 300))
+    say(
+        "A finished job of a sweep given again",
+        *(f"{n:6,} runs  {1000 * s:.0f} ms" for n, s in again.items()),
+        sep="\n",
+    )
+    compared = limits.seconds_to_compare(folder, (100, 300, 1000))
+    say("compare, runs of 10 epochs (goal: 15 s for 1,000)")
+    say(*(f"{count:6,} runs  {seconds:.1f} s" for count, seconds in compared.items()), "", sep="\n")
+    return {"start": start, "peak_mb": peak, "mb_after_each_job": sizes, "finished_job": again, "compare": compared}
+
+
+def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:
+    import statistics
+
+    from speed import BARE_LAST, PACKAGE, STUDENT, TEMPLATE
+
+    for other, goal in ((BARE_LAST, 0.92), (STUDENT, 1.6), (TEMPLATE, 2.0)):
+        ratio = statistics.median(a / b for a, b in zip(speeds[PACKAGE], speeds[other], strict=True))
+        say(f"{PACKAGE} / {other}: {ratio:.2f} (goal: {goal})")
+
+
+MEASURES = {"steps": measure_steps, "characters": measure_characters, "sweep": measure_sweep, "limits": measure_limits}
+
+if __name__ == "__main__":
+    main()
