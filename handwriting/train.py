@@ -67,6 +67,8 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
     _check_loss(loss, len(data.class_names))
     model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts, loss, parts)
+    if config.compile:
+        net.compile()
     tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     watched = [callback for callback in config.callbacks.values() if callback]
     if not len(data.val):
@@ -83,6 +85,8 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
         default_root_dir=str(folder),
         enable_progress_bar=False,  # RunBar is the bar
     )
+    if trainer.strategy.root_device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
     return Job(data, model, trainer, tensorboard)
 
 

@@ -251,3 +251,17 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
         trainer(tmp_path).fit(model, data)
         weights.append(torch.cat([weight.flatten() for weight in model.parameters()]))
     assert torch.equal(*weights)
+
+
+def test_no_step_waits_for_a_value():
+    # A tensor of the device "meta" has no values: to ask for one, as a wait for a GPU does, is an error.
+    model = Classifier(Net(), partial(torch.optim.Adam, lr=0.1)).to("meta")
+    optimizer = torch.optim.Adam(model.parameters())
+    images = torch.empty(8, 1, 28, 28, dtype=torch.uint8, device="meta")
+    labels = torch.empty(8, dtype=torch.int64, device="meta")
+    for _ in range(2):
+        model.training_step((images, labels), 0).backward()
+        optimizer.step()
+    model.validation_step((images, labels), 0)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        model.tally["train"].means()

@@ -237,3 +237,12 @@ def test_on_a_terminal_a_bar_shows_the_epochs(tmp_path: Path):
     assert "job 1 of 2" in text
     assert "job 2 of 2, about" in text
     assert "epoch 2 of 2, validation" in text
+
+
+def test_the_net_is_compiled_where_that_is_asked_for(main, monkeypatch: pytest.MonkeyPatch):
+    compiled: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(type(net).__name__))
+    assert main(*SMALL, "compile=true").code == 0
+    assert compiled == ["Net"]
+    assert main(*SMALL, "name=plain").code == 0
+    assert compiled == ["Net"]

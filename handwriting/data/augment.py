@@ -106,7 +106,8 @@ class Warp:
         grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
         if self.bend:
             bends = torch.randn(count, 2, self.knots, self.knots, generator=generator, device=images.device)
-            sides = torch.tensor([width, height], device=images.device)
+            sides = torch.full((2,), width, device=images.device)  # no copy from the host, for which a step would wait
+            sides[1:] = height
             bends = bends * (chosen[:, None] * 2 * self.bend / sides)[:, :, None, None]
             field = F.interpolate(bends, size=(height, width), mode="bicubic", align_corners=True)
             grid = grid + field.permute(0, 2, 3, 1)
@@ -198,7 +199,8 @@ class Mixup:
         count, device = len(images), images.device
         drawn = torch.randint(self.QUANTILES, (count,), generator=generator, device=device)
         chosen = torch.rand(count, generator=generator, device=device) < self.probability
-        share = torch.where(chosen, self.shares.to(device)[drawn], 1.0)
+        self.shares = self.shares.to(device)  # once
+        share = torch.where(chosen, self.shares[drawn], 1.0)
         other = torch.randperm(count, generator=generator, device=device)
         shares = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
         mixed = share[:, None] * shares + (1 - share[:, None]) * shares[other]

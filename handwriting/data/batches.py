@@ -12,8 +12,11 @@ from handwriting.data.sets import LabelledImages
 class BatchOrder(Sampler[Tensor]):
     """The indices of each batch; shuffled, they depend on the seed and the epoch and on nothing else."""
 
-    def __init__(self, length: int, batch_size: int, shuffle_seed: int | None = None):
-        self.length, self.batch_size, self.shuffle_seed, self.epoch = length, batch_size, shuffle_seed, 0
+    def __init__(
+        self, length: int, batch_size: int, shuffle_seed: int | None = None, device: torch.device | str = "cpu"
+    ):
+        self.length, self.batch_size, self.shuffle_seed, self.device = length, batch_size, shuffle_seed, device
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning says here which epoch begins."""
@@ -29,10 +32,13 @@ class BatchOrder(Sampler[Tensor]):
             # No two seeds may share an order: seed 0 in epoch 1 is not seed 1 in epoch 0.
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.length, generator=generator)
-        return iter(order.split(self.batch_size))
+        return iter(order.to(self.device).split(self.batch_size))
 
 
 def serve(part: LabelledImages, batch_size: int, shuffle_seed: int | None = None) -> DataLoader:
-    """Return a loader of (images uint8 (B, 1, H, W), labels int64 (B,)); the last batch may be smaller."""
-    order = BatchOrder(len(part), batch_size, shuffle_seed)
+    """Return a loader of (images uint8 (B, 1, H, W), labels int64 (B,)); the last batch may be smaller.
+
+    Batches lie where the part lies: on a GPU, nothing is copied and no step waits.
+    """
+    order = BatchOrder(len(part), batch_size, shuffle_seed, part.images.device)
     return DataLoader(TensorDataset(part.images, part.labels), sampler=order, batch_size=None)

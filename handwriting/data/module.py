@@ -86,15 +86,15 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Serve the training images in a new order each epoch."""
-        return serve(self.seen_in_training, self.batch_size, self.shuffle_seed)
+        return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Serve the held-out images in their fixed order; no loader where none were held out."""
-        return serve(self.val, EVAL_BATCH) if len(self.val) else []
+        return serve(self.val.to(self._device()), EVAL_BATCH) if len(self.val) else []
 
     def test_dataloader(self) -> list[DataLoader]:
         """Serve each of ``test_parts`` in its fixed order."""
-        return [serve(part, EVAL_BATCH) for part in self.test_parts.values()]
+        return [serve(part.to(self._device()), EVAL_BATCH) for part in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a training batch on its device, except in the last epochs, which are to be clean."""
@@ -104,3 +104,8 @@ class DataModule(lightning.LightningDataModule):
         images, labels = batch
         generator = self.augmentation.generator(trainer.current_epoch, images.device)
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
+
+    def _device(self) -> torch.device:
+        """Return where the trainer computes: a set of handwriting is small enough to lie there whole."""
+        trainer: Any = self.trainer
+        return trainer.strategy.root_device if trainer else torch.device("cpu")

@@ -28,6 +28,10 @@ class LabelledImages:
     def __getitem__(self, index: Tensor) -> "LabelledImages":
         return LabelledImages(self.images[index], self.labels[index])
 
+    def to(self, device: torch.device) -> "LabelledImages":
+        """Return the same on a device."""
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class HandwritingSet:

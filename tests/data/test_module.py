@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import lightning
 import numpy as np
 import pytest
@@ -176,3 +178,10 @@ def test_a_reader_of_ours_that_returns_other_images_is_a_bug(images):
 def test_a_reader_of_ours_that_returns_other_labels_is_a_bug(labels):
     with pytest.raises(ValueError, match="labels: int64"):
         LabelledImages(torch.zeros(3, 1, 4, 4).byte(), labels)
+
+
+def test_every_part_is_served_on_the_trainers_device(make):
+    data = make(notebook_form=False)
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    loaders = [data.train_dataloader(), data.val_dataloader(), *data.test_dataloader()]
+    assert {tensor.device.type for loader in loaders for batch in loader for tensor in batch} == {"meta"}
