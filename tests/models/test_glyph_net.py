@@ -47,6 +47,28 @@ def test_the_answer_is_the_mean_of_the_branches_and_training_sees_each():
     assert not torch.allclose(each[0], each[1])
 
 
+def test_branches_divide_after_the_shared_stages():
+    torch.manual_seed(0)
+    net = GlyphNet(5, branches=3, shared=1, widths=[4, 6], depths=[2, 3])
+    trunk, branch = 9 * (4 + 4 * 4) + 2 * 2 * 4, 9 * (4 * 6 + 2 * 6 * 6) + 3 * 2 * 6 + 2 * 12 + 13 * 5
+    assert sum(weight.numel() for weight in net.parameters()) == trunk + 3 * branch
+    images = torch.randn(6, 1, 28, 28)
+    logits = net(images)
+    assert logits.shape == (3, 6, 5)
+    alone = GlyphNet(5, branches=1, widths=[4, 6], depths=[2, 3])  # the trunk and the second branch in one
+    alone.load_state_dict(
+        {
+            **{f"branches.0.stages.{name}": value for name, value in net.trunk.state_dict().items()},
+            **{_moved(name): value for name, value in net.branches[1].state_dict().items()},
+        }
+    )
+    torch.testing.assert_close(logits[1], alone(images))
+
+
+def _moved(name: str) -> str:
+    return "branches.0." + name.replace("stages.0.", "stages.1.", 1)
+
+
 def test_every_parameter_learns():
     net = GlyphNet(5, widths=[4, 6], depths=[2, 2], dropout=0.1)
     net(torch.randn(8, 1, 28, 28)).logsumexp(1).sum().backward()
@@ -74,6 +96,7 @@ def test_dropout_and_activation_are_those_asked_for():
         ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is used up"),
         ({"dropout": 1}, "model.dropout=1"),
         ({"branches": 0}, "model.branches=0"),
+        ({"shared": 3}, "model.shared=3"),
     ],
 )
 def test_impossible_settings_are_refused(settings, sentence):
