@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read each folder, write its summary and plots, print its table; exit code 2 when there is none."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.compare",
-        description="Print the table of a folder's runs; write its summary.csv, summary.md, curves.png, ranking.png.",
+        description="Print the table of a folder's runs and what they prove; write its summary and plots.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="as in outputs/mnist")
     try:

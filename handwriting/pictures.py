@@ -12,7 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from handwriting.classifier import Classifier
 from handwriting.data import DataModule, LabelledImages
 from handwriting.fonts import shown_names
-from handwriting.plots import as_png, draw_confusion, draw_gallery, draw_variants
+from handwriting.galleries import draw_confusion, draw_gallery, draw_variants
+from handwriting.plots import as_png
 from handwriting.results import flatten, setting_of
 from handwriting.writing import write_bytes, write_text
 

@@ -1,9 +1,9 @@
-"""Every figure. A function takes plain arrays and returns a Figure. Imports no torch."""
+"""The figures of a folder of runs. A function takes plain arrays and returns a Figure. Imports no torch."""
 
 import io
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle, product
 
 import numpy as np
@@ -21,6 +21,7 @@ from handwriting.fonts import fonts_for
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
 STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COLOURS)]
 SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
+BEATEN = "#999999"
 WIDTH = 11.0  # inches
 MOST_BANDS = 8  # of more settings than that the bands hide each other
 
@@ -66,18 +67,24 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
 
 
 def draw_ranking(
-    labels: Sequence[str], accuracies: Sequence[Sequence[float]], half_widths: Sequence[float | None]
+    labels: Sequence[str],
+    accuracies: Sequence[Sequence[float]],
+    half_widths: Sequence[float | None],
+    beaten: Collection[str] = (),
 ) -> Figure:
-    """Draw the test accuracy of each setting in the order given: mean, interval and every seed (fractions)."""
+    """Draw the test accuracy of each setting in the order given: mean, interval and every seed (fractions).
+
+    The labels in ``beaten`` are drawn in grey.
+    """
     shown = [_folded(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
         tall = sum(0.32 + 0.16 * text.count("\n") for text in shown)
         figure = Figure(figsize=(8, 1.3 + tall), dpi=110, layout="constrained")
         axes = figure.subplots()
         drawn: list[float] = []
-        for row, (values, half_width) in enumerate(zip(accuracies, half_widths, strict=True)):
+        for row, (label, values, half_width) in enumerate(zip(labels, accuracies, half_widths, strict=True)):
             percent = np.asarray(values) * 100
-            colour = COLOURS[0]
+            colour = BEATEN if label in beaten else COLOURS[0]
             axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
             mean = percent.mean()
             # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.
@@ -93,7 +100,8 @@ def draw_ranking(
         right.tick_params(length=0)
         right.spines["right"].set_visible(False)
         seeds = {len(values) for values in accuracies}
-        axes.set_title(_interval_title(seeds), fontsize=10)
+        title = _interval_title(seeds)
+        axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
         _scale_by_error(axes, "x", np.array(drawn))
         axes.grid(axis="x", alpha=0.3)
@@ -101,62 +109,29 @@ def draw_ranking(
     return figure
 
 
-def draw_confusion(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw how often each true class (rows) was read as each class (columns); numbers up to 20 classes."""
-    with rc_context({"font.family": fonts_for(class_names)}):
-        figure = Figure(figsize=(7, 6.2), dpi=110, layout="constrained")
-        axes = figure.subplots()
-        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        image = axes.imshow(shares * 100, cmap="Blues", vmin=0, vmax=100)
-        figure.colorbar(image, label="share of the true class (%)", shrink=0.8)
-        axes.set(xlabel="read as", ylabel="true class")
-        if len(class_names) <= 20:
-            ticks = range(len(class_names))
-            axes.set_xticks(ticks, class_names)
-            axes.set_yticks(ticks, class_names)
-            for row, column in product(ticks, ticks):
-                if counts[row, column]:
-                    ink = "white" if shares[row, column] > 0.5 else "black"
-                    axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=8)
-    return figure
-
-
-def draw_gallery(images: np.ndarray, names: Sequence[str], columns: int = 8) -> Figure:
-    """Draw uint8 images (N, H, W) in rows, each with its name above."""
-    with rc_context({"font.family": fonts_for(names)}):
-        rows = -(-len(images) // columns)
-        height, width = images.shape[1:]
-        head = height // 2  # room for the name
-        canvas = np.full((rows * (height + head), columns * (width + 4)), 255, np.uint8)
-        figure = Figure(figsize=(0.62 * columns, 0.62 * rows * (height + head) / (width + 4)), dpi=110)
-        axes = figure.add_axes((0, 0, 1, 1))
-        for i, (image, name) in enumerate(zip(images, names, strict=True)):
-            top, left = (i // columns) * (height + head) + head, (i % columns) * (width + 4) + 2
-            canvas[top : top + height, left : left + width] = image
-            size = min(8, 72 / max(len(name), 1))  # a long name would run into its neighbour
-            axes.text(left + width / 2, top - head / 2, name, ha="center", va="center", fontsize=size)
-        axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)
-        axes.set_axis_off()
-    return figure
-
-
-def draw_variants(originals: np.ndarray, variants: Mapping[str, np.ndarray]) -> Figure:
-    """Draw uint8 images (N, H, W) in a row, and below them, a row for each name, what was made of them."""
-    rows = {"original": originals, **{name.replace("_", " "): images for name, images in variants.items()}}
-    height, width = originals.shape[1:]
-    gap = 2  # pixels between two images
-    canvas = np.full((len(rows) * (height + gap), len(originals) * (width + gap)), 255, np.uint8)
-    for row, images in enumerate(rows.values()):
-        for column, image in enumerate(images):
-            top, left = row * (height + gap), column * (width + gap)
-            canvas[top : top + height, left : left + width] = image
-    margin, wide = 1.3, 0.6 * len(originals)  # inches, of the names and of the images
-    figure = Figure(figsize=(margin + wide, wide * canvas.shape[0] / canvas.shape[1]), dpi=110)
-    axes = figure.add_axes((margin / (margin + wide), 0, wide / (margin + wide), 1))
-    axes.imshow(canvas, cmap="gray", vmin=0, vmax=255)
-    for row, name in enumerate(rows):
-        axes.text(-3, row * (height + gap) + height / 2, name, ha="right", va="center", fontsize=9)
-    axes.set_axis_off()
+def draw_grid(
+    rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], cells: np.ndarray, half_widths: np.ndarray
+) -> Figure:
+    """Draw mean test accuracies (fractions) by two settings: each a name and its values; nan where there is no run."""
+    (row_name, row_values), (column_name, column_values) = rows, columns
+    wide, tall = 2.4 + 1.05 * len(column_values), 1.6 + 0.55 * len(row_values)
+    figure = Figure(figsize=(max(wide, 4.5), max(tall, 2.6)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    # By the logarithm of the error, as in the other figures: the differences among the best are those of interest.
+    errors = np.log10(np.maximum(1 - cells, 1e-5))
+    image = axes.imshow(-errors, cmap="Blues", aspect="auto")
+    low, high = image.get_clim()
+    axes.set_xticks(range(len(column_values)), column_values)
+    axes.set_yticks(range(len(row_values)), row_values)
+    axes.set(xlabel=column_name, ylabel=row_name)
+    axes.set_title("Test accuracy (%), mean ± 95 % interval over the seeds", fontsize=10)
+    for (row, column), cell in np.ndenumerate(cells):
+        if np.isnan(cell):
+            continue
+        interval = half_widths[row, column]
+        text = f"{100 * cell:.2f}" + ("" if np.isnan(interval) else f"\n± {100 * interval:.2f}")
+        dark = high > low and (-errors[row, column] - low) / (high - low) > 0.55
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     return figure
 
 

@@ -1,48 +1,22 @@
-"""A folder of runs, grouped: a row a setting, an interval from its seeds; and its plots. Imports no torch."""
+"""A folder of runs: its settings in their order, what they prove, and its plots. Imports no torch."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
-from handwriting.stats import mean_and_half_width
+import numpy as np
+
+from handwriting.groups import Setting, as_text, read_settings
+from handwriting.results import Run
+from handwriting.verdicts import Verdict, judge
 from handwriting.writing import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-PER_SEED = {"seed", "data.shuffle_seed", "augment.seed"}  # what differs among the runs of one setting
-
-
-@dataclass
-class Setting:
-    """The runs that differ in nothing but their seed."""
-
-    runs: list[Run]
-    label: str = ""
-
-    @cached_property
-    def done(self) -> list[Run]:
-        """Return the runs that came to their end."""
-        return [run for run in self.runs if run.status == "done"]
-
-    def values(self, metric: str) -> list[float]:
-        """Return a metric of every finished run that has it."""
-        return [run.metrics[metric] for run in self.done if metric in run.metrics]
-
-    def interval(self, metric: str) -> tuple[float, float | None]:
-        """Return mean and half-width of the 95 % interval over the seeds; nan without a run."""
-        values = self.values(metric)
-        return mean_and_half_width(values) if values else (math.nan, None)
-
-    def mean(self, key: str) -> float:
-        """Return the mean of a number of result.json itself, such as ``seconds``."""
-        values = [run.record[key] for run in self.done]
-        return sum(values) / len(values) if values else math.nan
 
 
 @dataclass
@@ -58,6 +32,11 @@ class Report:
         """Return the runs that did not come to their end."""
         return [run for setting in self.settings for run in setting.runs if run.status != "done"]
 
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """Return which setting is shown to beat which."""
+        return judge(self.settings)
+
     @property
     def chosen(self) -> Setting | None:
         """Return the setting with the best mean validation accuracy: the choice that never saw the test part."""
@@ -67,12 +46,7 @@ class Report:
 
 def read_report(folder: Path) -> Report:
     """Group a folder's runs by setting; UserError when it holds none."""
-    groups: dict[str, list[Run]] = {}
-    for run in read_folder(folder):
-        shared = {key: value for key, value in run.settings.items() if key not in PER_SEED}
-        groups.setdefault(fingerprint(shared), []).append(run)
-    settings = [Setting(runs) for runs in groups.values()]
-    keys = _label(settings)
+    settings, keys = read_settings(folder)
 
     def rank(setting: Setting) -> tuple[bool, float, str]:
         accuracy = setting.interval("test/acc")[0]
@@ -97,55 +71,31 @@ def write_plots(report: Report) -> list[Path]:
         [setting.label for setting in finished],
         [setting.values("test/acc") for setting in finished],
         [setting.interval("test/acc")[1] for setting in finished],
+        {verdict.worse.label for verdict in report.verdicts if verdict.shown},
     )
-    return [
-        _save(draw_curves(losses, accuracies), report.folder / "curves.png"),
-        _save(ranking, report.folder / "ranking.png"),
-    ]
+    figures = {"curves.png": draw_curves(losses, accuracies), "ranking.png": ranking}
+    if len(report.keys) == 2:
+        figures["grid.png"] = _draw_grid(finished, *report.keys)
+    return [_save(figure, report.folder / name) for name, figure in figures.items()]
 
 
-def _label(settings: Sequence[Setting]) -> list[str]:
-    """Give every setting a label of what differs among those that finished, and return the keys that differ.
+def _draw_grid(finished: Sequence[Setting], row_key: str, column_key: str) -> "Figure":
+    """Draw a heat map of the two settings that vary."""
+    from handwriting.plots import draw_grid
 
-    One that never finished is called by its folder: a mistyped value should not lengthen every other label.
-    """
-    finished = [setting for setting in settings if setting.done]
-    asked = {
-        setting_of(override)
-        for setting in finished
-        for run in setting.runs
-        for override in run.record.get("overrides", [])
-    }
-    keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
-    if len({_join(setting, keys) for setting in finished}) < len(finished):
-        # The same overrides, but a file in conf/ changed between the runs.
-        every = {key for setting in finished for key in setting.runs[0].settings}
-        keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
-    for setting in settings:
-        setting.label = (_join(setting, keys) if setting.done else "") or setting.runs[0].folder.name
-    return keys
+    def places(key: str) -> list[str]:
+        values = {as_text(setting.settings.get(key)): setting.settings.get(key) for setting in finished}
+        numbers = all(isinstance(value, (int, float)) for value in values.values())
+        return sorted(values, key=lambda text: values[text] or 0) if numbers else sorted(values)
 
-
-def as_text(value: Any) -> str:
-    """Return a value of a setting as one writes it on the command line."""
-    if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(map(as_text, value)) + "]"
-    return "null" if value is None else str(value)
-
-
-def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:
-    values = {key: {as_text(setting.runs[0].settings.get(key)) for setting in settings} for key in keys}
-    return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: (key.count("."), key))
-
-
-def _join(setting: Setting, keys: Sequence[str]) -> str:
-    settings = setting.runs[0].settings
-    return ", ".join(f"{key}={as_text(settings[key])}" for key in keys if key in settings)
+    rows, columns = places(row_key), places(column_key)
+    means, half_widths = (np.full((len(rows), len(columns)), np.nan) for _ in range(2))
+    for setting in finished:
+        row, column = (as_text(setting.settings.get(key)) for key in (row_key, column_key))
+        place = rows.index(row), columns.index(column)
+        mean, half_width = setting.interval("test/acc")
+        means[place], half_widths[place] = mean, math.nan if half_width is None else half_width
+    return draw_grid((row_key, rows), (column_key, columns), means, half_widths)
 
 
 def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from handwriting.report import Report, as_text
+from handwriting.groups import as_text
+from handwriting.report import Report
 from handwriting.results import Run
+from handwriting.verdicts import short_names
 from handwriting.writing import write_text
 
 if TYPE_CHECKING:
@@ -28,11 +30,13 @@ PARTS = {
 
 
 def write_tables(report: Report) -> list[Path]:
-    """Write summary.csv (fractions) and summary.md (percent), and return their paths."""
-    csv, markdown = report.folder / "summary.csv", report.folder / "summary.md"
-    write_text(csv, summary_frame(report).to_csv(index=False))
-    write_text(markdown, _markdown(report))
-    return [csv, markdown]
+    """Write summary.csv (fractions), summary.md (percent) and, of several seeds, differences.csv; return the paths."""
+    texts = {"summary.csv": summary_frame(report).to_csv(index=False), "summary.md": _markdown(report)}
+    if report.verdicts:
+        texts["differences.csv"] = differences_frame(report).to_csv(index=False)
+    for name, text in texts.items():
+        write_text(report.folder / name, text)
+    return [report.folder / name for name in texts]
 
 
 def summary_frame(report: Report) -> "pd.DataFrame":
@@ -52,6 +56,26 @@ def summary_frame(report: Report) -> "pd.DataFrame":
         row["not finished"] = len(setting.runs) - len(setting.done)
         row["reason"] = "; ".join(dict.fromkeys(_reason(run) for run in setting.runs if run.status != "done"))
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def differences_frame(report: Report) -> "pd.DataFrame":
+    """Return a row a pair of settings that share seeds: the paired difference as a fraction, and what it proves."""
+    import pandas as pd
+
+    rows = [
+        {
+            "better": verdict.better.label,
+            "worse": verdict.worse.label,
+            "test/acc difference": verdict.difference.mean,
+            "±": verdict.difference.half_width,
+            "seeds": verdict.difference.pairs,
+            "p": verdict.difference.p,
+            "p (Holm)": verdict.p,
+            "shown": verdict.shown,
+        }
+        for verdict in report.verdicts
+    ]
     return pd.DataFrame(rows)
 
 
@@ -85,7 +109,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
     console.print(table)
-    for sentence in _sentences(report):
+    for sentence in _sentences(report, most_verdicts=5):
         console.print(Text(sentence), soft_wrap=True)
     for path in paths:
         console.print(Text(f"  {path}"), soft_wrap=True)
@@ -145,7 +169,7 @@ def _cells(report: Report) -> list[list[str]]:
     return rows
 
 
-def _sentences(report: Report) -> list[str]:
+def _sentences(report: Report, most_verdicts: int) -> list[str]:
     sentences = []
     done = [setting for setting in report.settings if setting.done]
     if report.chosen and len(report.settings) > 1:
@@ -154,12 +178,24 @@ def _sentences(report: Report) -> list[str]:
         sentences.append("A setting with one seed proves nothing about the order: add seed=0,1,2,3,4.")
     if any(len(setting.done) > 1 for setting in done):
         sentences.append("± is the half-width of the 95 % interval (Student's t) over the seeds.")
+    sentences += _verdicts(report, most_verdicts)
     sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
+    return sentences
+
+
+def _verdicts(report: Report, most: int) -> list[str]:
+    names = short_names(report.settings, report.keys)
+    sentences = [verdict.sentence(names) for verdict in report.verdicts[:most]]
+    if len(report.verdicts) > most:
+        sentences.append(f"{len(report.verdicts) - most} more pairs are in differences.csv.")
+    if len(report.verdicts) > 1:
+        sentences.append(f"What is shown is corrected for {len(report.verdicts)} comparisons (Holm, paired t-test).")
     return sentences
 
 
 def _markdown(report: Report) -> str:
     header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(report)]
+    sentences = _sentences(report, most_verdicts=20)
     lines = [
         f"# {report.folder.name}",
         "",
@@ -167,9 +203,10 @@ def _markdown(report: Report) -> str:
         "|" + "|".join(["---"] + ["--:"] * (len(header) - 1)) + "|",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        *(f"{line.replace('*', chr(92) + '*', 1) if line.startswith('*') else line}\n" for line in _sentences(report)),
+        *(f"{line.replace('*', chr(92) + '*', 1) if line.startswith('*') else line}\n" for line in sentences),
         "![Training loss and validation accuracy](curves.png)",
         "",
         "![Test accuracy](ranking.png)",
+        *(["", "![Test accuracy by both settings](grid.png)"] if len(report.keys) == 2 else []),
     ]
     return "\n".join(lines) + "\n"

@@ -15,17 +15,20 @@ ALLOWED = {
     "stats": set(),
     "fonts": set(),
     "plots": {"fonts"},
+    "galleries": {"fonts"},
     "writing": set(),
     "results": {"__version__", "errors", "writing"},
     "data": {"data", "errors", "writing"},
     "models": {"models", "errors"},
     "classifier": {"errors"},
     "settings": {"errors", "results"},
-    "report": {"results", "stats", "plots", "writing"},
-    "tables": {"report", "results", "writing"},
+    "groups": {"results", "stats"},
+    "verdicts": {"groups", "stats"},
+    "report": {"groups", "results", "verdicts", "plots", "writing"},
+    "tables": {"groups", "report", "results", "verdicts", "writing"},
     "sweep": {"settings"},
     "progress": set(),
-    "pictures": {"classifier", "data", "fonts", "plots", "results", "writing"},
+    "pictures": {"classifier", "data", "fonts", "galleries", "plots", "results", "writing"},
     "train": {"classifier", "data", "errors", "pictures", "progress"},
     "run": {"errors", "machine", "pictures", "report", "results", "settings", "sweep", "tables", "train", "run"},
     "compare": {"errors", "report", "tables"},
@@ -60,7 +63,8 @@ def test_files_and_functions_stay_short(file: Path):
 
 
 @pytest.mark.parametrize(
-    "module", ["run", "compare", "results", "stats", "plots", "report", "tables", "settings", "sweep"]
+    "module",
+    ["run", "compare", "results", "stats", "plots", "groups", "verdicts", "report", "tables", "settings", "sweep"],
 )
 def test_what_must_start_quickly_imports_no_torch(module: str):
     code = f"import sys, handwriting.{module}; print([m for m in ('torch', 'lightning') if m in sys.modules])"

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from handwriting import plots
+from handwriting import galleries, plots
 
 
 def curves(settings: int, seeds: int, epochs: int = 10) -> tuple[dict, dict]:
@@ -116,16 +116,39 @@ def test_a_very_long_label_is_folded_and_leaves_room_for_the_plot():
     assert texts.replace("\n", "") == label
 
 
+def test_what_is_shown_to_be_worse_is_grey():
+    axes = plots.draw_ranking(["a", "b", "c"], [[0.9, 0.91], [0.8, 0.81], [0.7, 0.9]], [0.01, 0.01, 0.5], {"b"}).axes[0]
+    colours = [line.get_color() for line in axes.lines if line.get_marker() == "o"]
+    assert [colour == plots.BEATEN for colour in colours] == [False, True, False]
+    assert "grey" in axes.get_title()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (7, 2)])
+def test_a_grid_says_mean_and_interval_of_each_cell(rows: int, columns: int):
+    cells, half_widths = np.linspace(0.9, 0.99, rows * columns).reshape(rows, columns), np.full((rows, columns), 0.002)
+    half_widths[0, 0] = np.nan
+    if rows * columns > 1:
+        cells[-1, -1] = np.nan
+    names = ("model.activation", [f"a{i}" for i in range(rows)]), ("optim.lr", [f"{i}" for i in range(columns)])
+    axes = drawn(plots.draw_grid(*names, cells, half_widths)).axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(texts) == np.isfinite(cells).sum()
+    assert texts[0, 0] == f"{100 * cells[0, 0]:.2f}"
+    if columns > 1:
+        assert texts[1, 0] == f"{100 * cells[0, 1]:.2f}\n± 0.20"
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("model.activation", "optim.lr")
+
+
 def test_the_confusion_matrix_shows_numbers_up_to_20_classes():
     counts = np.eye(20, dtype=int) * 3
-    assert len(plots.draw_confusion(counts, [str(i) for i in range(20)]).axes[0].texts) == 20
+    assert len(galleries.draw_confusion(counts, [str(i) for i in range(20)]).axes[0].texts) == 20
     counts = np.eye(21, dtype=int) * 3
-    assert len(plots.draw_confusion(counts, [str(i) for i in range(21)]).axes[0].texts) == 0
+    assert len(galleries.draw_confusion(counts, [str(i) for i in range(21)]).axes[0].texts) == 0
 
 
 def test_a_gallery_shows_every_image_under_its_name():
     images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
-    axes = plots.draw_gallery(images, [f"n{i}" for i in range(10)], columns=4).axes[0]
+    axes = galleries.draw_gallery(images, [f"n{i}" for i in range(10)], columns=4).axes[0]
     canvas = axes.images[0].get_array()
     assert canvas is not None
     assert [text.get_text() for text in axes.texts] == [f"n{i}" for i in range(10)]
@@ -134,7 +157,8 @@ def test_a_gallery_shows_every_image_under_its_name():
 
 def test_variants_stand_below_their_originals():
     originals = np.arange(16, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
-    axes = drawn(plots.draw_variants(originals, {"turned_left": originals + 100, "random 1": originals + 200})).axes[0]
+    variants = {"turned_left": originals + 100, "random 1": originals + 200}
+    axes = drawn(galleries.draw_variants(originals, variants)).axes[0]
     assert [text.get_text() for text in axes.texts] == ["original", "turned left", "random 1"]
     canvas = np.asarray(axes.images[0].get_array())
     for row, first in enumerate((0, 100, 200)):

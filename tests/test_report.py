@@ -2,11 +2,14 @@ import csv
 import io
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from rich.console import Console
 
-from handwriting.report import as_text, read_report, write_plots
+from handwriting.groups import as_text
+from handwriting.report import read_report, write_plots
 from handwriting.tables import print_report, write_tables
 
 
@@ -127,3 +130,61 @@ def test_a_run_without_curves_does_not_break_the_plots(tmp_path: Path, make_run)
     (make_run(tmp_path, "optim=sgd") / "metrics.csv").unlink()
     (make_run(tmp_path, "optim=adam") / "metrics.csv").write_text("")
     assert len(write_plots(read_report(tmp_path))) == 2
+
+
+def test_verdicts_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
+    random = np.random.default_rng(0)
+    accuracies = {name: {} for name in ("sgd", "adam", "adagrad")}
+    for seed in range(5):
+        luck = random.normal(0, 0.01)  # of the seed, which all share: larger than what they differ by
+        for name, gain in (("sgd", 0.0), ("adam", 0.003), ("adagrad", 0.0001)):
+            accuracies[name][seed] = 0.95 + luck + gain + random.normal(0, 0.0005)
+            make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=accuracies[name][seed])
+    make_run(tmp_path, "optim=sgd", "seed=9", accuracy=0.1)  # a seed that only one has is not compared
+    report = read_report(tmp_path)
+    paths = write_tables(report)
+    assert {path.name for path in paths} == {"summary.csv", "summary.md", "differences.csv"}
+    found = pd.read_csv(tmp_path / "differences.csv").set_index(["better", "worse"])
+    pairs = [("adam", "sgd"), ("adam", "adagrad")]
+    for better, worse in pairs:
+        test = scipy.stats.ttest_rel([*accuracies[better].values()], [*accuracies[worse].values()])
+        row = found.loc[f"optim={better}", f"optim={worse}"]
+        assert row["p"] == pytest.approx(test.pvalue)
+        assert row["p (Holm)"] >= 2 * row["p"]
+        assert (row["seeds"], row["shown"]) == (5, True)
+    text = (tmp_path / "summary.md").read_text()
+    assert "adam beats sgd by 0.3" in text
+    assert "5 seeds" in text
+    assert "no difference shown" in text
+    assert "3 comparisons (Holm" in text
+    assert "adam beats sgd" in printed(tmp_path, 160)
+
+
+def test_one_seed_each_leaves_no_verdict(tmp_path: Path, make_run):
+    make_run(tmp_path, "optim=sgd", "seed=0")
+    make_run(tmp_path, "optim=adam", "seed=0", accuracy=0.1)
+    write_tables(read_report(tmp_path))
+    assert not (tmp_path / "differences.csv").exists()
+    assert "beats" not in printed(tmp_path)
+
+
+def test_two_settings_that_vary_make_a_grid(tmp_path: Path, make_run):
+    for name in ("sgd", "adam"):
+        for rate in ("0.1", "0.01", "0.5"):
+            make_run(tmp_path, f"optim={name}", f"optim.lr={rate}")
+    assert "grid.png" in {path.name for path in write_plots(read_report(tmp_path))}
+    write_tables(read_report(tmp_path))
+    assert "grid.png" in (tmp_path / "summary.md").read_text()
+    make_run(tmp_path / "one", "optim=sgd")
+    make_run(tmp_path / "one", "optim=adam")
+    assert "grid.png" not in {path.name for path in write_plots(read_report(tmp_path / "one"))}
+
+
+def test_a_setting_that_is_alone_is_called_by_what_was_asked_for(tmp_path: Path, make_run):
+    for seed in (0, 1):
+        make_run(tmp_path, "optim=sgd", f"seed={seed}")
+    (setting,) = read_report(tmp_path).settings
+    assert setting.label == "optim=sgd"
+    make_run(tmp_path / "plain", "seed=3")
+    (setting,) = read_report(tmp_path / "plain").settings
+    assert setting.label == "default"

@@ -1,0 +1,114 @@
+"""Runs that differ in nothing but their seed are one setting, called by what sets it apart. Imports no torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
+from handwriting.stats import mean_and_half_width
+
+PER_SEED = {"seed", "data.shuffle_seed", "augment.seed"}  # what differs among the runs of one setting
+
+
+@dataclass
+class Setting:
+    """The runs that differ in nothing but their seed."""
+
+    runs: list[Run]
+    label: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of its first run; the others differ in their seed."""
+        return self.runs[0].settings
+
+    @cached_property
+    def done(self) -> list[Run]:
+        """Return the runs that came to their end."""
+        return [run for run in self.runs if run.status == "done"]
+
+    def by_seed(self, metric: str) -> dict[tuple[str, ...], float]:
+        """Return a metric of every finished run that has it, by the run's seeds."""
+        return {
+            tuple(str(run.settings.get(key)) for key in sorted(PER_SEED)): run.metrics[metric]
+            for run in self.done
+            if metric in run.metrics
+        }
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric of every finished run that has it."""
+        return [run.metrics[metric] for run in self.done if metric in run.metrics]
+
+    def interval(self, metric: str) -> tuple[float, float | None]:
+        """Return mean and half-width of the 95 % interval over the seeds; nan without a run."""
+        values = self.values(metric)
+        return mean_and_half_width(values) if values else (math.nan, None)
+
+    def mean(self, key: str) -> float:
+        """Return the mean of a number of result.json itself, such as ``seconds``."""
+        values = [run.record[key] for run in self.done]
+        return sum(values) / len(values) if values else math.nan
+
+
+def read_settings(folder: Path) -> tuple[list[Setting], list[str]]:
+    """Return a folder's settings and the keys that differ among them; UserError when it holds no run."""
+    groups: dict[str, list[Run]] = {}
+    for run in read_folder(folder):
+        shared = {key: value for key, value in run.settings.items() if key not in PER_SEED}
+        groups.setdefault(fingerprint(shared), []).append(run)
+    settings = [Setting(runs) for runs in groups.values()]
+    return settings, _label(settings)
+
+
+def _label(settings: Sequence[Setting]) -> list[str]:
+    """Give every setting a label of what differs among those that finished, and return the keys that differ.
+
+    One that never finished is called by its folder: a mistyped value should not lengthen every other label.
+    """
+    finished = [setting for setting in settings if setting.done]
+    asked = {
+        setting_of(override)
+        for setting in finished
+        for run in setting.runs
+        for override in run.record.get("overrides", [])
+    }
+    keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
+    if len({_join(setting, keys) for setting in finished}) < len(finished):
+        # The same overrides, but a file in conf/ changed between the runs.
+        every = {key for setting in finished for key in setting.runs[0].settings}
+        keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
+    for setting in settings:
+        known = (_join(setting, keys) or _asked(setting)) if setting.done else ""
+        setting.label = known or setting.runs[0].folder.name
+    return keys
+
+
+def as_text(value: Any) -> str:
+    """Return a value of a setting as one writes it on the command line."""
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(as_text, value)) + "]"
+    return "null" if value is None else str(value)
+
+
+def _asked(setting: Setting) -> str:
+    """Return what was asked for, without the seed: the label of a setting that is alone."""
+    overrides = setting.runs[0].record.get("overrides", [])
+    return ", ".join(o for o in overrides if setting_of(o) not in PER_SEED | NOT_SETTINGS) or "default"
+
+
+def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:
+    values = {key: {as_text(setting.runs[0].settings.get(key)) for setting in settings} for key in keys}
+    return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: (key.count("."), key))
+
+
+def _join(setting: Setting, keys: Sequence[str]) -> str:
+    settings = setting.runs[0].settings
+    return ", ".join(f"{key}={as_text(settings[key])}" for key in keys if key in settings)
