@@ -1,6 +1,7 @@
 """The LightningModule: a net and an optimizer, trained with cross-entropy and measured by accuracy."""
 
 import inspect
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handwriting.errors import UserError
+from handwriting.resume import random_states, restore_random_states
 
 MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
 
@@ -79,6 +81,9 @@ class Classifier(lightning.LightningModule):
         top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
         self.tally = {"train": Tally(), "val": Tally(), **{part: Tally(top) for part in self.test_parts}}
         self.step_losses: list[Tensor] = []
+        self.seconds = 0.0  # that training took before this process began to go on with it
+        self._begun = 0.0
+        self._random: dict[str, Any] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of uint8 images (N, 1, H, W)."""
@@ -113,24 +118,33 @@ class Classifier(lightning.LightningModule):
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step_losses()
 
+    def on_fit_start(self) -> None:
+        """Start the clock."""
+        self._begun = time.perf_counter()
+
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's row of metrics."""
+        """Begin the epoch's row of metrics; the first after a resumption goes on in the random numbers left."""
         self.history.append({"epoch": self.current_epoch})
+        if self._random:
+            restore_random_states(self._random)
+            self._random = None
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over the batches as they were trained, and the learning rate used."""
         self._log_step_losses()
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-        self._log_means("train")
+        row = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"], **self._means("train")}
+        self.log_dict(row, logger=False)
+        for logger in self.loggers:  # before the checkpoint of the epoch; Lightning would log them after it
+            logger.log_metrics({"epoch": self.current_epoch, **row}, step=self.global_step - 1)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy of the held-out images."""
-        self._log_means("val")
+        self.log_dict(self._means("val"))
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of each test part."""
         for part in self.test_parts:
-            self._log_means(part)
+            self.log_dict(self._means(part))
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler; UserError when their settings are impossible."""
@@ -151,8 +165,18 @@ class Classifier(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the facts beside the weights, as plain data that loads with ``weights_only=True``."""
+        """Put the facts beside the weights, and how far training has come, as data that ``weights_only=True`` loads."""
         checkpoint["handwriting"] = self.facts
+        seconds = self.seconds + time.perf_counter() - self._begun
+        checkpoint["progress"] = {"history": self.history, "seconds": seconds, "random": random_states()}
+        for logger in self.loggers:
+            logger.save()  # what was logged up to here is on disk
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was saved; a test takes only the weights."""
+        if self.trainer.training and "progress" in checkpoint:
+            progress = checkpoint["progress"]
+            self.history, self.seconds, self._random = progress["history"], progress["seconds"], progress["random"]
 
     def _read(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         """Count a batch for a part, by its cross-entropy, and return its logits (B, classes)."""
@@ -161,14 +185,15 @@ class Classifier(lightning.LightningModule):
         self.tally[part].add(F.cross_entropy(logits, labels), logits, labels)
         return logits
 
-    def _log_means(self, part: str) -> None:
+    def _means(self, part: str) -> dict[str, float]:
+        """Return loss and accuracy of a part, note them, and begin to count anew."""
         row = {f"{part}/{name}": value for name, value in self.tally[part].means().items()}
         self.tally[part] = Tally(self.tally[part].top)
-        self.log_dict(row)
         if part in self.test_parts:
             self.test_metrics |= row
         elif self.history:
             self.history[-1].update(row)
+        return row
 
     def _log_step_losses(self) -> None:
         if self.step_losses:

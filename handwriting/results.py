@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 # What changes how a run looks, or where it lies, and not what comes out of it.
-NOT_SETTINGS = {"name", "force", "trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler"}
+NOT_SETTINGS = {
+    "name",
+    "force",
+    "resume",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler",
+}
 
 
 @dataclass(frozen=True)

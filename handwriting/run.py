@@ -135,9 +135,14 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
         from handwriting.train import build_job, train_job
 
         title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
-        objects = build_job(config, settings, folder, title)
+        goes_on = earlier and earlier.status in ("running", "interrupted") and not config.force
+        objects = build_job(config, settings, folder, title, resume=bool(goes_on) and config.resume == "continue")
         begun = True
-        clear_run(folder)
+        if objects.last:
+            record["resumed"] = [*(earlier.record.get("resumed", []) if earlier else []), objects.step]
+            _say(folder, {}, f"goes on after step {objects.step:,}")
+        else:
+            clear_run(folder)
         write_result(folder, {**record, "status": "running"})
         record |= train_job(objects, shown_settings(settings, choices, record["overrides"]))
     except BaseException as error:

@@ -23,6 +23,7 @@ from handwriting.data import DataModule
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
 from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
+from handwriting.resume import last_checkpoint, restore_rows
 
 # Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -44,12 +45,15 @@ class Job:
     model: Classifier
     trainer: lightning.Trainer
     tensorboard: TensorBoardLogger
+    last: Path | None = None  # the checkpoint to go on from
+    step: int = 0  # and how many steps it had trained
 
 
-def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title: str) -> Job:
+def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title: str, resume: bool = False) -> Job:
     """Read the data and make what ``config`` describes; UserError when it cannot be.
 
-    ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says.
+    ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says. With ``resume`` the
+    job goes on from the folder's last checkpoint, where there is one.
     """
     check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
     _check_lengths(config.trainer)
@@ -69,7 +73,9 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts, loss, parts)
     if config.compile:
         net.compile()
-    tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+    last = last_checkpoint(folder) if resume else None
+    step = {"purge_step": last[1]["global_step"] + 1} if last else {}  # TensorBoard forgets what came after it
+    tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **step)
     watched = [callback for callback in config.callbacks.values() if callback]
     if not len(data.val):
         watched = [_without_validation(callback) for callback in watched]
@@ -87,7 +93,7 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
-    return Job(data, model, trainer, tensorboard)
+    return Job(data, model, trainer, tensorboard, last[0] if last else None, last[1]["global_step"] if last else 0)
 
 
 def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
@@ -96,21 +102,29 @@ def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     ``shown`` goes to TensorBoard's HPARAMS tab.
     """
     folder = Path(job.trainer.default_root_dir)
-    show_images(job.tensorboard, job.data)
-    show_augmentation(job.tensorboard, job.data, folder)
-    outcome = fit_and_test(job.data, job.model, job.trainer)
+    if job.last:
+        restore_rows(next(logger for logger in job.trainer.loggers if isinstance(logger, CSVLogger)), job.step)
+    else:
+        show_images(job.tensorboard, job.data)
+        show_augmentation(job.tensorboard, job.data, folder)
+    outcome = fit_and_test(job.data, job.model, job.trainer, job.last)
     show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown, folder)
     return outcome
 
 
-def fit_and_test(data: DataModule, model: Classifier, trainer: lightning.Trainer) -> dict[str, Any]:
-    """Fit, load the weights that validation chose, test them once; return metrics, epochs, seconds, sizes."""
+def fit_and_test(
+    data: DataModule, model: Classifier, trainer: lightning.Trainer, last: Path | None = None
+) -> dict[str, Any]:
+    """Fit, from the checkpoint ``last`` where one is given; test once the weights that validation chose.
+
+    Return metrics, epochs, seconds and sizes.
+    """
     start = time.perf_counter()
     try:
-        trainer.fit(model, data)
+        trainer.fit(model, data, ckpt_path=last, weights_only=True if last else None)
     except MisconfigurationException as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-    seconds = time.perf_counter() - start
+    seconds = model.seconds + time.perf_counter() - start
     best, chosen = _chosen_epoch(trainer, model.history)
     trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
     metrics = {name: value for name, value in chosen.items() if name != "epoch"} | model.test_metrics

@@ -38,6 +38,7 @@ def test_a_sweep_leaves_a_folder_a_job_and_a_report(sweep: tuple[Path, str]):
     assert {path.name for path in folder.iterdir() if path.is_file()} == {
         "summary.csv",
         "summary.md",
+        "differences.csv",
         "curves.png",
         "ranking.png",
     }
@@ -124,12 +125,13 @@ def test_an_interrupted_run_is_taken_up_again(command, tmp_path: Path):
     assert "trainer.max_epochs=400" in output  # with the report of what is there
 
 
-@pytest.mark.parametrize("broken", ["cut off", "running"])
-def test_a_run_that_was_killed_is_trained_anew_without_its_remains(main, tmp_path: Path, broken: str):
+@pytest.mark.parametrize("broken", ["cut off", "no checkpoint"])
+def test_a_run_that_left_nothing_to_go_on_from_is_trained_anew(main, tmp_path: Path, broken: str):
     assert main(*SMALL)[0] == 0
     (path,) = tmp_path.glob("outputs/digits/*/result.json")
     good = json.loads(path.read_text())
     path.write_text(path.read_text()[:200] if broken == "cut off" else json.dumps(good | {"status": "running"}))
+    (path.parent / "checkpoints" / "last.ckpt").unlink()
     stale = path.parent / "events.out.tfevents.1.stale"
     stale.touch()
     assert main(*SMALL)[0] == 0

@@ -26,13 +26,14 @@ class BatchOrder(Sampler[Tensor]):
         return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        # A generator: a run that goes on learns its epoch after the iterator was made, and before the first batch.
         if self.shuffle_seed is None:
             order = torch.arange(self.length)
         else:
             # No two seeds may share an order: seed 0 in epoch 1 is not seed 1 in epoch 0.
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.length, generator=generator)
-        return iter(order.to(self.device).split(self.batch_size))
+        yield from order.to(self.device).split(self.batch_size)
 
 
 def serve(part: LabelledImages, batch_size: int, shuffle_seed: int | None = None) -> DataLoader:
@@ -41,4 +42,6 @@ def serve(part: LabelledImages, batch_size: int, shuffle_seed: int | None = None
     Batches lie where the part lies: on a GPU, nothing is copied and no step waits.
     """
     order = BatchOrder(len(part), batch_size, shuffle_seed, part.images.device)
-    return DataLoader(TensorDataset(part.images, part.labels), sampler=order, batch_size=None)
+    # A generator of its own: the loader would draw a number, which it never uses, from those of dropout.
+    own = torch.Generator()
+    return DataLoader(TensorDataset(part.images, part.labels), sampler=order, batch_size=None, generator=own)

@@ -1,0 +1,59 @@
+"""What a training needs to go on as if nothing had happened: random states, and the rows already logged."""
+
+import csv
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import CSVLogger
+
+LAST = "last.ckpt"  # written after each epoch by callbacks.last
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of all random numbers of this process, as plain data and tensors."""
+    name, keys, *more = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *more],
+        "python": random.getstate(),
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Let the random numbers go on from ``states``."""
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    name, keys, *more = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *more))
+    version, inner, gauss = states["python"]
+    random.setstate((version, tuple(inner), gauss))
+
+
+def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the checkpoint of a run's last whole epoch and what it holds; None where no readable one lies."""
+    path = folder / "checkpoints" / LAST
+    try:
+        return path, torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
+        return None
+
+
+def restore_rows(logger: CSVLogger, step: int) -> None:
+    """Keep the rows of metrics.csv up to a step, which the logger would delete as it begins."""
+    path = Path(logger.log_dir) / "metrics.csv"
+    rows = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                number = row.get("step") or ""
+                if number.isdigit() and int(number) <= step and None not in row:
+                    rows.append({key: value for key, value in row.items() if value})
+    writer = logger.experiment
+    writer.metrics[:0] = rows
+    logger.save()
