@@ -1,6 +1,7 @@
 """The LightningModule: a net and an optimizer, trained with cross-entropy and measured by accuracy."""
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from handwriting.errors import UserError
+from handwriting.errors import DivergedError, UserError
 from handwriting.resume import random_states, restore_random_states
 
 MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
@@ -67,6 +68,7 @@ class Classifier(lightning.LightningModule):
         facts: dict[str, Any] | None = None,
         loss: nn.Module | None = None,
         test_parts: Sequence[str] = ("test",),
+        stop_on_nan: bool = False,
     ):
         super().__init__()
         # Channels last: convolutions train 1.3 to 1.6 times as fast on a CPU; results differ by rounding only.
@@ -75,6 +77,7 @@ class Classifier(lightning.LightningModule):
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
         self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
+        self.stop_on_nan = stop_on_nan
         self.confusion = MulticlassConfusionMatrix(num_classes)
         self.history: list[dict[str, float]] = []  # one row of metrics an epoch
         self.test_metrics: dict[str, float] = {}
@@ -198,6 +201,11 @@ class Classifier(lightning.LightningModule):
     def _log_step_losses(self) -> None:
         if self.step_losses:
             mean = torch.stack(self.step_losses).mean().item()
+            if self.stop_on_nan and not math.isfinite(mean):
+                raise DivergedError(
+                    f"The training loss became {mean} up to step {self.global_step} (epoch {self.current_epoch + 1}): "
+                    "try a lower optim.lr or trainer.gradient_clip_val=1."
+                )
             for logger in self.loggers:
                 logger.log_metrics({"train/loss_step": mean}, step=self.global_step)
             self.step_losses.clear()

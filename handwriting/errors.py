@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one sentence, no traceback, exit code 2."""
+"""Errors that need no traceback: one sentence says what is wrong and, where it is the user's to mend, what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
 
 class UserError(Exception):
     """Something in the user's files or settings is wrong; the message says what, and what to do."""
+
+
+class DivergedError(Exception):
+    """Training came to a loss that is no number; the message says where."""
 
 
 def check_whole(setting: str, value: object, at_least: int, at_most: float = inf) -> None:

@@ -1,6 +1,7 @@
 """Runs that differ in nothing but their seed are one setting, called by what sets it apart. Imports no torch."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,8 +82,8 @@ def _label(settings: Sequence[Setting]) -> list[str]:
         every = {key for setting in finished for key in setting.runs[0].settings}
         keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
     for setting in settings:
-        known = (_join(setting, keys) or _asked(setting)) if setting.done else ""
-        setting.label = known or setting.runs[0].folder.name
+        folder = setting.runs[0].folder.name
+        setting.label = (_join(setting, keys) or _without_seed(folder)) if setting.done else folder
     return keys
 
 
@@ -98,10 +99,10 @@ def as_text(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _asked(setting: Setting) -> str:
-    """Return what was asked for, without the seed: the label of a setting that is alone."""
-    overrides = setting.runs[0].record.get("overrides", [])
-    return ", ".join(o for o in overrides if setting_of(o) not in PER_SEED | NOT_SETTINGS) or "default"
+def _without_seed(folder: str) -> str:
+    """Return the name of a run's folder without its seeds: the label of a setting that is alone."""
+    seeds = "|".join(re.escape(key) for key in PER_SEED)
+    return re.sub(rf"(^|,)({seeds})=[^,]*", "", folder).lstrip(",") or "default"
 
 
 def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:

@@ -26,6 +26,7 @@ NOT_SETTINGS = {
     "name",
     "force",
     "resume",
+    "fail_fast",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.profiler",

@@ -1,9 +1,9 @@
 """python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
 
-import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.text import Text
 
-from handwriting.errors import UserError
-from handwriting.machine import use_machine
+from handwriting.errors import DivergedError, UserError
+from handwriting.job import BusyError, JobError, Task, do_job
 from handwriting.report import read_report, write_plots
-from handwriting.results import (
-    check_same,
-    clear_run,
-    discard_run,
-    new_record,
-    now,
-    plain_settings,
-    read_result,
-    write_result,
-)
+from handwriting.results import discard_run, plain_settings
 from handwriting.settings import CONF, explain
 from handwriting.sweep import PROGRESS, duration
 from handwriting.tables import print_report, write_tables
@@ -41,7 +32,8 @@ SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted."""
+    """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted, 143 terminated."""
+    signal.signal(signal.SIGTERM, _stop)
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no news of its own
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
@@ -55,7 +47,7 @@ def main() -> None:
             raise
         code = _complain(explain(error))
     except KeyboardInterrupt:
-        code = 130
+        code = 128 + (PROGRESS.stopped_by or signal.SIGINT)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except OSError as error:
@@ -89,10 +81,12 @@ def job(config: DictConfig) -> float | None:
     except Exception as error:
         reason = _as_user_error(error, folder)
         PROGRESS.failures.append(reason or error)
-        if reason:
-            log.error(str(reason))
+        if reason or isinstance(error, (JobError, DivergedError)):
+            log.error(str(reason or error))
         else:
             log.exception("This job failed; please report it if the cause is not yours:")
+        if config.fail_fast:
+            raise SystemExit(1) from error
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise reason or error from error
         if reason:
@@ -117,48 +111,25 @@ def _as_user_error(error: Exception, folder: Path) -> UserError | None:
 
 
 def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
-    settings: dict[str, Any] = plain_settings(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    earlier = read_result(folder)
-    if earlier and not config.force:
-        check_same(earlier, settings)
-        if earlier.status == "done":
-            PROGRESS.skipped += 1
-            _say(folder, earlier.metrics, "done already")
-            return earlier.metrics.get(config.monitor.metric)
+    """Do the job and say what came of it; the value is the monitored metric."""
+    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     asked = HydraConfig.get()
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
-    record = new_record(settings, choices, list(asked.overrides.task))
-    begun = False
+    title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
+    task = Task(folder, resolved, plain_settings(resolved), choices, list(asked.overrides.task), title)
     try:
-        use_machine()
-        from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
-        from handwriting.train import build_job, train_job
-
-        title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
-        goes_on = earlier and earlier.status in ("running", "interrupted") and not config.force
-        objects = build_job(config, settings, folder, title, resume=bool(goes_on) and config.resume == "continue")
-        begun = True
-        if objects.last:
-            record["resumed"] = [*(earlier.record.get("resumed", []) if earlier else []), objects.step]
-            _say(folder, {}, f"goes on after step {objects.step:,}")
-        else:
-            clear_run(folder)
-        write_result(folder, {**record, "status": "running"})
-        record |= train_job(objects, shown_settings(settings, choices, record["overrides"]))
-    except BaseException as error:
-        stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-        reason = "interrupted" if stopped else " ".join(f"{type(error).__name__}: {error}".split())
-        record |= {"status": "interrupted" if stopped else "failed", "reason": reason.removeprefix("UserError: ")}
-        if begun or not (earlier and earlier.status == "done"):  # what stands is not lost to bad input
-            with contextlib.suppress(OSError):  # a full disk: the first error says it
-                write_result(folder, record)
-        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from error
-        raise
-    write_result(folder, {**record, "status": "done", "finished": now()})
-    _say(folder, record["metrics"], duration(PROGRESS.end_job()))
-    write_tables(read_report(folder.parent))
-    return record["metrics"].get(config.monitor.metric)
+        run, trained = do_job(task, lambda news: _say(folder, {}, news))
+    except BusyError as busy:
+        PROGRESS.busy += 1
+        _say(folder, {}, f"is being trained by {busy}")
+        return None
+    if trained:
+        _say(folder, run.metrics, duration(PROGRESS.end_job()))
+        write_tables(read_report(folder.parent))
+    else:
+        PROGRESS.skipped += 1
+        _say(folder, run.metrics, "done already")
+    return run.metrics.get(config.monitor.metric)
 
 
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
@@ -166,6 +137,12 @@ def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
     scores = [f"{part} {metrics[key]:.2%}" for part, key in SCORES.items() if key in metrics]
     run = f"{folder.parent.name}/{folder.name}"
     console.print(Text("  ".join([place + run, *scores, took])), soft_wrap=True)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Stop as for Ctrl-C: the run is noted as interrupted, and the report is written."""
+    PROGRESS.stopped_by = number
+    raise KeyboardInterrupt
 
 
 def _complain(sentence: str) -> int:
@@ -184,7 +161,9 @@ def _finish(code: int) -> None:
         print_report(report, [*write_tables(report), *write_plots(report)], console)
     if PROGRESS.skipped and PROGRESS.skipped == PROGRESS.begun:
         console.print("Nothing was trained: every job was done already (force=true trains anew).")
-    if code == 130:
+    if PROGRESS.busy:
+        console.print(f"Left to other processes: {PROGRESS.busy}. The same command shows them when they are done.")
+    if code > 128:
         console.print("Interrupted. The same command goes on: what is done is not trained again.")
 
 

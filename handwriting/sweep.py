@@ -19,6 +19,8 @@ class Progress:
     begun: int = 0
     trained_seconds: list[float] = field(default_factory=list)
     skipped: int = 0
+    busy: int = 0  # left to other processes
+    stopped_by: int = 0  # a signal's number
     failures: list[BaseException] = field(default_factory=list)
     folders: set[Path] = field(default_factory=set)
     job_started: float = 0.0

@@ -70,7 +70,10 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
     _check_loss(loss, len(data.class_names))
-    model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts, loss, parts)
+    if config.on_nan not in ("stop", "keep"):
+        raise UserError(f"on_nan={config.on_nan} must be stop or keep.")
+    stop_on_nan = config.on_nan == "stop"
+    model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts, loss, parts, stop_on_nan)
     if config.compile:
         net.compile()
     last = last_checkpoint(folder) if resume else None

@@ -109,15 +109,16 @@ def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path)
     assert changed == ["data.limit=100,optim=sgd,trainer.max_epochs=1"]
 
 
-def test_an_interrupted_run_is_taken_up_again(command, tmp_path: Path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int):
     arguments = ("data=digits", "trainer.max_epochs=400", "name=x")
     process = subprocess.Popen([sys.executable, "-m", RUN, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("outputs/x/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "The same command goes on" in output
     (run,) = records(tmp_path / "outputs" / "x").values()
     assert run["status"] == "interrupted"

@@ -1,0 +1,101 @@
+"""Jobs that fail, die, or are trained by another process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import SoftFileLease
+
+from handwriting.job import LEASE
+
+SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=2")
+
+
+def runs(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("outputs/*/*/result.json"))]
+
+
+def test_a_loss_that_is_no_number_is_a_reason_and_the_others_run(main, tmp_path: Path):
+    code, errors, output = main("-m", *SMALL, "optim.lr=0.001,1e30")
+    assert code == 1
+    good, bad = runs(tmp_path)
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert bad["reason"].startswith("The training loss became nan up to step ")
+    assert "Traceback" not in errors
+    assert f"optim.lr=1e+30,trainer.max_epochs=2: {bad['reason']}" in output
+
+
+def test_such_a_loss_can_be_kept(main, tmp_path: Path):
+    assert main(*SMALL, "optim.lr=1e30", "on_nan=keep").code == 0
+    (run,) = runs(tmp_path)
+    assert (run["status"], run["epochs"], run["metrics"]["train/loss"]) == ("done", 2, None)
+
+
+def test_fail_fast_ends_the_sweep(main, tmp_path: Path):
+    assert main("-m", *SMALL, "data.batch_size=0,16", "fail_fast=true").code == 2
+    assert [run["status"] for run in runs(tmp_path)] == ["failed"]
+
+
+def test_a_job_that_another_process_trains_is_left_to_it(main, tmp_path: Path):
+    folder = tmp_path / "outputs" / "digits" / "data.limit=100,optim=sgd,trainer.max_epochs=2"
+    folder.mkdir(parents=True)
+    with SoftFileLease(folder / ".lock", lease_duration=LEASE):
+        code, _, output = main("-m", *SMALL, "optim=sgd,adam")
+    assert code == 0
+    assert f"is being trained by process {os.getpid()}" in output
+    assert "Left to other processes: 1." in output
+    assert [run["choices"]["optim"] for run in runs(tmp_path)] == ["adam"]
+    assert main("-m", *SMALL, "optim=sgd,adam").code == 0
+    assert [run["choices"]["optim"] for run in runs(tmp_path)] == ["adam", "sgd"]
+
+
+def test_the_lock_of_a_process_that_died_does_not_hold(main, tmp_path: Path):
+    folder = tmp_path / "outputs" / "digits" / "data.limit=100,trainer.max_epochs=2"
+    folder.mkdir(parents=True)
+    code = (
+        f"from filelock import SoftFileLease; lease = SoftFileLease({str(folder / '.lock')!r}, lease_duration={LEASE})"
+    )
+    code += "; lease.acquire(); import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert (folder / ".lock").exists()
+    assert main(*SMALL).code == 0
+    assert not (folder / ".lock").exists()
+
+
+KILLER = """
+import os, signal, lightning
+class Kill(lightning.Callback):
+    def __init__(self, seed): self.seed = seed
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1 and self.seed == 1 and not os.environ.get("SPARE"):
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_job_that_kills_its_process_does_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "killer.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = [sys.executable, "-m", "handwriting.run", "-m", *SMALL, "seed=1,2"]
+    command += ["+callbacks.kill._target_=killer.Kill", "+callbacks.kill.seed=${seed}"]
+
+    def sweep() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+
+    assert sweep().returncode == -signal.SIGKILL
+    assert [run["status"] for run in runs(tmp_path)] == ["running"]
+    second = sweep()
+    assert second.returncode == 1, second.stderr
+    killed, good = runs(tmp_path)
+    assert (killed["status"], good["status"]) == ("failed", "done")
+    assert killed["reason"] == "killed by SIGKILL, as the system does when memory runs out"
+    monkeypatch.setenv("SPARE", "1")
+    assert sweep().returncode == 0
+    assert [(run["status"], run.get("resumed")) for run in runs(tmp_path)] == [
+        ("done", [7, 7]),
+        ("done", None),
+    ]  # steps
