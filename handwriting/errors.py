@@ -15,6 +15,10 @@ class DivergedError(Exception):
     """Training came to a loss that is no number; the message says where."""
 
 
+class JobError(Exception):
+    """A job came to no result; the message is its reason, and what there is to log is logged."""
+
+
 def check_whole(setting: str, value: object, at_least: int, at_most: float = inf) -> None:
     """Raise UserError unless the value of a setting is a whole number between the limits, both included."""
     if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:

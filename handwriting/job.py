@@ -13,9 +13,9 @@ from typing import Any
 from filelock import SoftFileLease, Timeout
 from omegaconf import OmegaConf
 
-from handwriting.errors import DivergedError, UserError
+from handwriting.errors import DivergedError, JobError, UserError
 from handwriting.machine import use_machine
-from handwriting.results import Run, check_same, clear_run, new_record, now, read_result, write_result
+from handwriting.results import RESULT, Run, check_same, clear_run, new_record, now, read_result, write_result
 
 LEASE = 30.0  # seconds after which the lock of a machine that is gone no longer holds
 Say = Callable[[str], None]
@@ -23,10 +23,6 @@ Say = Callable[[str], None]
 
 class BusyError(Exception):
     """Another process trains this job."""
-
-
-class JobError(Exception):
-    """The job came to no result; the message is its reason, and what there is to log is logged."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ def _train_alone(task: Task, earlier: Run, say: Say) -> None:
         process.kill()
         raise
     finally:
-        _note_end(task, process.exitcode or 0)
+        _note_end(task.folder, process.exitcode or 0)
     run = read_result(task.folder)
     if run is None or run.status != "done":
         if run and run.status == "interrupted":
@@ -147,16 +143,25 @@ def _train_alone(task: Task, earlier: Run, say: Say) -> None:
         raise JobError(run.record.get("reason", "failed") if run else "its result.json is gone")
 
 
-def _note_end(task: Task, code: int) -> None:
+def _note_end(folder: Path, code: int) -> None:
     """Write down what a process that ended without a word did not write itself."""
-    run = read_result(task.folder)
+    run = read_result(folder)
     if code < 0 and run and run.status == "running":
         name = signal.Signals(-code).name
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         record = run.record | {"status": "failed", "reason": f"killed by {name}{hint}", "killed": True}
         if name in ("SIGTERM", "SIGINT"):
             record |= {"status": "interrupted", "reason": "interrupted", "killed": False}
-        write_result(task.folder, record)
+        write_result(folder, record)
+
+
+def note_lost(folder: Path) -> None:
+    """Note the runs of a folder whose processes are gone without a word."""
+    for path in sorted(folder.glob(f"*/{RESULT}")):
+        run = read_result(path.parent)
+        if run and run.status == "running":
+            with contextlib.suppress(BusyError), _held(path.parent):
+                _note_end(path.parent, -signal.SIGKILL)
 
 
 def _train_in_child(task: Task, earlier: Run) -> None:

@@ -17,12 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.text import Text
 
-from handwriting.errors import DivergedError, UserError
-from handwriting.job import BusyError, JobError, Task, do_job
+from handwriting.errors import DivergedError, JobError, UserError
+from handwriting.job import BusyError, Task, do_job, note_lost
 from handwriting.report import read_report, write_plots
 from handwriting.results import discard_run, plain_settings
 from handwriting.settings import CONF, explain
-from handwriting.sweep import PROGRESS, duration
+from handwriting.sweep import PROGRESS, duration, is_parallel
 from handwriting.tables import print_report, write_tables
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     code = 0
     try:
-        job()
+        compose_and_run()
     except UserError:
-        pass  # said by the job that raised it, and counted below
+        code = 2  # said by the job that raised it
+    except (DivergedError, JobError):
+        code = 1
     except (HydraException, OmegaConfBaseException) as error:
         if full_error == "1":
             raise
@@ -70,7 +72,6 @@ def main() -> None:
     sys.exit(code)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def job(config: DictConfig) -> float | None:
     """Train one composed config, or return the result that stands; the value is the monitored metric."""
     PROGRESS.begin_job()
@@ -96,6 +97,10 @@ def job(config: DictConfig) -> float | None:
     return None
 
 
+# Not a decorator: another process finds a job by its name, and under that name must be the function itself.
+compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+
+
 def _as_user_error(error: Exception, folder: Path) -> UserError | None:
     """Return the error as one that the user can mend, with its sentence, or None: a bug, which needs its traceback."""
     if isinstance(error, UserError):
@@ -114,6 +119,8 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     """Do the job and say what came of it; the value is the monitored metric."""
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     asked = HydraConfig.get()
+    if is_parallel(asked.launcher):
+        resolved["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
     title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
     task = Task(folder, resolved, plain_settings(resolved), choices, list(asked.overrides.task), title)
@@ -153,6 +160,8 @@ def _complain(sentence: str) -> int:
 def _finish(code: int) -> None:
     """Write and print the report of every folder that this command touched."""
     for folder in sorted(PROGRESS.folders):
+        if PROGRESS.parallel:
+            note_lost(folder)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         try:
             report = read_report(shown)

@@ -53,12 +53,23 @@ def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
     """Return how many jobs a sweep over these overrides has; ``params`` are the sweeper's own, from a file."""
     lines = [f"{key}={value}" for key, value in (params or {}).items()] + list(overrides)
     lengths = {}
-    hydra = GlobalHydra.instance()  # whose loader knows what glob(*) matches
-    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
-    for override in parser.parse_overrides(lines):
+    for override in _parser().parse_overrides(lines):
         discrete = override.is_discrete_sweep()
         lengths[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if discrete else 1
     return prod(lengths.values())
+
+
+def sweep_values(setting: str, overrides: Iterable[str]) -> list[str]:
+    """Return the values that a setting takes in a sweep; none where it is not swept."""
+    for override in _parser().parse_overrides(list(overrides)):
+        if override.get_key_element() == setting and override.is_discrete_sweep():
+            return list(override.sweep_string_iterator())
+    return []
+
+
+def _parser() -> OverridesParser:
+    hydra = GlobalHydra.instance()  # whose loader knows what glob(*) matches
+    return OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:

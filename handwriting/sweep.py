@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from handwriting.settings import count_jobs
+from handwriting.errors import JobError
+from handwriting.settings import count_jobs, sweep_values
 
 
 @dataclass
@@ -21,6 +23,7 @@ class Progress:
     skipped: int = 0
     busy: int = 0  # left to other processes
     stopped_by: int = 0  # a signal's number
+    parallel: bool = False  # the jobs run in other processes
     failures: list[BaseException] = field(default_factory=list)
     folders: set[Path] = field(default_factory=set)
     job_started: float = 0.0
@@ -56,7 +59,39 @@ class CountJobs(Callback):
         """Count the jobs of the sweep."""
         sweeper = config.hydra.sweeper
         params = OmegaConf.to_container(sweeper.params) if "params" in sweeper and sweeper.params else None
-        PROGRESS.jobs = sweeper.get("n_trials") or count_jobs(config.hydra.overrides.task, params)  # type: ignore[arg-type]
+        overrides = config.hydra.overrides.task
+        PROGRESS.jobs = sweeper.get("n_trials") or count_jobs(overrides, params)  # type: ignore[arg-type]
+        if is_parallel(config.hydra.launcher):
+            # The jobs note what they touch in processes of their own.
+            names = sweep_values("name", overrides) or [config.name]
+            PROGRESS.folders |= {Path.cwd() / config.hydra.sweep.dir / name for name in names}
+            PROGRESS.parallel = True
+            outlive_lost_jobs()
+
+
+def is_parallel(launcher: DictConfig) -> bool:
+    """Return whether a launcher runs jobs in other processes than this."""
+    return not launcher["_target_"].endswith(".BasicLauncher")
+
+
+def outlive_lost_jobs() -> None:
+    """Let submitit wait for all jobs where the process of one was lost; that one has failed, as any other may."""
+    try:
+        import submitit
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+    except ImportError:
+        return
+    results = submitit.Job.results
+
+    def results_or_failure(job: Any) -> list[Any]:
+        try:
+            return results(job)
+        except (UncompletedJobError, FailedJobError) as error:
+            lost = JobReturn(overrides=[f"job {job.job_id}"], status=JobStatus.FAILED)
+            lost.return_value = JobError(f"the process of job {job.job_id} was lost ({type(error).__name__})")
+            return [lost]
+
+    submitit.Job.results = results_or_failure  # type: ignore[method-assign]
 
 
 def duration(seconds: float) -> str:

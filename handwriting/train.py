@@ -28,6 +28,7 @@ from handwriting.resume import last_checkpoint, restore_rows
 # Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
+warnings.filterwarnings("ignore", ".*`srun` command is available on your system.*")
 warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")

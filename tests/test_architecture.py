@@ -27,7 +27,7 @@ ALLOWED = {
     "verdicts": {"groups", "stats"},
     "report": {"groups", "results", "verdicts", "plots", "writing"},
     "tables": {"groups", "report", "results", "verdicts", "writing"},
-    "sweep": {"settings"},
+    "sweep": {"errors", "settings"},
     "progress": set(),
     "pictures": {"classifier", "data", "fonts", "galleries", "plots", "results", "writing"},
     "train": {"classifier", "data", "errors", "pictures", "progress", "resume"},
