@@ -1,10 +1,12 @@
 """One job: what is done is skipped, what was interrupted goes on, what fails is noted. Imports no torch by itself."""
 
 import contextlib
+import json
 import logging
-import multiprocessing
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from handwriting.errors import DivergedError, JobError, UserError
 from handwriting.machine import use_machine
 from handwriting.results import RESULT, Run, check_same, clear_run, new_record, now, read_result, write_result
 
+log = logging.getLogger(__name__)
 LEASE = 30.0  # seconds after which the lock of a machine that is gone no longer holds
 Say = Callable[[str], None]
 
@@ -50,7 +53,7 @@ def do_job(task: Task, say: Say) -> tuple[Run, bool]:
             return done, False
         earlier = read_result(task.folder)
         if earlier and (earlier.status == "running" or earlier.record.get("killed")):
-            _train_alone(task, earlier, say)  # whatever killed it shall not kill the whole sweep
+            _train_alone(task, say)  # whatever killed it shall not kill the whole sweep
         else:
             train(task, earlier, say)
     run = read_result(task.folder)
@@ -122,24 +125,24 @@ def _held(folder: Path) -> Iterator[None]:
         lease.release()
 
 
-def _train_alone(task: Task, earlier: Run, say: Say) -> None:
+def _train_alone(task: Task, say: Say) -> None:
     """Train in a process of its own, and outlive it."""
-    process = multiprocessing.get_context("spawn").Process(target=_train_in_child, args=(task, earlier))
     say("was killed last time: tried again in a process of its own")
-    process.start()
+    process = subprocess.Popen([sys.executable, "-m", "handwriting.job"], stdin=subprocess.PIPE, text=True)
     try:
-        process.join()
+        process.communicate(json.dumps(vars(task) | {"folder": str(task.folder)}))
     except BaseException:
         process.terminate()
-        process.join(5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
         process.kill()
         raise
     finally:
-        _note_end(task.folder, process.exitcode or 0)
+        _note_end(task.folder, process.wait())
     run = read_result(task.folder)
-    if run is None or run.status != "done":
-        if run and run.status == "interrupted":
-            raise KeyboardInterrupt
+    if run and run.status == "interrupted":
+        raise KeyboardInterrupt
+    if run is None or run.status != "done" or process.returncode:
         raise JobError(run.record.get("reason", "failed") if run else "its result.json is gone")
 
 
@@ -155,24 +158,34 @@ def _note_end(folder: Path, code: int) -> None:
         write_result(folder, record)
 
 
-def note_lost(folder: Path) -> None:
-    """Note the runs of a folder whose processes are gone without a word."""
+def note_lost(folder: Path) -> int:
+    """Note the runs of a folder whose processes are gone without a word, and return how many."""
+    lost = 0
     for path in sorted(folder.glob(f"*/{RESULT}")):
         run = read_result(path.parent)
         if run and run.status == "running":
             with contextlib.suppress(BusyError), _held(path.parent):
                 _note_end(path.parent, -signal.SIGKILL)
+                lost += 1
+    return lost
 
 
-def _train_in_child(task: Task, earlier: Run) -> None:
+def _train_for_parent() -> None:
+    """Train the task that stands on standard input."""
+    asked = json.load(sys.stdin)
+    task = Task(**asked | {"folder": Path(asked["folder"])})
     logging.basicConfig(filename=task.folder / "run.log", format="%(message)s")
     try:
-        train(task, earlier, lambda news: print(f"{task.folder.name}  {news}", flush=True))
+        train(task, read_result(task.folder), lambda news: print(f"{task.folder.name}  {news}", flush=True))
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except UserError as error:
-        logging.getLogger(__name__).error(str(error))
-        raise SystemExit(2) from error
+        sys.exit(130)
+    except (UserError, DivergedError) as error:
+        log.error(str(error))
+        sys.exit(1)
     except Exception:
-        logging.getLogger(__name__).exception("This job failed; please report it if the cause is not yours:")
-        raise SystemExit(1) from None
+        log.exception("This job failed; please report it if the cause is not yours:")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    _train_for_parent()

@@ -39,7 +39,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
     code = 0
     try:
-        compose_and_run()
+        _run_all()
     except UserError:
         code = 2  # said by the job that raised it
     except (DivergedError, JobError):
@@ -99,6 +99,19 @@ def job(config: DictConfig) -> float | None:
 
 # Not a decorator: another process finds a job by its name, and under that name must be the function itself.
 compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
+
+
+def _run_all() -> None:
+    """Run the command line's jobs; with joblib, whose other workers end where one is killed, until none is left."""
+    while True:
+        try:
+            compose_and_run()
+            return
+        except Exception as error:
+            lost = type(error).__name__ == "TerminatedWorkerError" and sum(map(note_lost, PROGRESS.folders))
+            if not lost:
+                raise
+            log.error("A job's process was killed; the jobs that it took along are tried again.")
 
 
 def _as_user_error(error: Exception, folder: Path) -> UserError | None:
