@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data lint bench clean
+.PHONY: help demo test test-data test-long lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ test: .venv/dev ## set up, then run the tests; those on real data skip without H
 
 test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m real_data
+
+test-long: .venv/dev ## sweeps that are killed, and jobs in processes of their own: some minutes
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,sweep]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 lint: .venv/dev ## style (ruff) and types (pyright)
 	$(BIN)/ruff check .

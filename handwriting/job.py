@@ -3,10 +3,12 @@
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +131,11 @@ def _train_alone(task: Task, say: Say) -> None:
     """Train in a process of its own, and outlive it."""
     say("was killed last time: tried again in a process of its own")
     process = subprocess.Popen([sys.executable, "-m", "handwriting.job"], stdin=subprocess.PIPE, text=True)
+    assert process.stdin is not None
     try:
-        process.communicate(json.dumps(vars(task) | {"folder": str(task.folder)}))
+        process.stdin.write(json.dumps(vars(task) | {"folder": str(task.folder)}) + "\n")
+        process.stdin.flush()  # and stays open: the other sees by its end that this process is gone
+        process.wait()
     except BaseException:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -170,10 +175,16 @@ def note_lost(folder: Path) -> int:
     return lost
 
 
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)  # at once: the job may be another's by now
+
+
 def _train_for_parent() -> None:
-    """Train the task that stands on standard input."""
-    asked = json.load(sys.stdin)
+    """Train the task that stands in the first line of standard input, as long as the parent lives."""
+    asked = json.loads(sys.stdin.readline())
     task = Task(**asked | {"folder": Path(asked["folder"])})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(filename=task.folder / "run.log", format="%(message)s")
     try:
         train(task, read_result(task.folder), lambda news: print(f"{task.folder.name}  {news}", flush=True))
