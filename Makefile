@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data test-long lint bench clean
+.PHONY: help demo test test-data test-long test-cluster lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
 test-long: .venv/dev ## sweeps that are killed, and jobs in processes of their own: some minutes
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,sweep]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+test-cluster: .venv/dev ## a sweep on a SLURM that is started for it; needs root, slurm-wlm and munge
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,sweep]'
+	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/dev ## style (ruff) and types (pyright)
 	$(BIN)/ruff check .
