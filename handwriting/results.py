@@ -27,6 +27,7 @@ NOT_SETTINGS = {
     "force",
     "resume",
     "fail_fast",
+    "search",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.profiler",

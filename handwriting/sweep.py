@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from handwriting.errors import JobError
+from handwriting.search import prepare_study
 from handwriting.settings import count_jobs, sweep_values
 
 
@@ -60,7 +61,10 @@ class CountJobs(Callback):
         sweeper = config.hydra.sweeper
         params = OmegaConf.to_container(sweeper.params) if "params" in sweeper and sweeper.params else None
         overrides = config.hydra.overrides.task
-        PROGRESS.jobs = sweeper.get("n_trials") or count_jobs(overrides, params)  # type: ignore[arg-type]
+        if "n_trials" in sweeper:
+            PROGRESS.jobs = prepare_study(config)
+        else:
+            PROGRESS.jobs = count_jobs(overrides, params)  # type: ignore[arg-type]
         if is_parallel(config.hydra.launcher):
             # The jobs note what they touch in processes of their own.
             names = sweep_values("name", overrides) or [config.name]
