@@ -18,11 +18,9 @@ test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m real_data
 
 test-long: .venv/dev ## sweeps that are killed, and jobs in processes of their own: some minutes
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,sweep]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 test-cluster: .venv/dev ## a sweep on a SLURM that is started for it; needs root, slurm-wlm and munge
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,sweep]'
 	$(BIN)/python -m pytest -m cluster
 
 lint: .venv/dev ## style (ruff) and types (pyright)

@@ -54,7 +54,7 @@ def do_job(task: Task, say: Say) -> tuple[Run, bool]:
         if done := _done(task):  # by another process in the meantime
             return done, False
         earlier = read_result(task.folder)
-        if earlier and (earlier.status == "running" or earlier.record.get("killed")):
+        if earlier and _was_killed(earlier):
             _train_alone(task, say)  # whatever killed it shall not kill the whole sweep
         else:
             train(task, earlier, say)
@@ -72,8 +72,8 @@ def train(task: Task, earlier: Run | None, say: Say) -> None:
         from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
         from handwriting.train import build_job, train_job
 
-        stopped = earlier and (earlier.status in ("running", "interrupted") or earlier.record.get("killed"))
-        go_on = bool(stopped) and task.config["resume"] == "continue" and not task.config["force"]
+        stopped = earlier is not None and (earlier.status == "interrupted" or _was_killed(earlier))
+        go_on = stopped and task.config["resume"] == "continue" and not task.config["force"]
         objects = build_job(OmegaConf.create(task.config), task.settings, task.folder, task.title, go_on)
         begun = True
         if objects.last:
@@ -105,6 +105,11 @@ def _done(task: Task) -> Run | None:
         return None
     check_same(earlier, task.settings)
     return earlier if earlier.status == "done" else None
+
+
+def _was_killed(run: Run) -> bool:
+    """Return whether the process of an earlier attempt ended without a word; to be asked while the job is held."""
+    return run.status == "running" or bool(run.record.get("killed"))
 
 
 @contextlib.contextmanager

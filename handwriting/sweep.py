@@ -70,7 +70,8 @@ class CountJobs(Callback):
             names = sweep_values("name", overrides) or [config.name]
             PROGRESS.folders |= {Path.cwd() / config.hydra.sweep.dir / name for name in names}
             PROGRESS.parallel = True
-            outlive_lost_jobs()
+            if "submitit" in config.hydra.launcher["_target_"]:
+                outlive_lost_jobs()
 
 
 def is_parallel(launcher: DictConfig) -> bool:
@@ -80,11 +81,9 @@ def is_parallel(launcher: DictConfig) -> bool:
 
 def outlive_lost_jobs() -> None:
     """Let submitit wait for all jobs where the process of one was lost; that one has failed, as any other may."""
-    try:
-        import submitit
-        from submitit.core.utils import FailedJobError, UncompletedJobError
-    except ImportError:
-        return
+    import submitit
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
     results = submitit.Job.results
 
     def results_or_failure(job: Any) -> list[Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("submitit", reason="needs the extra: pip install handwriting[sweep]")
 pytestmark = pytest.mark.long
 SMALL = ["-m", "data=digits", "data.limit=100", "trainer.max_epochs=2"]
 LAUNCHERS = [

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
-optuna = pytest.importorskip("optuna", reason="needs the extra: pip install handwriting[sweep]")
 pytestmark = pytest.mark.long
 SEARCH = ["-m", "experiment=search", "hydra/sweeper=optuna", "data=digits", "data.limit=100", "trainer.max_epochs=1"]
 RANGES = {"sgd": (0.01, 1.0), "momentum": (0.001, 0.3), "adam": (0.0001, 0.03), "adamw": (0.0001, 0.03)}
