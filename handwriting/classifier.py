@@ -38,11 +38,15 @@ class Tally:
         right = [(logits.argmax(1) == labels).sum() if n == 1 or hits is None else hits[:, :n].sum() for n in self.top]
         self.right = self.right.to(loss.device) + torch.stack(right)
 
-    def means(self) -> dict[str, float]:
-        """Return the mean loss in nats, the accuracy and other shares as fractions: loss, acc, top5, …."""
-        names = ["acc" if n == 1 else f"top{n}" for n in self.top]
-        shares = (right / self.images for right in self.right.tolist())
-        return {"loss": self.loss.item() / self.images, **dict(zip(names, shares, strict=True))}
+    def means(self, add_up: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+        """Return the mean loss in nats, the accuracy and other shares as fractions: loss, acc, top5, ….
+
+        ``add_up`` returns the sum of a tensor over all processes.
+        """
+        names = ["loss", *("acc" if n == 1 else f"top{n}" for n in self.top)]
+        images = torch.tensor([float(self.images)]).to(self.right.device)
+        sums = add_up(torch.cat([self.loss[None].float(), self.right.float(), images])).tolist()
+        return {name: total / sums[-1] for name, total in zip(names, sums[:-1], strict=True)}
 
 
 class Classifier(lightning.LightningModule):
@@ -79,6 +83,7 @@ class Classifier(lightning.LightningModule):
         self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
         self.stop_on_nan = stop_on_nan
         self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # tested: true class, read as
         self.history: list[dict[str, float]] = []  # one row of metrics an epoch
         self.test_metrics: dict[str, float] = {}
         top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
@@ -103,6 +108,8 @@ class Classifier(lightning.LightningModule):
         loss = torch.stack([self.loss(branch, targets) for branch in branches]).mean()
         logits = branches.mean(0)
         self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
+        if self.trainer.world_size > 1:  # the mean over the whole batch, of which this process has a share
+            loss = loss * self.trainer.world_size * len(images) / self._add_up(loss.new_tensor(len(images)))
         self.step_losses.append(loss.detach())
         return loss
 
@@ -123,7 +130,7 @@ class Classifier(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Start the clock."""
-        self._begun = time.perf_counter()
+        self._begun, self._seed = time.perf_counter(), torch.initial_seed()
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's row of metrics; the first after a resumption goes on in the random numbers left."""
@@ -131,6 +138,8 @@ class Classifier(lightning.LightningModule):
         if self._random:
             restore_random_states(self._random)
             self._random = None
+        if self.global_rank:  # of several processes, each has a dropout of its own
+            torch.manual_seed(self._seed + 1_000_003 * self.global_rank + self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's means over the batches as they were trained, and the learning rate used."""
@@ -148,6 +157,7 @@ class Classifier(lightning.LightningModule):
         """Log loss and accuracy of each test part."""
         for part in self.test_parts:
             self.log_dict(self._means(part))
+        self.confused = self.confusion.compute().cpu()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler; UserError when their settings are impossible."""
@@ -190,7 +200,7 @@ class Classifier(lightning.LightningModule):
 
     def _means(self, part: str) -> dict[str, float]:
         """Return loss and accuracy of a part, note them, and begin to count anew."""
-        row = {f"{part}/{name}": value for name, value in self.tally[part].means().items()}
+        row = {f"{part}/{name}": value for name, value in self.tally[part].means(self._add_up).items()}
         self.tally[part] = Tally(self.tally[part].top)
         if part in self.test_parts:
             self.test_metrics |= row
@@ -198,9 +208,13 @@ class Classifier(lightning.LightningModule):
             self.history[-1].update(row)
         return row
 
+    def _add_up(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes that train or test together."""
+        return values if self.trainer.world_size == 1 else self.trainer.strategy.reduce(values.clone(), reduce_op="sum")
+
     def _log_step_losses(self) -> None:
         if self.step_losses:
-            mean = torch.stack(self.step_losses).mean().item()
+            mean = (self._add_up(torch.stack(self.step_losses).mean()) / self.trainer.world_size).item()
             if self.stop_on_nan and not math.isfinite(mean):
                 raise DivergedError(
                     f"The training loss became {mean} up to step {self.global_step} (epoch {self.current_epoch + 1}): "

@@ -79,19 +79,20 @@ def _label(settings: Sequence[Setting]) -> list[str]:
     keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
     if len({_join(setting, keys) for setting in finished}) < len(finished):
         # The same overrides, but a file in conf/ changed between the runs.
-        every = {key for setting in finished for key in setting.runs[0].settings}
+        every = {key for setting in finished for key in setting.settings}
         keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
+    brief = len({_join(setting, keys, brief=True) for setting in finished}) == len(finished)
     for setting in settings:
         folder = setting.runs[0].folder.name
-        setting.label = (_join(setting, keys) or _without_seed(folder)) if setting.done else folder
+        setting.label = (_join(setting, keys, brief) or _without_seed(folder)) if setting.done else folder
     return keys
 
 
-def as_text(value: Any) -> str:
-    """Return a value of a setting as one writes it on the command line."""
+def as_text(value: Any, brief: bool = False) -> str:
+    """Return a value of a setting as one writes it on the command line; ``brief``: a float in three digits."""
     if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
+        short = f"{value:.3g}" if brief else f"{value:g}"
+        return short if brief or float(short) == value else repr(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
@@ -106,10 +107,10 @@ def _without_seed(folder: str) -> str:
 
 
 def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:
-    values = {key: {as_text(setting.runs[0].settings.get(key)) for setting in settings} for key in keys}
+    values = {key: {as_text(setting.settings.get(key)) for setting in settings} for key in keys}
     return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: (key.count("."), key))
 
 
-def _join(setting: Setting, keys: Sequence[str]) -> str:
-    settings = setting.runs[0].settings
-    return ", ".join(f"{key}={as_text(settings[key])}" for key in keys if key in settings)
+def _join(setting: Setting, keys: Sequence[str], brief: bool = False) -> str:
+    settings = setting.settings
+    return ", ".join(f"{key}={as_text(settings[key], brief)}" for key in keys if key in settings)

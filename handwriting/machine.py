@@ -14,6 +14,13 @@ def use_machine() -> None:
     _keep_freed_memory()
 
 
+def cores() -> int:
+    """Return how many physical cores this process may use."""
+    from joblib import cpu_count
+
+    return cpu_count(only_physical_cores=True)
+
+
 def _set_threads() -> None:
     """Let torch use the physical cores that this process may use, unless OMP_NUM_THREADS says otherwise.
 
@@ -22,9 +29,7 @@ def _set_threads() -> None:
     (joblib does: cores ÷ jobs).
     """
     if not os.environ.get("OMP_NUM_THREADS"):
-        from joblib import cpu_count
-
-        os.environ["OMP_NUM_THREADS"] = str(cpu_count(only_physical_cores=True))
+        os.environ["OMP_NUM_THREADS"] = str(cores())
 
 
 def _keep_freed_memory() -> None:

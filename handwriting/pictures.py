@@ -52,7 +52,7 @@ def show_result(
     folder: Path,
 ) -> None:
     """Write per_class.csv; show TensorBoard the confusion matrix of the test part, and settings beside metrics."""
-    counts = model.confusion.compute().cpu().numpy().astype(np.int64)
+    counts = model.confused.numpy().astype(np.int64)
     write_text(folder / "per_class.csv", per_class(counts, data.class_names, data.glyphs).to_csv(index=False))
     logger.experiment.add_figure("test/confusion", draw_confusion(counts, shown_names(data.class_names, data.glyphs)))
     plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}

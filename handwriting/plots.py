@@ -38,7 +38,7 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
     the seeds, the line is their mean.
     """
     labels = list(losses)
-    shown = [_folded(label, 100) for label in labels]
+    shown = [fold(label, 100) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
         columns = max(1, int(WIDTH / (0.75 + 0.075 * max((min(len(label), 100) for label in labels), default=1))))
         lines = max((text.count("\n") + 1 for text in shown), default=1)
@@ -76,7 +76,7 @@ def draw_ranking(
 
     The labels in ``beaten`` are drawn in grey.
     """
-    shown = [_folded(label, 40) for label in labels]
+    shown = [fold(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
         tall = sum(0.32 + 0.16 * text.count("\n") for text in shown)
         figure = Figure(figsize=(8, 1.3 + tall), dpi=110, layout="constrained")
@@ -109,32 +109,6 @@ def draw_ranking(
     return figure
 
 
-def draw_grid(
-    rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], cells: np.ndarray, half_widths: np.ndarray
-) -> Figure:
-    """Draw mean test accuracies (fractions) by two settings: each a name and its values; nan where there is no run."""
-    (row_name, row_values), (column_name, column_values) = rows, columns
-    wide, tall = 2.4 + 1.05 * len(column_values), 1.6 + 0.55 * len(row_values)
-    figure = Figure(figsize=(max(wide, 4.5), max(tall, 2.6)), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    # By the logarithm of the error, as in the other figures: the differences among the best are those of interest.
-    errors = np.log10(np.maximum(1 - cells, 1e-5))
-    image = axes.imshow(-errors, cmap="Blues", aspect="auto")
-    low, high = image.get_clim()
-    axes.set_xticks(range(len(column_values)), column_values)
-    axes.set_yticks(range(len(row_values)), row_values)
-    axes.set(xlabel=column_name, ylabel=row_name)
-    axes.set_title("Test accuracy (%), mean ± 95 % interval over the seeds", fontsize=10)
-    for (row, column), cell in np.ndenumerate(cells):
-        if np.isnan(cell):
-            continue
-        interval = half_widths[row, column]
-        text = f"{100 * cell:.2f}" + ("" if np.isnan(interval) else f"\n± {100 * interval:.2f}")
-        dark = high > low and (-errors[row, column] - low) / (high - low) > 0.55
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    return figure
-
-
 def as_png(figure: Figure) -> bytes:
     """Return a figure as the content of a PNG file."""
     picture = io.BytesIO()
@@ -142,7 +116,7 @@ def as_png(figure: Figure) -> bytes:
     return picture.getvalue()
 
 
-def _folded(label: str, width: int) -> str:
+def fold(label: str, width: int) -> str:
     """Return a label in lines of at most so many letters, parted at its commas where that is possible."""
     lines = [""]
     for part in re.split(r"(?<=,)", label):

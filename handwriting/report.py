@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handwriting.groups import Setting, as_text, read_settings
-from handwriting.results import Run
+from handwriting.results import Run, setting_of
 from handwriting.verdicts import Verdict, judge
 from handwriting.writing import write_bytes
 
@@ -76,12 +76,15 @@ def write_plots(report: Report) -> list[Path]:
     figures = {"curves.png": draw_curves(losses, accuracies), "ranking.png": ranking}
     if len(report.keys) == 2:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
+    searched = [run for setting in finished for run in setting.done if run.record.get("sweeper") == "optuna"]
+    if len(searched) > 1:
+        figures["search.png"] = _draw_search(searched, report.keys)
     return [_save(figure, report.folder / name) for name, figure in figures.items()]
 
 
 def _draw_grid(finished: Sequence[Setting], row_key: str, column_key: str) -> "Figure":
     """Draw a heat map of the two settings that vary."""
-    from handwriting.plots import draw_grid
+    from handwriting.landscapes import draw_grid
 
     def places(key: str) -> list[str]:
         values = {as_text(setting.settings.get(key)): setting.settings.get(key) for setting in finished}
@@ -96,6 +99,20 @@ def _draw_grid(finished: Sequence[Setting], row_key: str, column_key: str) -> "F
         mean, half_width = setting.interval("test/acc")
         means[place], half_widths[place] = mean, math.nan if half_width is None else half_width
     return draw_grid((row_key, rows), (column_key, columns), means, half_widths)
+
+
+def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
+    """Draw the trials of a search in their order, by what it looked for."""
+    from handwriting.landscapes import draw_search
+
+    metric, best = str(runs[0].settings["monitor.metric"]), str(runs[0].settings["monitor.mode"])
+    trials = sorted((run for run in runs if metric in run.metrics), key=lambda run: run.record["started"])
+    asked = [{setting_of(override) for override in run.record["overrides"]} for run in trials]
+    parameters = {
+        key: [run.settings.get(key) if key in chosen else None for run, chosen in zip(trials, asked, strict=True)]
+        for key in keys
+    }
+    return draw_search([run.metrics[metric] for run in trials], parameters, metric, best)
 
 
 def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":

@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.text import Text
 
+from handwriting.attempt import Task
 from handwriting.errors import DivergedError, JobError, UserError
-from handwriting.job import BusyError, Task, do_job, note_lost
+from handwriting.job import BusyError, do_job, note_lost
 from handwriting.report import read_report, write_plots
 from handwriting.results import discard_run, plain_settings
 from handwriting.settings import CONF, explain
@@ -33,7 +34,8 @@ SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 def main() -> None:
     """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted, 143 terminated."""
-    signal.signal(signal.SIGTERM, _stop)
+    for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends the one or the other
+        signal.signal(preempted, _stop)
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no news of its own
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
@@ -136,7 +138,8 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
         resolved["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
     title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
-    task = Task(folder, resolved, plain_settings(resolved), choices, list(asked.overrides.task), title)
+    sweeper = asked.runtime.choices.get("hydra/sweeper", "")
+    task = Task(folder, resolved, plain_settings(resolved), choices, list(asked.overrides.task), title, sweeper)
     try:
         run, trained = do_job(task, lambda news: _say(folder, {}, news))
     except BusyError as busy:

@@ -11,6 +11,7 @@ import lightning
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -26,12 +27,14 @@ from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
 
 # Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for package in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(package).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*`srun` command is available on your system.*")
 warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # summed up by then
 warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # data.val_fraction=0
 warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
 # With trainer.deterministic torch fills every fresh tensor, which only shows up operators that read before writing.
@@ -94,6 +97,8 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
         callbacks=callbacks,
         default_root_dir=str(folder),
         enable_progress_bar=False,  # RunBar is the bar
+        use_distributed_sampler=False,  # the data module knows the share of each process
+        plugins=[LightningEnvironment()],  # also on a cluster: who starts the sweep there has its own way to requeue
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
@@ -106,6 +111,8 @@ def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     ``shown`` goes to TensorBoard's HPARAMS tab.
     """
     folder = Path(job.trainer.default_root_dir)
+    if not job.trainer.is_global_zero:  # of several processes the first shows and writes
+        return fit_and_test(job.data, job.model, job.trainer, job.last)
     if job.last:
         restore_rows(next(logger for logger in job.trainer.loggers if isinstance(logger, CSVLogger)), job.step)
     else:
@@ -206,6 +213,7 @@ def _check_no_plateau(scheduler: Any) -> None:
 
 def _device(trainer: lightning.Trainer) -> str:
     device = trainer.strategy.root_device
+    several = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+        return several + torch.cuda.get_device_name(device)
+    return f"{several}{device.type}, {torch.get_num_threads()} threads"

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from filelock import SoftFileLease
 
 from handwriting.job import LEASE
+from handwriting.processes import count_processes
 
 SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=2")
 
@@ -64,3 +66,11 @@ def test_the_lock_of_a_process_that_died_does_not_hold(main, tmp_path: Path):
     assert (folder / ".lock").exists()
     assert main(*SMALL).code == 0
     assert not (folder / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "accelerator", "processes"),
+    [(1, "auto", 1), (2, "cpu", 2), ([0, 3], "gpu", 2), ("auto", "cpu", 1), (-1, "cpu", 1)],
+)
+def test_a_device_is_a_process(devices: object, accelerator: str, processes: int):
+    assert count_processes({"devices": devices, "accelerator": accelerator}) == processes

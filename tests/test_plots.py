@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from handwriting import galleries, plots
+from handwriting import galleries, landscapes, plots
 
 
 def curves(settings: int, seeds: int, epochs: int = 10) -> tuple[dict, dict]:
@@ -130,13 +130,26 @@ def test_a_grid_says_mean_and_interval_of_each_cell(rows: int, columns: int):
     if rows * columns > 1:
         cells[-1, -1] = np.nan
     names = ("model.activation", [f"a{i}" for i in range(rows)]), ("optim.lr", [f"{i}" for i in range(columns)])
-    axes = drawn(plots.draw_grid(*names, cells, half_widths)).axes[0]
+    axes = drawn(landscapes.draw_grid(*names, cells, half_widths)).axes[0]
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(texts) == np.isfinite(cells).sum()
     assert texts[0, 0] == f"{100 * cells[0, 0]:.2f}"
     if columns > 1:
         assert texts[1, 0] == f"{100 * cells[0, 1]:.2f}\n± 0.20"
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("model.activation", "optim.lr")
+
+
+@pytest.mark.parametrize(("best", "so_far", "winner"), [("max", [0.5, 0.9, 0.9], 2), ("min", [0.5, 0.5, 0.2], 3)])
+def test_a_search_shows_the_best_so_far_and_each_parameter(best: str, so_far: list[float], winner: int):
+    parameters = {"optim": ["sgd", "adam", "sgd"], "optim.lr": [0.001, 0.1, 0.01], "model.width": [4, None, 8]}
+    figure = drawn(landscapes.draw_search([0.5, 0.9, 0.2], parameters, "val/acc", best))
+    trials, optimizers, rates, widths, *rest = figure.axes
+    assert [line.get_ydata() for line in trials.lines][1] == pytest.approx([100 * value for value in so_far])
+    assert [text.get_text() for text in optimizers.get_xticklabels()] == ["adam", "sgd"]
+    assert (rates.get_xscale(), widths.get_xscale()) == ("log", "linear")
+    assert list(np.asarray(widths.lines[0].get_xdata())) == [4, 8]
+    assert rates.lines[1].get_xdata() == [parameters["optim.lr"][winner - 1]]
+    assert not any(axes.get_visible() for axes in rest)
 
 
 def test_the_confusion_matrix_shows_numbers_up_to_20_classes():

@@ -54,11 +54,15 @@ class Augmentation:
             pixels, targets = step(pixels, targets, num_classes, generator)
         return (pixels * 255).round_().clamp_(0, 255).to(torch.uint8), targets
 
-    def generator(self, epoch: int, device: torch.device) -> Generator:
-        """Return the random numbers of an epoch, going on from batch to batch; seed and epoch decide them."""
+    def generator(self, epoch: int, device: torch.device, rank: int = 0) -> Generator:
+        """Return the random numbers of an epoch, going on from batch to batch; seed and epoch decide them.
+
+        Of several processes, each has its own, by its ``rank``.
+        """
         if self._generator is None or self._generator[0] != (epoch, device):
             # Not the numbers that shuffle the images; and torch's CPU generator looks at 32 bits of a seed alone.
-            digest = hashlib.blake2s(f"augment {self.seed} {epoch}".encode(), digest_size=4).digest()
+            name = f"augment {self.seed} {epoch}" + (f" {rank}" if rank else "")
+            digest = hashlib.blake2s(name.encode(), digest_size=4).digest()
             self._generator = ((epoch, device), Generator(device).manual_seed(int.from_bytes(digest)))
         return self._generator[1]
 

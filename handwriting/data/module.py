@@ -86,15 +86,15 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Serve the training images in a new order each epoch."""
-        return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed)
+        return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Serve the held-out images in their fixed order; no loader where none were held out."""
-        return serve(self.val.to(self._device()), EVAL_BATCH) if len(self.val) else []
+        return self._serve_share(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> list[DataLoader]:
         """Serve each of ``test_parts`` in its fixed order."""
-        return [serve(part.to(self._device()), EVAL_BATCH) for part in self.test_parts.values()]
+        return [self._serve_share(part) for part in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a training batch on its device, except in the last epochs, which are to be clean."""
@@ -102,8 +102,18 @@ class DataModule(lightning.LightningDataModule):
         if not trainer.training or trainer.current_epoch >= trainer.max_epochs - self.augmentation.clean_epochs:
             return batch
         images, labels = batch
-        generator = self.augmentation.generator(trainer.current_epoch, images.device)
+        generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
+
+    def _serve_share(self, part: LabelledImages) -> DataLoader:
+        """Serve the images that this process reads of a part in whole: of two processes, every second one."""
+        rank, processes = self._share()
+        return serve(part[torch.arange(rank, len(part), processes)].to(self._device()), EVAL_BATCH)
+
+    def _share(self) -> tuple[int, int]:
+        """Return which of how many processes this is."""
+        trainer: Any = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
     def _device(self) -> torch.device:
         """Return where the trainer computes: a set of handwriting is small enough to lie there whole."""

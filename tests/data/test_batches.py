@@ -3,6 +3,7 @@ import torch
 
 from handwriting.data.batches import BatchOrder, serve
 from handwriting.data.sets import LabelledImages
+from handwriting.errors import UserError
 
 
 @pytest.fixture
@@ -54,6 +55,23 @@ def test_the_last_batch_is_the_rest(length, batch_size, sizes):
     order = BatchOrder(length, batch_size, 0)
     assert [len(batch) for batch in order] == sizes
     assert len(order) == len(sizes)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_each_batch_and_no_image_is_seen_twice(processes: int):
+    whole = [batch.tolist() for batch in BatchOrder(103, 10, 0)]
+    shares = [
+        [batch.tolist() for batch in BatchOrder(103, 10, 0, share=(rank, processes))] for rank in range(processes)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(index for part in parts for index in part) == sorted(batch)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(101, 10), (100, 1), (1, 10)])
+def test_a_batch_too_small_for_the_processes_is_refused(length: int, batch_size: int):
+    with pytest.raises(UserError, match="leaves a last batch of 1 for 2 processes"):
+        BatchOrder(length, batch_size, 0, share=(0, 2))
 
 
 @pytest.mark.parametrize("seed", [None, 4])

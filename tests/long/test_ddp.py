@@ -1,0 +1,69 @@
+"""One job in two processes: the result of one process, and whatever ends one of the two ends the job."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.long
+# Without dropout, whose random numbers differ from process to process; 500 images leave a ragged last batch.
+SMALL = ["data=digits", "data.limit=500", "data.batch_size=33", "trainer.max_epochs=2", "model.dropout=0", "optim=sgd"]
+SMALL += ["optim.lr=0.01"]  # where training is stable: at .1 rounding grows to another net
+TROUBLE = """
+import os, lightning
+class Trouble(lightning.Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1 and trainer.global_rank == 1 and not os.environ.get("SPARE"):
+            os.kill(os.getpid(), 9)
+"""
+
+
+def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "handwriting.run", *SMALL, *more]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def record(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("*/result.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("augmented", [[], ["augment=shift7", "data.limit=100", "data.val_fraction=0"]])
+def test_two_processes_come_to_the_result_of_one(tmp_path: Path, augmented: list[str]):
+    alone, together = (
+        run(tmp_path, "name=alone", *augmented),
+        run(tmp_path, "name=together", "trainer=ddp", "trainer.accelerator=cpu", *augmented),
+    )
+    assert (alone.returncode, together.returncode) == (0, 0), together.stderr
+    first, second = (record(tmp_path / "outputs" / name) for name in ("alone", "together"))
+    assert second["device"].startswith("2 × cpu")
+    assert second["metrics"] == pytest.approx(first["metrics"], rel=1e-5, abs=1e-6)
+    assert [second["metrics"][key] for key in second["metrics"] if "acc" in key] == pytest.approx(
+        [first["metrics"][key] for key in first["metrics"] if "acc" in key], abs=1e-6
+    )
+    tables = [(tmp_path / "outputs" / name).glob("*/per_class.csv") for name in ("alone", "together")]
+    assert next(tables[0]).read_text() == next(tables[1]).read_text()
+
+
+def test_the_death_of_one_process_is_the_jobs_reason_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "trouble.py").write_text(TROUBLE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    asked = ["trainer=ddp", "trainer.accelerator=cpu", "+callbacks.trouble._target_=trouble.Trouble"]
+    failed = run(tmp_path, *asked)
+    assert failed.returncode == 1, failed.stderr
+    assert "killed by SIGKILL" in record(tmp_path / "outputs" / "digits")["reason"]
+    monkeypatch.setenv("SPARE", "1")
+    assert run(tmp_path, *asked).returncode == 0
+    found = record(tmp_path / "outputs" / "digits")
+    assert (found["status"], found["epochs"], len(found["resumed"])) == ("done", 2, 1)
+
+
+def test_a_batch_that_leaves_a_process_nothing_is_refused(tmp_path: Path):
+    refused = run(tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=499")
+    assert refused.returncode == 2, refused.stderr
+    assert "leaves a last batch of 1 for 2 processes" in refused.stderr
