@@ -1,11 +1,9 @@
 """What a run shows of itself: in TensorBoard, and as pictures in its folder."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -15,6 +13,7 @@ from handwriting.fonts import shown_names
 from handwriting.galleries import draw_confusion, draw_gallery, draw_variants
 from handwriting.plots import as_png
 from handwriting.results import flatten, setting_of
+from handwriting.scores import per_class
 from handwriting.writing import write_bytes, write_text
 
 
@@ -58,29 +57,6 @@ def show_result(
     plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}
     logger.log_hyperparams(plain, metrics)
     logger.finalize("success")
-
-
-def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
-    """Return a row a class from counts (true classes, classes read): its images, those read right, and the rest.
-
-    ``mistaken for`` names the other classes that its images were read as, most often first, with their number.
-    """
-    called = [f"{name} {glyph}".strip() for name, glyph in zip(class_names, glyphs or [""] * len(counts), strict=True)]
-    rows = []
-    for label, row in enumerate(counts):
-        others = [other for other in np.argsort(-row, kind="stable") if row[other] and other != label]
-        rows.append(
-            {
-                "label": label,
-                "name": class_names[label],
-                "glyph": glyphs[label] if glyphs else "",
-                "images": row.sum(),
-                "right": row[label],
-                "acc": row[label] / row.sum() if row.sum() else float("nan"),
-                "mistaken for": ", ".join(f"{called[other]} ({row[other]})" for other in others),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:

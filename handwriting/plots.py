@@ -111,8 +111,13 @@ def draw_ranking(
 
 def as_png(figure: Figure) -> bytes:
     """Return a figure as the content of a PNG file."""
+    return as_file(figure, "png")
+
+
+def as_file(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
+    """Return a figure as the content of a file of this kind, png or pdf, at so many dots an inch or its own."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    figure.savefig(picture, format=kind, dpi=dpi or "figure")
     return picture.getvalue()
 
 

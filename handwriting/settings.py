@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from handwriting.errors import did_you_mean
+from handwriting.errors import UserError, did_you_mean
 from handwriting.results import NOT_SETTINGS, flatten
 
 PACKAGE = Path(__file__).resolve().parent
@@ -87,6 +88,27 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return f"There is no setting {unknown[1]!r}.{did_you_mean(unknown[1], known_settings())} --help lists them."
     return _first_line(error)
+
+
+def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of the data that a net was trained on, or those of ``data=CHOICE``, with overrides.
+
+    Raises UserError for a choice or a setting that there is not.
+    """
+    chosen = [override for override in overrides if override.startswith("data=")]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", overrides=chosen) if chosen else OmegaConf.create({"data": trained})
+        for override in overrides:
+            key, _, value = override.partition("=")
+            if key != "data":
+                OmegaConf.set_struct(config, True)
+                OmegaConf.update(config, key, yaml.safe_load(value))
+        return OmegaConf.to_container(config.data, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"A setting of {', '.join(overrides)} cannot be read as setting=value.") from error
 
 
 def known_settings() -> list[str]:

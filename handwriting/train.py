@@ -9,8 +9,6 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,6 +20,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from handwriting.classifier import Classifier
 from handwriting.data import DataModule
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
+from handwriting.frame import measure_ink
+from handwriting.parts import build
 from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
@@ -70,6 +70,7 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
         "class_names": list(data.class_names),
         "glyphs": list(data.glyphs),
         "image_size": list(data.image_size),
+        "ink": measure_ink(data.train.images),
     }
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
@@ -148,21 +149,6 @@ def fit_and_test(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": _device(trainer),
     }
-
-
-def build(kind: str, config: Any, **more: Any) -> Any:
-    """Instantiate a part of the config; what its maker finds wrong becomes a UserError that names the part."""
-    if not config:
-        return None
-    try:
-        return instantiate(config, _convert_="all", **more)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError):
-            raise cause from None
-        if cause is None or isinstance(cause, (TypeError, ValueError, MisconfigurationException)):
-            raise UserError(f"{kind}: {' '.join(str(cause or error).split())}") from error
-        raise
 
 
 def _check_lengths(trainer: DictConfig) -> None:

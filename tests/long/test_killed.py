@@ -1,5 +1,6 @@
 """A sweep that is killed again and again ends as if nothing had happened."""
 
+import json
 import random
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.long
-SWEEP = ["-m", "data=digits", "data.limit=300", "optim=sgd,adam", "seed=0,1", "trainer.max_epochs=8"]
+SWEEP = ["-m", "data=digits", "data.limit=1000", "optim=sgd,adam", "seed=0,1", "trainer.max_epochs=16"]
 SWEEP += ["model.dropout=0.2"]
 
 
@@ -28,14 +29,16 @@ def test_a_sweep_killed_at_ten_random_moments_ends_as_an_undisturbed_one(tmp_pat
     for _ in range(10):
         process = subprocess.Popen(command("parts"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(moments.uniform(0.1, 1) * takes)
+            process.wait(moments.uniform(0.05, 0.35) * takes)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             killed += 1
         process.wait()
-    assert killed >= 3
+    assert killed >= 8
     result = subprocess.run(command("parts"), cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/parts/*/result.json")]
+    assert sum(len(record.get("resumed", [])) for record in records) >= 1
     whole, parts = (pd.read_csv(tmp_path / "outputs" / name / "summary.csv") for name in ("whole", "parts"))
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), parts.drop(columns="seconds"))
     for path in tmp_path.glob("outputs/whole/*/metrics.csv"):

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pandas as pd
 
-from handwriting.pictures import per_class
+from handwriting.scores import per_class
 
 
 def test_a_class_says_how_many_were_read_and_what_the_others_were_taken_for():

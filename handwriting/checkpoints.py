@@ -1,0 +1,122 @@
+"""A trained net from its file alone: tensors and plain data, and nothing in it that is executed."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from handwriting.classifier import Classifier
+from handwriting.errors import UserError
+from handwriting.parts import build
+from handwriting.results import RESULT, read_result
+from handwriting.settings import CONF
+
+LARGEST_FILE = 2 << 30  # bytes; the largest net of this package has a hundredth of that
+BEST = "checkpoints/best.ckpt"  # in a run's folder
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A net as it was trained, and what its file says of it."""
+
+    path: Path
+    model: Classifier  # in its mode for reading
+    settings: dict[str, Any]
+    class_names: tuple[str, ...]
+    glyphs: tuple[str, ...]
+    image_size: tuple[int, int]
+    ink: dict[str, float]  # of the training images: the longer side of what is written, and the pen's width, in pixels
+
+    @property
+    def run(self) -> Path:
+        """Return the folder of its run, or the folder that the file lies in."""
+        folder = self.path.parent
+        return folder.parent if (folder.parent / RESULT).is_file() else folder
+
+    @property
+    def name(self) -> str:
+        """Return what to call it: its run's folder, or its file where it lies alone."""
+        return self.run.name if self.run != self.path.parent else self.path.stem
+
+
+def find_checkpoints(place: Path) -> list[Path]:
+    """Return the checkpoint that a path is, or the chosen one of a run, or those of the finished runs of a folder.
+
+    Raises UserError when there is none.
+    """
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise UserError(f"{place} is neither a checkpoint nor a folder of runs; give one as in outputs/mnist/RUN.")
+    if (place / RESULT).is_file():
+        if not (place / BEST).is_file():
+            raise UserError(f"{place} has no {BEST}: its training has not come to one; give its command again.")
+        return [place / BEST]
+    runs = [run for entry in sorted(place.iterdir()) if (run := read_result(entry)) and run.status == "done"]
+    found = [run.folder / BEST for run in runs if (run.folder / BEST).is_file()]
+    if not found:
+        raise UserError(f"{place} holds no finished run with a {BEST}.")
+    return found
+
+
+def load_trained(path: Path) -> Trained:
+    """Read a checkpoint and rebuild its net; UserError when it is damaged, of another program or not to be trusted."""
+    content = _read(path)
+    facts = content.get("handwriting") if isinstance(content, Mapping) else None
+    if not isinstance(facts, Mapping) or not {"settings", "class_names", "image_size"} <= facts.keys():
+        raise UserError(f"{path} is a checkpoint of another program: it does not say which net it holds.")
+    try:
+        settings, names, size = facts["settings"], [str(name) for name in facts["class_names"]], facts["image_size"]
+        check_targets(settings["model"], "model", path)
+        net = build("model", settings["model"], num_classes=len(names), image_size=(int(size[0]), int(size[1])))
+        model = Classifier(net, partial(torch.optim.SGD, lr=0.0), num_classes=len(names))
+        model.load_state_dict(content["state_dict"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path} does not fit the net that it names ({reason}); it may be of another version."
+        ) from error
+    glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), facts.get("ink", {"size": 20.0, "stroke": 2.5})
+    return Trained(path, model.eval(), settings, tuple(names), glyphs, (int(size[0]), int(size[1])), dict(ink))
+
+
+def check_targets(config: Any, group: str, path: Path) -> None:
+    """Raise UserError unless everything that a config of a checkpoint would make is named in this group of conf/.
+
+    Otherwise a file could name any function of this machine, and have it called.
+    """
+    known: set[str] = set()
+    for file in (CONF / group).glob("*.yaml"):
+        known |= set(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
+    for target in _targets(config):
+        if target not in known:
+            raise UserError(f"{path} asks for {target}, which no file in conf/{group} names: it is not loaded.")
+
+
+def _targets(config: Any) -> list[str]:
+    if isinstance(config, Mapping):
+        own = [str(config["_target_"])] if "_target_" in config else []
+        return own + [target for value in config.values() for target in _targets(value)]
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        return [target for value in config for target in _targets(value)]
+    return []
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path} is larger than {LARGEST_FILE >> 30} GiB: no checkpoint of this package is.")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is no checkpoint, or holds more than tensors and plain data: it is not loaded."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is damaged or cut off: it cannot be read as a checkpoint.") from error

@@ -1,0 +1,190 @@
+"""python -m handwriting.evaluate RUN …: what a net reads right, what it confuses, how sure and how fast it is."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from handwriting.errors import UserError, check_whole, did_you_mean
+from handwriting.machine import use_machine
+
+if TYPE_CHECKING:
+    from handwriting.checkpoints import Trained
+    from handwriting.data import DataModule, LabelledImages
+    from handwriting.evaluation import Evaluation
+
+SPLITS = ("test", "val", "train")
+SHOWN = 32  # images of a gallery
+DEFAULTS = {"split": "test", "format": "png", "dpi": 110, "out": None}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate checkpoints; exit code 2 when one or the data cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m handwriting.evaluate",
+        description="Read a part of the data with trained nets: accuracy, confusion, calibration, mistakes, speed. "
+        "Several nets are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
+        epilog="Settings: split=test|val|train, data=… and data.path=… for other data than it was trained on, "
+        "format=png|pdf, dpi=110, out=FOLDER.",
+    )
+    parser.add_argument(
+        "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
+    )
+    asked = parser.parse_args(arguments).asked
+    try:
+        evaluate(*_sort(asked))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)
+
+
+def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> "list[Evaluation]":
+    """Evaluate the checkpoints of ``places``, each and together, write and print what comes out."""
+    use_machine()
+    from handwriting.checkpoints import find_checkpoints, load_trained
+    from handwriting.evaluation import evaluate_all, measure_speed, read_part
+
+    trained = [load_trained(path) for place in places for path in find_checkpoints(place)]
+    for other in trained[1:]:
+        if other.class_names != trained[0].class_names:
+            raise UserError(f"{other.name} reads other classes than {trained[0].name}: they cannot be compared.")
+    data, part = read_part(trained[0], str(options["split"]), data_settings)
+    found = evaluate_all(trained, part)
+    folder = _folder(trained, options, str(data.name))
+    figures = _figures(found, data, part)
+    speed = measure_speed(trained[0], part) if len(trained) == 1 else {}
+    files = _write(folder, found, figures, data, speed, options)
+    _print(found, speed, len(part), f"{data.name}, {options['split']}", files)
+    return found
+
+
+def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
+    """Part the arguments into places, options and settings of the data; UserError for an unknown one."""
+    places, options, data_settings = [], dict(DEFAULTS), []
+    for argument in asked:
+        key, equals, value = argument.partition("=")
+        if not equals or Path(argument).exists() or "/" in key:  # a run's folder is called optim=adam,seed=1
+            places.append(Path(argument))
+        elif key == "data" or key.startswith("data."):
+            data_settings.append(argument)
+        elif key in options:
+            options[key] = int(value) if key == "dpi" and value.isdigit() else value
+        else:
+            raise UserError(f"There is no setting {key!r}.{did_you_mean(key, [*options, 'data'])}")
+    check_whole("dpi", options["dpi"], at_least=20, at_most=1200)
+    for key, known in (("split", SPLITS), ("format", ("png", "pdf"))):
+        if options[key] not in known:
+            raise UserError(f"{key}={options[key]} must be one of {', '.join(known)}.")
+    if not places:
+        raise UserError("Give a run's folder or a checkpoint, as in outputs/mnist/optim=adam.")
+    return places, options, data_settings
+
+
+def _folder(trained: "Sequence[Trained]", options: dict[str, Any], data_name: str) -> Path:
+    if options["out"]:
+        return Path(options["out"])
+    home = trained[0].run if len(trained) == 1 else trained[0].run.parent
+    other = "" if data_name == trained[0].settings["data"].get("name") else f"{data_name}_"
+    return home / "evaluation" / f"{other}{options['split']}"
+
+
+def _figures(found: "Sequence[Evaluation]", data: "DataModule", part: "LabelledImages") -> dict[str, Any]:
+    """Draw confusion, mistakes and a sample of the last of the readers, and the confusion of each of several."""
+    from handwriting.fonts import shown_names
+    from handwriting.galleries import draw_confused_pairs, draw_confusion, draw_confusions, draw_readings
+    from handwriting.scores import confused_pairs
+
+    last, names = found[-1], shown_names(data.class_names, data.glyphs)
+    images, labels = part.images[:, 0].numpy(), part.labels.numpy()
+    sure, read = (values.numpy() for values in last.probabilities.max(1))
+
+    def gallery(chosen: np.ndarray, title: str) -> Any:
+        of = [names[label] for label in labels[chosen]], [names[label] for label in read[chosen]]
+        return draw_readings(images[chosen], *of, list(sure[chosen]), title)
+
+    wrong = np.flatnonzero(read != labels)
+    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
+    spread = np.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).round().astype(int)
+    figures = {
+        "mistakes": gallery(wrong[:SHOWN], f"{len(wrong):,} of {len(labels):,} misread, the most confident first"),
+        "samples": gallery(spread, f"A sample of what {last.name} read"),
+    }
+    if len(names) <= 20:
+        figures["confusion"] = draw_confusion(last.counts, names)
+    else:
+        pairs = confused_pairs(last.counts)
+        first_of = {label: images[np.argmax(labels == label)] for pair in pairs for label in pair[:2]}
+        examples = [(first_of[first], first_of[second]) for first, second, _ in pairs]
+        named = [(names[first], names[second], times) for first, second, times in pairs]
+        figures["confusion"] = draw_confused_pairs(named, examples, last.counts)
+    if len(found) > 1:
+        figures["confusions"] = draw_confusions({one.name: one.counts for one in found[:12]}, names)
+    return figures
+
+
+def _write(
+    folder: Path,
+    found: "Sequence[Evaluation]",
+    figures: dict[str, Any],
+    data: "DataModule",
+    speed: dict[str, float],
+    options: dict[str, Any],
+) -> list[Path]:
+    from handwriting.plots import as_file
+    from handwriting.scores import per_class
+    from handwriting.writing import write_bytes, write_text
+
+    last, kind = found[-1], str(options["format"])
+    record = {
+        "data": data.name,
+        "split": options["split"],
+        "images": int(last.counts.sum()),
+        "readers": {one.name: one.scores for one in found},
+        **({"speed": speed} if speed else {}),
+    }
+    files = {
+        "evaluation.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
+        "per_class.csv": per_class(last.counts, data.class_names, data.glyphs).to_csv(index=False),
+    }
+    for name, text in files.items():
+        write_text(folder / name, text)
+    for name, figure in figures.items():
+        write_bytes(folder / f"{name}.{kind}", as_file(figure, kind, int(options["dpi"])))
+    return [folder / name for name in [*files, *(f"{name}.{kind}" for name in figures)]]
+
+
+def _print(
+    found: "Sequence[Evaluation]", speed: dict[str, float], images: int, title: str, files: Sequence[Path]
+) -> None:
+    console = Console(highlight=False)
+    table = Table(title=f"{title}: {images:,} images", title_justify="left", box=None)
+    table.add_column("reader", overflow="fold")
+    columns = {"acc": "accuracy", "top5": "top-5", "f1": "macro F1"}  # evaluation.json has the rest
+    columns = {key: head for key, head in columns.items() if key in found[0].scores}
+    for head in [*columns.values(), "loss", "calibration error"]:
+        table.add_column(head, justify="right")
+    for one in found:
+        shares = [f"{one.scores[key]:.2%}" for key in columns]
+        table.add_row(one.name, *shares, f"{one.scores['loss']:.4f}", f"{one.scores['calibration_error']:.2%}")
+    console.print(table)
+    if speed:
+        per_second = images / speed["all_seconds"]
+        console.print(
+            f"{images:,} images are read in {speed['all_seconds']:.2f} s ({per_second:,.0f} a second in batches of "
+            f"{speed['batch']}); one alone in {1000 * speed['one_seconds']:.2f} ms (medians, warmed up)."
+        )
+    for file in files:
+        console.print(f"  {file}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

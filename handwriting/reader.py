@@ -1,0 +1,92 @@
+"""Read images of handwriting with a trained net: ``Reader.load("outputs/mnist/optim=adam").read(["seven.png"])``."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from handwriting.checkpoints import Trained, find_checkpoints, load_trained
+from handwriting.errors import UserError
+from handwriting.evaluation import read_images
+from handwriting.frame import Framed, bring_into_frame, open_image, to_grey
+
+# A file, the content of one, an image, or grey levels (H, W): uint8, or float of 0…1.
+Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an image was read as, or in ``error`` why it could not be read."""
+
+    label: int = -1
+    name: str = ""
+    glyph: str = ""
+    probability: float = 0.0
+    likeliest: tuple[tuple[str, float], ...] = ()  # five classes and their probabilities
+    framed: Framed | None = None  # the image that the net saw, and how it came about
+    error: str = ""
+
+
+class Reader:
+    """A trained net that reads images of any size, of scans and photographs, in batches."""
+
+    def __init__(self, trained: Trained):
+        self.trained = trained
+
+    @classmethod
+    def load(cls, place: str | Path) -> "Reader":
+        """Load a checkpoint, or the chosen one of a run's folder; UserError when there is none or it is not whole."""
+        found = find_checkpoints(Path(place))
+        if len(found) > 1:
+            raise UserError(f"{place} holds {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
+        return cls(load_trained(found[0]))
+
+    def read(self, sources: Iterable[Source]) -> list[Reading]:
+        """Read images; one that cannot be read is a reading with an ``error``, and the others are read all the same."""
+        framed = [self._frame(source) for source in sources]
+        images = [one.image for one in framed if isinstance(one, Framed)]
+        if not images:
+            return [Reading(error=str(one)) for one in framed]
+        answers = iter(read_images(self.trained, torch.from_numpy(np.stack(images))[:, None]))
+        return [
+            self._reading(one, next(answers)) if isinstance(one, Framed) else Reading(error=str(one)) for one in framed
+        ]
+
+    def called(self, label: int) -> str:
+        """Return a class as its glyph and its name."""
+        name = self.trained.class_names[label]
+        return f"{self.trained.glyphs[label]} {name}".strip() if self.trained.glyphs else name
+
+    def _frame(self, source: Source) -> Framed | UserError:
+        try:
+            return bring_into_frame(_grey(source), self.trained.image_size, self.trained.ink)
+        except UserError as error:
+            return error
+
+    def _reading(self, framed: Framed, probabilities: Tensor) -> Reading:
+        top = probabilities.topk(min(5, len(probabilities)))
+        likeliest = tuple(
+            (self.called(label), value) for label, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        )
+        label = int(top.indices[0])
+        glyph = self.trained.glyphs[label] if self.trained.glyphs else ""
+        return Reading(label, self.trained.class_names[label], glyph, likeliest[0][1], likeliest, framed)
+
+
+def _grey(source: Source) -> np.ndarray:
+    if isinstance(source, (str, Path)):
+        return open_image(Path(source))
+    if isinstance(source, bytes):
+        return open_image(io.BytesIO(source), "standard input")
+    if isinstance(source, Image.Image):
+        return to_grey(source)
+    array = np.asarray(source.cpu() if isinstance(source, Tensor) else source)
+    whole = array.dtype == np.uint8
+    if not whole and (array.dtype.kind != "f" or array.min(initial=0) < 0 or array.max(initial=0) > 1):
+        raise UserError(f"An array of {array.dtype} cannot be read: uint8, or float of 0…1, is wanted.")
+    return array.squeeze() / (255 if whole else 1)
