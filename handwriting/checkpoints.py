@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -109,14 +109,19 @@ def _targets(config: Any) -> list[str]:
 
 def _read(path: Path) -> Any:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} is larger than {LARGEST_FILE >> 30} GiB: no checkpoint of this package is.")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no checkpoint, or holds more than tensors and plain data: it is not loaded."
-        ) from error
+        with path.open("rb") as file:
+            if path.stat().st_size > LARGEST_FILE:
+                raise UserError(f"{path} is larger than {LARGEST_FILE >> 30} GiB: no checkpoint of this package is.")
+            return _load(file, path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+
+
+def _load(file: IO[bytes], path: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "is no checkpoint, or holds more than tensors and plain data: it is not loaded."
+        raise UserError(f"{path} {reason}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged or cut off: it cannot be read as a checkpoint.") from error

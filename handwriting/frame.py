@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MOST_PIXELS = 50_000_000  # of an image file; a photograph of a telephone has 12 to 50 million
 WORK_SIZE = 400  # pixels of the longer side that the steps work on: enough for a pen, and quick
 SPECK = 0.02  # ink in one piece with less than this share of the largest piece is dust
+FAINTEST = 0.03  # ink that differs less from its ground, of 0…1, is none
+NOTHING = "nothing written was found: the image is empty or its contrast too low."
 SAMPLE = 1000  # training images that are measured
 
 
@@ -147,10 +149,12 @@ def _background(grey: np.ndarray) -> np.ndarray:
 def _spread_contrast(flat: np.ndarray) -> np.ndarray:
     """Return 0…1: noise of the ground is 0, the ink's own level is 1; UserError where nothing stands out."""
     bright = np.clip(flat, 0, None)
+    if bright.max() < FAINTEST:
+        raise UserError(NOTHING)
     threshold = _otsu(bright)
     ink, ground = flat[flat > threshold], flat[flat <= threshold]
-    if not len(ink) or threshold < 0.02 or np.median(ink) < 5 * ground.std():
-        raise UserError("nothing written was found: the image is empty or its contrast too low.")
+    if not len(ink) or np.median(ink) < max(5 * ground.std(), FAINTEST):
+        raise UserError(NOTHING)
     level = np.quantile(ink, 0.6)
     floor = min(0.35 * level, max(3 * ground.std(), 0.1 * level))
     return np.clip((flat - floor) / (level - floor), 0, 1)
@@ -173,7 +177,7 @@ def _otsu(values: np.ndarray) -> float:
 def _without_dust(clear: np.ndarray) -> np.ndarray:
     pieces, number = ndimage.label(clear > 0.5, structure=np.ones((3, 3)))  # type: ignore[misc]
     if not number:
-        raise UserError("nothing written was found: the image is empty or its contrast too low.")
+        raise UserError(NOTHING)
     sizes = np.bincount(pieces.ravel())[1:]
     kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SPECK * sizes.max()))
     return np.where(ndimage.binary_dilation(kept, iterations=2), clear, 0)

@@ -113,7 +113,7 @@ def _print(names: Sequence[str], readings: "Sequence[Reading]") -> None:
         table.add_column(head, justify="right" if head == "probability" else "left")
     for name, reading in zip(names, readings, strict=True):
         if reading.error:
-            table.add_row(name, f"not read: {reading.error}", "", "")
+            table.add_row(name, f"not read: {reading.error.removeprefix(name).strip()}", "", "")
         else:
             (first, sure), *others = reading.likeliest
             after = ", ".join(f"{called} {value:.1%}" for called, value in others[:2] if value >= 0.001)

@@ -2,8 +2,11 @@ import io
 
 import numpy as np
 import pandas as pd
+import pytest
+import torch
+from sklearn import metrics
 
-from handwriting.scores import per_class
+from handwriting.scores import confused_pairs, confusion, per_class, score
 
 
 def test_a_class_says_how_many_were_read_and_what_the_others_were_taken_for():
@@ -21,3 +24,50 @@ def test_a_class_says_how_many_were_read_and_what_the_others_were_taken_for():
 def test_classes_without_glyphs_are_called_by_their_names():
     table = per_class(np.array([[1, 1], [0, 2]]), ["0", "1"], ())
     assert list(table["mistaken for"]) == ["1 (1)", ""]
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+@pytest.mark.parametrize("absent", [False, True])
+def test_scores_are_those_of_scikit_learn(classes: int, absent: bool):
+    random = np.random.default_rng(classes)
+    probabilities = random.dirichlet(np.ones(classes) * 0.3, 200).astype(np.float32)
+    labels = random.integers(0, classes - absent, 200)
+    if absent:  # nor is it ever read
+        probabilities[:, -1] = 0
+        probabilities /= probabilities.sum(1, keepdims=True)
+    read = probabilities.argmax(1)
+    scores = score(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    seen = list(range(classes - absent))
+    assert scores["acc"] == pytest.approx(metrics.accuracy_score(labels, read))
+    for name, function in (
+        ("precision", metrics.precision_score),
+        ("recall", metrics.recall_score),
+        ("f1", metrics.f1_score),
+    ):
+        expected = function(labels, read, labels=seen, average="macro", zero_division=0)  # type: ignore[arg-type]
+        assert scores[name] == pytest.approx(expected, abs=1e-6)
+    clipped = np.clip(probabilities[np.arange(200), labels].astype(float), 1e-12, 1)
+    assert scores["loss"] == pytest.approx(-np.log(clipped).mean())
+    sure = probabilities.max(1)
+    bins = np.minimum((sure * 15).astype(int), 14)
+    error = sum(
+        abs((read == labels)[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in set(bins)
+    )
+    assert scores["calibration_error"] == pytest.approx(error, abs=1e-3)
+    if classes > 5:
+        assert scores["top5"] == pytest.approx(
+            metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=range(classes))
+        )
+    counts = confusion(torch.from_numpy(read), torch.from_numpy(labels), classes)
+    assert np.array_equal(counts, metrics.confusion_matrix(labels, read, labels=range(classes)))
+    table = per_class(counts, [str(label) for label in range(classes)], ()).iloc[seen]
+    of_each = metrics.precision_recall_fscore_support(labels, read, labels=seen, zero_division=np.nan)  # type: ignore[arg-type]
+    for name, values in zip(("precision", "acc", "f1"), of_each, strict=False):
+        assert table[name].to_numpy() == pytest.approx(values, nan_ok=True)
+
+
+def test_pairs_are_counted_in_both_directions():
+    counts = np.array([[9, 2, 0], [3, 9, 0], [1, 0, 9]])
+    assert confused_pairs(counts) == [(0, 1, 5), (0, 2, 1)]
+    assert confused_pairs(counts, most=1) == [(0, 1, 5)]
+    assert confused_pairs(np.eye(3, dtype=int)) == []

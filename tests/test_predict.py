@@ -1,0 +1,146 @@
+"""Image files are read with a trained net, as a user does it, and what cannot be read does not keep the rest."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handwriting.data.digits import read_digits
+from handwriting.predict import main as predict
+from handwriting.reader import Reader
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
+    """A net that reads the bundled digits well enough."""
+    folder = tmp_path_factory.mktemp("run")
+    assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
+    (result,) = folder.glob("outputs/digits/*/result.json")
+    return result.parent
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[np.ndarray, list[int]]:
+    """Ten images of the test part, uint8 (10, 28, 28), and their labels."""
+    test = read_digits().test
+    return test.images[:10, 0].numpy(), test.labels[:10].tolist()
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        predict([str(argument) for argument in arguments])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path):
+    reader = Reader.load(run)
+    pictures, labels = images
+    expected = [reading.label for reading in reader.read(pictures)]
+    assert sum(map(int.__eq__, expected, labels)) >= 9
+    with torch.inference_mode():
+        assert expected == reader.trained.model(torch.from_numpy(pictures)[:, None]).argmax(1).tolist()
+    files = [tmp_path / f"{number}.png" for number in range(10)]
+    for picture, file in zip(pictures, files, strict=True):
+        Image.fromarray(255 - picture).save(file)  # dark on white
+    sources = {
+        "paths": files,
+        "names": map(str, files),
+        "contents": [file.read_bytes() for file in files],
+        "images": [Image.fromarray(picture) for picture in pictures],
+        "floats": pictures / 255,
+        "tensors": torch.from_numpy(pictures),
+    }
+    for kind, source in sources.items():
+        assert [reading.label for reading in reader.read(source)] == expected, kind
+
+
+def test_a_reading_says_how_sure_it_is(run: Path, images: tuple[np.ndarray, list[int]]):
+    (reading,) = Reader.load(run).read(images[0][:1])
+    assert reading.name == str(reading.label)
+    assert len(reading.likeliest) == 5
+    assert reading.likeliest[0] == (reading.name, reading.probability)
+    assert sorted((value for _, value in reading.likeliest), reverse=True) == [value for _, value in reading.likeliest]
+    assert reading.framed is not None
+    assert np.array_equal(reading.framed.image, images[0][0])
+
+
+def test_the_command_reads_a_folder_and_writes_what_it_read(
+    run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, picture in enumerate(images[0][:3]):
+        large = Image.fromarray(255 - picture).resize((140, 140), Image.Resampling.BICUBIC)
+        large.save(folder / f"{number}.jpg")
+    (folder / "notes.txt").write_text("no image, and not asked for")
+    written = {name: tmp_path / f"{name}.{end}" for name, end in (("csv", "csv"), ("json", "json"), ("figure", "png"))}
+    more = [part for name, file in written.items() for part in (f"--{name}", file)]
+    assert call(run, folder, *more, "--steps", tmp_path / "steps.pdf") == 0
+    rows = list(csv.DictReader(io.StringIO(written["csv"].read_text())))
+    assert [Path(row["file"]).name for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [row["reading"] for row in rows] == [str(label) for label in images[1][:3]]
+    records = json.loads(written["json"].read_text())
+    assert [len(record["likeliest"]) for record in records] == [5, 5, 5]
+    assert written["figure"].read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "steps.pdf").read_bytes().startswith(b"%PDF")
+    assert "2.jpg" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_a_line_and_the_rest_is_read(
+    run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "300")
+    Image.fromarray(images[0][0]).save(tmp_path / "good.png")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+    Image.new("L", (90, 90), 255).save(tmp_path / "empty.png")
+    assert call(run, tmp_path, tmp_path / "missing.png") == 1
+    lines = capsys.readouterr().out.splitlines()
+    reasons = {
+        name: next(line for line in lines if name in line) for name in ("good", "text", "cut", "empty", "missing")
+    }
+    assert "not read" not in reasons["good"]
+    assert "is no image that can be read" in reasons["text"]
+    assert "damaged" in reasons["cut"]
+    assert "nothing written was found" in reasons["empty"]
+    assert "No such file" in reasons["missing"]
+
+
+def test_patterns_and_standard_input(
+    run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for number in (1, 2):
+        Image.fromarray(images[0][number]).save(tmp_path / f"scan{number}.png")
+    content = (tmp_path / "scan1.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert call(run, tmp_path / "scan?.png", "-", "--json", tmp_path / "all.json") == 0
+    readings = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
+    assert len(readings) == 3
+    assert readings[2] == readings[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nothing*.png"], "No file matches"),
+        (["."], "holds no images"),
+        (["missing.png", "--figure", "a.txt"], "a.txt must end in .png or .pdf"),
+        (["missing.png", "--figure", "a.png"], "No image could be read"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    run: Path, arguments: list[str], sentence: str, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert call(run, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert len(errors.splitlines()) == 1
