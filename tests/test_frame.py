@@ -112,7 +112,8 @@ def test_every_mode_of_an_image_has_the_same_grey_levels(mode: str):
 
 
 def test_an_image_that_was_turned_by_its_camera_is_read_upright():
-    turned, notes, file = Image.fromarray(np.array([[0, 80, 255]], np.uint8)).rotate(90, expand=True), Image.Exif(), io.BytesIO()
+    picture = Image.fromarray(np.array([[0, 80, 255]], np.uint8))
+    turned, notes, file = picture.rotate(90, expand=True), Image.Exif(), io.BytesIO()
     notes[0x0112] = 6
     turned.save(file, "PNG", exif=notes)
     file.seek(0)
