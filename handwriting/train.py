@@ -1,6 +1,7 @@
 """One job with its objects: build them from the config, fit, test the chosen weights, say what came out."""
 
 import logging
+import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
 
+# Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 # Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
 for package in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(package).setLevel(logging.WARNING)

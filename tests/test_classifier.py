@@ -59,7 +59,7 @@ def test_two_epochs_give_the_weights_of_a_plain_torch_loop(tmp_path: Path, optim
     trainer(tmp_path, epochs=2).fit(model, data)
 
     mean, std = data.mean_and_std()
-    plain, order = optimizer(net.parameters()), data.train_dataloader().sampler
+    plain, order = optimizer(net.parameters()), data.train_dataloader().batch_sampler
     for epoch in range(2):
         order.set_epoch(epoch)  # type: ignore[attr-defined]
         for index in order:

@@ -7,10 +7,9 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from handwriting.data.augment import Augmentation
-from handwriting.data.batches import serve
+from handwriting.data.batches import Batches, serve
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.data.splits import draw_subset, split_holdout
 from handwriting.data.variants import NOTEBOOK, expand
@@ -84,15 +83,15 @@ class DataModule(lightning.LightningDataModule):
         augmented = {"test_augmented": expand(self.test, NOTEBOOK), "train_augmented": expand(self.train, NOTEBOOK)}
         return {"test": self.test, "train_clean": self.train, **augmented}
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Batches:
         """Serve the training images in a new order each epoch."""
         return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+    def val_dataloader(self) -> Batches | list[Batches]:
         """Serve the held-out images in their fixed order; no loader where none were held out."""
         return self._serve_share(self.val) if len(self.val) else []
 
-    def test_dataloader(self) -> list[DataLoader]:
+    def test_dataloader(self) -> list[Batches]:
         """Serve each of ``test_parts`` in its fixed order."""
         return [self._serve_share(part) for part in self.test_parts.values()]
 
@@ -105,7 +104,7 @@ class DataModule(lightning.LightningDataModule):
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
 
-    def _serve_share(self, part: LabelledImages) -> DataLoader:
+    def _serve_share(self, part: LabelledImages) -> Batches:
         """Serve the images that this process reads of a part in whole: of two processes, every second one."""
         rank, processes = self._share()
         return serve(part[torch.arange(rank, len(part), processes)].to(self._device()), EVAL_BATCH)

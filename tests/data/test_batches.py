@@ -88,10 +88,6 @@ def test_images_are_served_with_their_own_labels(part, seed):
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(103))
 
 
-def test_no_worker_process_is_started(part):
-    assert serve(part, 10).num_workers == 0
-
-
 def test_batches_lie_where_the_part_lies(part):
     for images, labels in serve(part.to(torch.device("meta")), 10, 0):
         assert images.device.type == labels.device.type == "meta"

@@ -182,6 +182,8 @@ def test_a_reader_of_ours_that_returns_other_labels_is_a_bug(labels):
 
 def test_every_part_is_served_on_the_trainers_device(make):
     data = make(notebook_form=False)
-    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    data.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1
+    )
     loaders = [data.train_dataloader(), data.val_dataloader(), *data.test_dataloader()]
     assert {tensor.device.type for loader in loaders for batch in loader for tensor in batch} == {"meta"}

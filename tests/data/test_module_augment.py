@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
 
 from handwriting.data import Augmentation, DataModule
 from handwriting.data.augment import Mixup, Noise
+from handwriting.data.batches import Batches
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.data.variants import NOTEBOOK, expand
 
@@ -47,7 +47,7 @@ def test_a_fraction_of_0_holds_nothing_out(val_fraction):
     assert len(data.val) == 0
     assert data.val_dataloader() == []
     assert same(data.train, WHOLE.train)
-    assert isinstance(make().val_dataloader(), DataLoader)
+    assert isinstance(make().val_dataloader(), Batches)
 
 
 def test_a_limit_goes_with_a_fraction_of_0():
@@ -115,7 +115,7 @@ def test_each_test_part_has_its_loader_and_keeps_its_order(notebook_form):
 
 def transfer(data: DataModule, epoch: int, training: bool = True, batch: int = 0) -> tuple[Tensor, Tensor]:
     """Return a batch of the training part as it comes after its way to the device, in a training of 10 epochs."""
-    data.trainer = cast(Any, SimpleNamespace(training=training, current_epoch=epoch, max_epochs=10))
+    data.trainer = cast(Any, SimpleNamespace(training=training, current_epoch=epoch, max_epochs=10, global_rank=0))
     chosen = data.train[torch.arange(batch * 8, batch * 8 + 8)]
     return data.on_after_batch_transfer((chosen.images, chosen.labels), 0)
 
