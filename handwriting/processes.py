@@ -45,9 +45,9 @@ def train_apart(task: Task, processes: int, say: Say) -> None:
         threading.Thread(target=_pass_on, args=(children[0], say), daemon=True).start()
         first_bad = _wait(children)
     except BaseException:
-        _end(children)
+        _end(children, patience=0)
         raise
-    _end(children)
+    _end(children, PATIENCE)
     note_end(task.folder, first_bad)
     run = read_result(task.folder)
     if run and run.status == "interrupted":
@@ -120,10 +120,15 @@ def _wait(children: "list[subprocess.Popen[str]]") -> int:
     return min((child.returncode for child in children if child.returncode), default=0)
 
 
-def _end(children: "list[subprocess.Popen[str]]") -> None:
-    """Let each end by itself, then ask it to, then make it."""
-    for act in (lambda child: None, lambda child: child.terminate(), lambda child: child.kill()):
-        deadline = time.monotonic() + PATIENCE
+def _end(children: "list[subprocess.Popen[str]]", patience: float) -> None:
+    """Let each end by itself for some seconds, then ask it to, then make it."""
+    steps = (
+        (patience, lambda child: None),
+        (PATIENCE, lambda child: child.terminate()),
+        (1, lambda child: child.kill()),
+    )
+    for seconds, act in steps:
+        deadline = time.monotonic() + seconds
         for child in children:
             if child.poll() is None:
                 act(child)
