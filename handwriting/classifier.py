@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -16,47 +16,9 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handwriting.errors import DivergedError, UserError
 from handwriting.resume import random_states, restore_random_states
+from handwriting.tally import Tally
 
 MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
-
-
-class Tally:
-    """Mean loss and accuracy over the images seen, summed on the device so that no step waits for it.
-
-    ``top`` counts an image as read when its label is among so many of the likeliest classes, and 1 is accuracy.
-    """
-
-    def __init__(self, top: tuple[int, ...] = (1,)):
-        self.top = top
-        # A row a batch, summed up at the end: a step of a small net takes 3 ms, and each operation of torch 5 µs.
-        self.images: list[int] = []
-        self.losses: list[Tensor] = []
-        self.right: list[Tensor] = []
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: its mean loss, logits (B, classes) and labels (B,)."""
-        self.images.append(len(labels))
-        self.losses.append(loss.detach())
-        if self.top == (1,):
-            self.right.append((logits.argmax(1) == labels).sum()[None])
-        else:
-            hits = logits.topk(max(self.top)).indices == labels[:, None]
-            right = [hits[:, :n].sum() if n > 1 else (logits.argmax(1) == labels).sum() for n in self.top]
-            self.right.append(torch.stack(right))
-
-    def means(self, add_up: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
-        """Return the mean loss in nats, the accuracy and other shares as fractions: loss, acc, top5, ….
-
-        ``add_up`` returns the sum of a tensor over all processes.
-        """
-        names = ["loss", *("acc" if n == 1 else f"top{n}" for n in self.top)]
-        sums = torch.zeros(len(names) + 1)
-        if self.images:
-            images = torch.tensor(self.images, dtype=torch.float32, device=self.losses[0].device)
-            loss = torch.stack(self.losses).float() @ images
-            sums = torch.cat([loss[None], torch.stack(self.right).sum(0).float(), images.sum()[None]])
-        *totals, number = add_up(sums).tolist()
-        return {name: total / number for name, total in zip(names, totals, strict=True)}
 
 
 class Classifier(lightning.LightningModule):
@@ -127,8 +89,8 @@ class Classifier(lightning.LightningModule):
         else:
             loss = self.loss(logits, targets)
         self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
-        if self.trainer.world_size > 1:  # the mean over the whole batch, of which this process has a share
-            loss = loss * self.trainer.world_size * len(images) / self._add_up(loss.new_tensor(len(images)))
+        if (processes := _processes()) > 1:  # the mean over the whole batch, of which this process has a share
+            loss = loss * processes * len(images) / self._add_up(loss.new_tensor(len(images)))
         self.step_losses.append(loss.detach())
         return loss
 
@@ -229,13 +191,13 @@ class Classifier(lightning.LightningModule):
 
     def _add_up(self, values: Tensor) -> Tensor:
         """Return the sum over all processes that train or test together."""
-        if self.trainer.world_size == 1:
+        if _processes() == 1:
             return values
         return self.trainer.strategy.reduce(values.clone().to(self.device), reduce_op="sum")
 
     def _log_step_losses(self) -> None:
         if self.step_losses:
-            mean = (self._add_up(torch.stack(self.step_losses).mean()) / self.trainer.world_size).item()
+            mean = (self._add_up(torch.stack(self.step_losses).mean()) / _processes()).item()
             if self.stop_on_nan and not math.isfinite(mean):
                 raise DivergedError(
                     f"The training loss became {mean} up to step {self.global_step} (epoch {self.current_epoch + 1}): "
@@ -244,6 +206,11 @@ class Classifier(lightning.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics({"train/loss_step": mean}, step=self.global_step)
             self.step_losses.clear()
+
+
+def _processes() -> int:
+    """Return how many processes train or test together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def make(part: str, maker: Callable[..., Any], *arguments: Any, **more: Any) -> Any:

@@ -9,11 +9,12 @@ from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torch.nn import functional as F
 
-from handwriting.classifier import Classifier, Tally
+from handwriting.classifier import Classifier
 from handwriting.data import DataModule
 from handwriting.data.digits import read_digits
 from handwriting.errors import UserError
 from handwriting.models.net import Net
+from handwriting.tally import Tally
 from handwriting.train import fit_and_test
 
 SGD = partial(torch.optim.SGD, lr=0.1)
