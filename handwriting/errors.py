@@ -1,7 +1,9 @@
 """Errors that need no traceback: one sentence says what is wrong and, where it is the user's to mend, what to do."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from math import inf
 
 LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
@@ -42,3 +44,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+@contextlib.contextmanager
+def exit_on_bad_input(file: object = "A file") -> Iterator[None]:
+    """End the program with exit code 2 and one sentence for a UserError or a file that cannot be read or written."""
+    try:
+        yield
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"{error.filename or file} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        sys.exit(2)

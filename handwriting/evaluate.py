@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from handwriting.errors import UserError, check_whole, did_you_mean
+from handwriting.errors import UserError, check_whole, did_you_mean, exit_on_bad_input
 from handwriting.machine import use_machine
 
 if TYPE_CHECKING:
@@ -37,14 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
     )
     asked = parser.parse_args(arguments).asked
-    try:
+    with exit_on_bad_input():
         evaluate(*_sort(asked))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
 
 
 def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> "list[Evaluation]":

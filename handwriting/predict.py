@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from handwriting.errors import UserError
+from handwriting.errors import UserError, exit_on_bad_input
 from handwriting.machine import use_machine
 from handwriting.writing import write_bytes, write_text
 
@@ -37,14 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw what the net saw and read (.png or .pdf)")
     parser.add_argument("--steps", type=Path, metavar="FILE", help="draw what each step made of the images")
     asked = parser.parse_args(arguments)
-    try:
+    with exit_on_bad_input():
         failed = predict(asked)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
     sys.exit(1 if failed else 0)
 
 

@@ -77,7 +77,7 @@ def write_plots(report: Report) -> list[Path]:
     if len(report.keys) == 2:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
     searched = [run for setting in finished for run in setting.done if run.record.get("sweeper") == "optuna"]
-    if len(searched) > 1:
+    if sum(str(run.settings["monitor.metric"]) in run.metrics for run in searched) > 1:
         figures["search.png"] = _draw_search(searched, report.keys)
     return [_save(figure, report.folder / name) for name, figure in figures.items()]
 

@@ -6,7 +6,6 @@ python -m handwriting.data.characters --out FILE.mat builds that file, or one of
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from handwriting.data import omniglot
 from handwriting.data.files import data_root, has_file, read_bytes
 from handwriting.data.mat import read_mat, say_once
 from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError, check_whole
+from handwriting.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.writing import write_bytes
 
 LABELS = "labels.tsv"
@@ -165,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images a class, of 20 (15)")
     options = parser.parse_args(arguments)
-    try:
+    with exit_on_bad_input(options.out):
         if options.out.exists():
             raise UserError(f"{options.out} exists already; give another file with --out, or remove it first.")
         check_whole("--train", options.train, at_least=1, at_most=omniglot.DRAWERS - 1)
@@ -174,12 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         omniglot.fetch(alphabets, data_root())
         characters = omniglot.characters_of(alphabets, data_root()) if options.alphabets else published
         arrays = write_characters(options.out, characters, options.train)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"{error.filename or options.out} cannot be read or written: {error.strerror}.", file=sys.stderr)
-        sys.exit(2)
     train, test = arrays["train"].shape[1], arrays["test"].shape[1]
     print(f"{options.out}: {len(characters)} classes, {train} training and {test} test images each, 28×28.")
 
