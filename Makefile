@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data test-long test-cluster lint bench clean
+.PHONY: help demo test test-data test-long test-cluster test-browser lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/core ## set up, then compare four optimizers on bundled digits
 	$(BIN)/python -m handwriting.run -m data=digits optim=sgd,adam,adagrad,adadelta
@@ -22,6 +22,9 @@ test-long: .venv/dev ## sweeps that are killed, and jobs in processes of their o
 
 test-cluster: .venv/dev ## a sweep on a SLURM that is started for it; needs root, slurm-wlm and munge
 	$(BIN)/python -m pytest -m cluster
+
+test-browser: .venv/dev ## someone writes on the page, in Chromium (apt-get install chromium); skips without it
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
 lint: .venv/dev ## style (ruff) and types (pyright)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -30,6 +31,7 @@ class Trained:
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...]
     image_size: tuple[int, int]
+    examples: np.ndarray  # uint8 (classes, H, W), a training image of each class, or (0, H, W)
     ink: dict[str, float]  # of the training images: the longer side of what is written, and the pen's width, in pixels
 
     @property
@@ -81,8 +83,14 @@ def load_trained(path: Path) -> Trained:
         raise UserError(
             f"{path} does not fit the net that it names ({reason}); it may be of another version."
         ) from error
+    height, width = int(size[0]), int(size[1])
     glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), facts.get("ink", {"size": 20.0, "stroke": 2.5})
-    return Trained(path, model.eval(), settings, tuple(names), glyphs, (int(size[0]), int(size[1])), dict(ink))
+    none = torch.zeros(0, height, width, dtype=torch.uint8)
+    examples = np.asarray(facts.get("examples", none))
+    shapes = (none.shape, (len(names), height, width))
+    if examples.dtype != np.uint8 or examples.shape not in shapes or len(glyphs) not in (0, len(names)):
+        raise UserError(f"{path} has not one glyph and one example for each of its {len(names)} classes: not loaded.")
+    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, dict(ink))
 
 
 def check_targets(config: Any, group: str, path: Path) -> None:

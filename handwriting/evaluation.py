@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,10 @@ class Evaluation:
 
 def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[DataModule, LabelledImages]:
     """Read the data that a net was trained on, or others that were asked for; UserError when they do not fit it."""
-    check_targets(trained.settings["data"], "data", trained.path)
-    data: DataModule = build("data", compose_data(trained.settings["data"], settings))
+    if not isinstance(config := trained.settings.get("data"), Mapping):
+        raise UserError(f"{trained.path} does not say which data it was trained on.")
+    check_targets(config, "data", trained.path)
+    data: DataModule = build("data", compose_data(dict(config), settings))
     part = {"test": data.test, "val": data.val, "train": data.train}[split]
     if tuple(data.class_names) != trained.class_names:
         raise UserError(

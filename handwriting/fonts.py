@@ -1,13 +1,14 @@
 """Which fonts here have the signs that a figure shows, and what to show where none has. Imports no torch."""
 
 import logging
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
+
+from handwriting.names import shorten
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # said by fonts_for, once and with a remedy
@@ -42,5 +43,7 @@ def shown_names(class_names: Sequence[str], glyphs: Sequence[str]) -> list[str]:
     if not glyphs:
         return list(class_names)
     known = frozenset().union(*(_characters(font_manager.findfont(family)) for family in fonts_for(glyphs, warn=False)))
-    short = [re.sub(r" \(.*?\)", "", name) for name in class_names]
-    return [glyph if glyph and set(glyph) <= known else name for glyph, name in zip(glyphs, short, strict=True)]
+    return [
+        glyph if glyph and set(glyph) <= known else name
+        for glyph, name in zip(glyphs, shorten(class_names), strict=True)
+    ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 50_000_000  # of an image file; a photograph of a telephone has 12 to 50 million
 WORK_SIZE = 400  # pixels of the longer side that the steps work on: enough for a pen, and quick
+FITTED = 100  # pixels a side that the ground is fitted to
 SPECK = 0.02  # ink in one piece with less than this share of the largest piece is dust
 FAINTEST = 0.03  # ink that differs less from its ground, of 0…1, is none
 NOTHING = "nothing written was found: the image is empty or its contrast too low."
@@ -135,15 +136,16 @@ def _background(grey: np.ndarray) -> np.ndarray:
     """Return the ground under the ink, fitted as a surface of second degree to the pixels that are not far from it."""
     height, width = grey.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    terms = np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], -1).reshape(-1, 6)
-    values = grey.ravel()
+    terms = np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], -1)
+    apart = max(max(grey.shape) // FITTED, 1)  # six numbers need no more pixels than that
+    some, values = terms[::apart, ::apart].reshape(-1, 6), grey[::apart, ::apart].ravel()
     # Begin at the level of the border, where seldom anything is written; then keep the half that fits best.
-    ground = np.full_like(values, np.median(_border(grey)))
+    surface = np.array([np.median(_border(grey)), 0, 0, 0, 0, 0])
     for _ in range(6):
-        away = np.abs(values - ground)
+        away = np.abs(values - some @ surface)
         near = away <= max(np.quantile(away, 0.6), 0.02)
-        ground = terms @ np.linalg.lstsq(terms[near], values[near], rcond=None)[0]
-    return ground.reshape(grey.shape)
+        surface = np.linalg.lstsq(some[near], values[near], rcond=None)[0]
+    return terms @ surface
 
 
 def _spread_contrast(flat: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ def draw_readings(
     columns = 8
     rows = max(-(-len(images) // columns), 1)
     with rc_context({"font.family": fonts_for([*true, *read])}):
-        figure = Figure(figsize=(1.25 * columns, 1.55 * rows + 0.5), dpi=110, layout="constrained")
+        figure = Figure(figsize=(1.25 * columns, 1.65 * rows + 0.5), dpi=110, layout="constrained")
         figure.suptitle(title, fontsize=10)
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in places:
@@ -116,8 +116,9 @@ def draw_readings(
         for axes, image, is_, as_, sure in zip(places, images, true, read, probabilities, strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
             wrong = bool(is_) and is_ != as_
-            text = f"{_short(is_)}\nread {_short(as_)}" if wrong else f"{_short(as_)}\n"
-            axes.set_title(f"{text} {sure:.1%}", fontsize=8, color=WRONG if wrong else "black")
+            lines = ["is " + _short(is_), "read " + _short(as_)] if wrong else [_short(as_)]
+            lines.append(f"{sure:.1%}")  # a line of its own: beside a glyph from right to left, it would be turned
+            axes.set_title("\n".join(lines), fontsize=7.5, color=WRONG if wrong else "black")
     return figure
 
 
@@ -139,7 +140,7 @@ def draw_steps(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     return figure
 
 
-def _short(name: str, most: int = 14) -> str:
+def _short(name: str, most: int = 13) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -14,6 +14,7 @@ from handwriting.checkpoints import Trained, find_checkpoints, load_trained
 from handwriting.errors import UserError
 from handwriting.evaluation import read_images
 from handwriting.frame import Framed, bring_into_frame, open_image, to_grey
+from handwriting.names import shorten
 
 # A file, the content of one, an image, or grey levels (H, W): uint8, or float of 0…1.
 Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
@@ -37,6 +38,7 @@ class Reader:
 
     def __init__(self, trained: Trained):
         self.trained = trained
+        self.short_names = shorten(trained.class_names)
 
     @classmethod
     def load(cls, place: str | Path) -> "Reader":
@@ -58,8 +60,8 @@ class Reader:
         ]
 
     def called(self, label: int) -> str:
-        """Return a class as its glyph and its name."""
-        name = self.trained.class_names[label]
+        """Return a class as its glyph and its short name."""
+        name = self.short_names[label]
         return f"{self.trained.glyphs[label]} {name}".strip() if self.trained.glyphs else name
 
     def _frame(self, source: Source) -> Framed | UserError:

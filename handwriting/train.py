@@ -19,7 +19,7 @@ from rich.console import Console
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from handwriting.classifier import Classifier
-from handwriting.data import DataModule
+from handwriting.data import DataModule, typical_images
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
 from handwriting.frame import measure_ink
 from handwriting.parts import build
@@ -74,6 +74,7 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
         "glyphs": list(data.glyphs),
         "image_size": list(data.image_size),
         "ink": measure_ink(data.train.images),
+        "examples": typical_images(data.train, len(data.class_names)),
     }
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)

@@ -1,11 +1,13 @@
 """What the tests share: the command line as a user runs it, offline and on one thread."""
 
+import contextlib
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +73,41 @@ def run_in() -> Callable[..., int]:
         return stop.value.code
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
+    """The folder of a run whose net reads the bundled digits well enough."""
+    folder = tmp_path_factory.mktemp("digits")
+    assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
+    (result,) = folder.glob("outputs/digits/*/result.json")
+    return result.parent
+
+
+@pytest.fixture(scope="session")
+def page_of() -> Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]:
+    """Serve the page to write on, as a user does it, from a folder: its address and its process."""
+
+    @contextlib.contextmanager
+    def serve(folder: Path, *arguments: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        closed = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")} | {"no_proxy": "127.0.0.1"}
+        command = [sys.executable, "-m", "handwriting.draw", *arguments, f"--port={port}"]
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | closed | environment, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        try:
+            said = process.stderr.readline()
+            assert said.startswith(f"Write at http://127.0.0.1:{port}"), said + process.stderr.read()
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.kill()
+            process.communicate()
+
+    return serve
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,8 @@ from handwriting.reader import Reader
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
-    """A net that reads the bundled digits well enough."""
-    folder = tmp_path_factory.mktemp("run")
-    assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
-    (result,) = folder.glob("outputs/digits/*/result.json")
-    return result.parent
+def run(digits_run: Path) -> Path:
+    return digits_run
 
 
 @pytest.fixture(scope="module")

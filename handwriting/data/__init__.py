@@ -1,5 +1,5 @@
 from handwriting.data.augment import Augmentation
 from handwriting.data.module import DataModule
-from handwriting.data.sets import LabelledImages
+from handwriting.data.sets import LabelledImages, typical_images
 
-__all__ = ["Augmentation", "DataModule", "LabelledImages"]
+__all__ = ["Augmentation", "DataModule", "LabelledImages", "typical_images"]

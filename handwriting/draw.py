@@ -1,0 +1,93 @@
+"""python -m handwriting.draw [CHECKPOINT]: a page to write on, read by a net while you write."""
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from handwriting.errors import UserError, check_whole, exit_on_bad_input
+from handwriting.machine import use_machine
+
+OUTPUTS = Path("outputs")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve the page until Ctrl-C; exit code 2 when there is nothing to read with, or the port is taken."""
+    parser = argparse.ArgumentParser(
+        prog="python -m handwriting.draw",
+        description="Serve a page on this machine to write on with mouse or finger: a net reads while you write.",
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="?",
+        help="a run's folder, as in outputs/mnist/optim=adam, a checkpoint, or a folder of runs; "
+        "the finished runs under outputs/ can be chosen in the page",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="where to serve (default 7860)")
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: only this machine can open the page")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    asked = parser.parse_args(arguments)
+    with exit_on_bad_input():
+        check_whole("--port", asked.port, at_least=1, at_most=65535)
+        if not importlib.util.find_spec("gradio"):
+            raise UserError("gradio is not installed: pip install 'handwriting[draw]'.")
+        serve(gather(asked.checkpoint), asked.host, asked.port, asked.open)
+
+
+def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
+    """Return the checkpoints to choose from by what to call them: those of a place, then the others of outputs/.
+
+    Raises UserError when there is none.
+    """
+    from handwriting.checkpoints import find_checkpoints
+
+    found = find_checkpoints(place) if place else []
+    for study in sorted(outputs.iterdir()) if outputs.is_dir() else []:
+        try:
+            found += find_checkpoints(study)
+        except UserError:  # no finished run in it
+            continue
+    if not found:
+        raise UserError(
+            f"{outputs}/ holds no finished run: train one (python -m handwriting.run), or name a checkpoint."
+        )
+    unique = {path.resolve(): path for path in reversed(found)}
+    return {_name(path, outputs): path for path in sorted(unique.values(), key=found.index)}
+
+
+def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: bool) -> None:
+    """Serve the page until Ctrl-C or a request to end; UserError when the port is taken."""
+    use_machine()
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        from handwriting.page import make_page
+        from handwriting.page.guard import launch
+
+        page = make_page(checkpoints)
+        ended = threading.Event()
+        for request in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(request, lambda *_: ended.set())
+        address = launch(page, host, port, open_browser)
+        print(f"Write at {address} (Ctrl-C ends it).", file=sys.stderr, flush=True)
+        ended.wait()
+        page.close(verbose=False)
+
+
+def _name(path: Path, outputs: Path) -> str:
+    """Return mnist/optim=adam for the run of that name under outputs/, else the path as it is."""
+    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    try:
+        return str(run.resolve().relative_to(outputs.resolve()))
+    except ValueError:
+        return str(run)
+
+
+if __name__ == "__main__":
+    main()
