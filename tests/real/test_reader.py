@@ -72,6 +72,28 @@ def test_the_first_twenty_test_digits_saved_in_odd_ways_are_read(command, real_d
     read = pd.read_csv(tmp_path / "read.csv")["reading"].tolist()
     assert sum(map(int.__eq__, read, test.labels[:20].tolist())) >= 19
 
-    assert command("handwriting.evaluate", str(run), **data).returncode == 0
+    check_evaluation_and_export(command, run, data)
+
+
+def test_a_reader_of_characters_is_evaluated_and_exported(command, real_data_folder: Path, tmp_path: Path):
+    if not (real_data_folder / "characters").is_dir():
+        pytest.skip(f"{real_data_folder} holds no characters")
+    data = {"HANDWRITING_DATA": str(real_data_folder)}
+    net = ["model.branches=1", "model.shared=0", "model.widths=[16,32,64]", "trainer.max_epochs=2"]
+    done = command("handwriting.run", "experiment=characters", "data.redundant=merge", "name=few", *net, **data)
+    assert done.returncode == 0
+    (result,) = tmp_path.glob("outputs/few/*/result.json")
+    check_evaluation_and_export(command, result.parent, data)
+
+
+def check_evaluation_and_export(command, run: Path, data: dict[str, str]) -> None:
+    """Check that a run is evaluated as it was tested, to the image, and that its ONNX file reads as it does."""
+    done = command("handwriting.evaluate", str(run), **data)
+    assert done.returncode == 0, done.stderr
     record = json.loads((run / "evaluation" / "test" / "evaluation.json").read_text())
-    assert round(10_000 * record["readers"]["default"]["acc"]) == round(10_000 * accuracy)
+    (scores,) = record["readers"].values()
+    accuracy = json.loads((run / "result.json").read_text())["metrics"]["test/acc"]
+    assert round(record["images"] * scores["acc"]) == round(record["images"] * accuracy)
+    done = command("handwriting.export", str(run), "--onnx", str(run / "net.onnx"), **data)
+    assert done.returncode == 0, done.stderr
+    assert "reads 200 test images as the net does" in done.stdout
