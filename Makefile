@@ -17,7 +17,7 @@ test: .venv/dev ## set up, then run the tests; those on real data skip without H
 test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m real_data
 
-test-long: .venv/dev ## sweeps that are killed, and jobs in processes of their own: minutes (LONG=tests/long/test_ddp.py)
+test-long: .venv/dev ## killed sweeps, jobs in processes of their own, notebooks: minutes (LONG=tests/long/test_ddp.py)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(LONG)
 
 test-cluster: .venv/dev ## a sweep on a SLURM that is started for it; needs root, slurm-wlm and munge

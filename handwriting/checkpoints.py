@@ -42,8 +42,10 @@ class Trained:
 
     @property
     def name(self) -> str:
-        """Return what to call it: its run's folder, or its file where it lies alone."""
-        return self.run.name if self.run != self.path.parent else self.path.stem
+        """Return what to call it: its run's folder, and which snapshot it is, or its file where it lies alone."""
+        if self.run == self.path.parent:
+            return self.path.stem
+        return self.run.name if self.path.match(BEST) else f"{self.run.name},{self.path.stem}"
 
 
 def find_checkpoints(place: Path) -> list[Path]:
@@ -57,13 +59,22 @@ def find_checkpoints(place: Path) -> list[Path]:
         raise UserError(f"{place} is neither a checkpoint nor a folder of runs; give one as in outputs/mnist/RUN.")
     if (place / RESULT).is_file():
         if not (place / BEST).is_file():
-            raise UserError(f"{place} has no {BEST}: its training has not come to one; give its command again.")
+            raise UserError(
+                f"{place} has no {BEST}: it is of scikit-learn and kept as its figures only, or its training has not "
+                "come to one; then give its command again."
+            )
         return [place / BEST]
     runs = [run for entry in sorted(place.iterdir()) if (run := read_result(entry)) and run.status == "done"]
     found = [run.folder / BEST for run in runs if (run.folder / BEST).is_file()]
     if not found:
         raise UserError(f"{place} holds no finished run with a {BEST}.")
     return found
+
+
+def snapshots_of(checkpoint: Path) -> list[Path]:
+    """Return the ends of the cycles of a run that had them, in their order, or the run's chosen checkpoint."""
+    found = checkpoint.parent.glob("cycle*.ckpt") if checkpoint.match(BEST) else []
+    return sorted(found, key=lambda path: (len(path.name), path.name)) or [checkpoint]
 
 
 def load_trained(path: Path) -> Trained:

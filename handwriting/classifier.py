@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handwriting.errors import DivergedError, UserError
 from handwriting.resume import random_states, restore_random_states
 from handwriting.tally import Tally
 
+READ_AT_ONCE = 500  # images
+Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, 1, H, W)
 MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
 
 
@@ -75,6 +77,21 @@ class Classifier(lightning.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of uint8 images (N, 1, H, W)."""
         return self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+
+    def probabilities(self, images: Tensor, views: Views | None = None) -> Tensor:
+        """Return the probabilities (N, classes), on the CPU, that the net gives uint8 images (N, 1, H, W), as tested.
+
+        With ``views``, which makes several of a batch, they are the mean over the views.
+        """
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            parts = []
+            for batch in images.split(READ_AT_ONCE):
+                seen = views(batch.to(self.device)) if views else [batch.to(self.device)]
+                parts.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
+        self.train(was_training)
+        return torch.cat(parts)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes).
@@ -146,7 +163,7 @@ class Classifier(lightning.LightningModule):
         if self.make_scheduler is None:
             return optimizer
         kind = getattr(self.make_scheduler, "func", None)
-        by_step = inspect.isclass(kind) and issubclass(kind, OneCycleLR)
+        by_step = inspect.isclass(kind) and "total_steps" in inspect.signature(kind).parameters
         length = {"total_steps": int(self.trainer.estimated_stepping_batches)} if by_step else {}
         scheduler = make("scheduler", self.make_scheduler, optimizer, **length)
         return {

@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from handwriting.evaluation import Evaluation
 
 SPLITS = ("test", "val", "train")
+WAYS = ("mean", "logits", "vote", "stack")
 SHOWN = 32  # images of a gallery
-DEFAULTS = {"split": "test", "format": "png", "dpi": 110, "out": None}
+DEFAULTS = {
+    "split": "test",
+    "format": "png",
+    "dpi": 110,
+    "out": None,
+    "ensemble": "mean",
+    "augment": "",
+    "tta.views": 1,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -30,7 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         description="Read a part of the data with trained nets: accuracy, confusion, calibration, mistakes, speed. "
         "Several nets are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
         epilog="Settings: split=test|val|train, data=… and data.path=… for other data than it was trained on, "
-        "format=png|pdf, dpi=110, out=FOLDER.",
+        "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as in "
+        "training or by augment=affine, format=png|pdf, dpi=110, out=FOLDER.",
     )
     parser.add_argument(
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
@@ -43,21 +53,35 @@ def main(arguments: list[str] | None = None) -> None:
 def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> "list[Evaluation]":
     """Evaluate the checkpoints of ``places``, each and together, write and print what comes out."""
     use_machine()
-    from handwriting.checkpoints import find_checkpoints, load_trained
+    from handwriting.checkpoints import find_checkpoints, load_trained, snapshots_of
     from handwriting.evaluation import evaluate_all, measure_speed, read_part
 
-    trained = [load_trained(path) for place in places for path in find_checkpoints(place)]
+    paths: list[Path] = []
+    for place in places:
+        for path in find_checkpoints(place):
+            paths += snapshots_of(path) if place.is_dir() else [path]
+    trained = [load_trained(path) for path in paths]
     for other in trained[1:]:
         if other.class_names != trained[0].class_names:
             raise UserError(f"{other.name} reads other classes than {trained[0].name}: they cannot be compared.")
+    if options["split"] != "test" and len({json.dumps(_drawn(net), default=str) for net in trained}) > 1:
+        raise UserError(f"split={options['split']} is another part for each of these runs: evaluate them one by one.")
     data, part = read_part(trained[0], str(options["split"]), data_settings)
-    found = evaluate_all(trained, part)
+    views, augment = int(options["tta.views"]), str(options["augment"])
+    found = evaluate_all(trained, part, str(options["ensemble"]), views, augment)
     folder = _folder(trained, options, str(data.name))
     figures = _figures(found, data, part)
     speed = measure_speed(trained[0], part) if len(trained) == 1 else {}
     files = _write(folder, found, figures, data, speed, options)
     _print(found, speed, len(part), f"{data.name}, {options['split']}", files)
     return found
+
+
+def _drawn(net: "Trained") -> dict[str, Any]:
+    """Return the settings that decide which images a net was trained on."""
+    return {
+        key: value for key, value in net.settings.get("data", {}).items() if key not in ("shuffle_seed", "batch_size")
+    }
 
 
 def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
@@ -70,11 +94,12 @@ def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
         elif key == "data" or key.startswith("data."):
             data_settings.append(argument)
         elif key in options:
-            options[key] = int(value) if key == "dpi" and value.isdigit() else value
+            options[key] = int(value) if isinstance(DEFAULTS[key], int) and value.isdigit() else value
         else:
             raise UserError(f"There is no setting {key!r}.{did_you_mean(key, [*options, 'data'])}")
     check_whole("dpi", options["dpi"], at_least=20, at_most=1200)
-    for key, known in (("split", SPLITS), ("format", ("png", "pdf"))):
+    check_whole("tta.views", options["tta.views"], at_least=1, at_most=1000)
+    for key, known in (("split", SPLITS), ("format", ("png", "pdf")), ("ensemble", WAYS)):
         if options[key] not in known:
             raise UserError(f"{key}={options[key]} must be one of {', '.join(known)}.")
     if not places:
@@ -85,7 +110,7 @@ def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
 def _folder(trained: "Sequence[Trained]", options: dict[str, Any], data_name: str) -> Path:
     if options["out"]:
         return Path(options["out"])
-    home = trained[0].run if len(trained) == 1 else trained[0].run.parent
+    home = trained[0].run if len({net.run for net in trained}) == 1 else trained[0].run.parent
     other = "" if data_name == trained[0].settings["data"].get("name") else f"{data_name}_"
     return home / "evaluation" / f"{other}{options['split']}"
 

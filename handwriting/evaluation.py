@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from handwriting.checkpoints import Trained, check_targets
-from handwriting.data import DataModule, LabelledImages
+from handwriting.classifier import READ_AT_ONCE
+from handwriting.data import Augmentation, DataModule, LabelledImages
+from handwriting.ensembles import combine, stack
 from handwriting.errors import UserError
 from handwriting.parts import build
+from handwriting.results import read_result
 from handwriting.scores import confusion, score
-from handwriting.settings import compose_data
+from handwriting.settings import compose_data, compose_group
 
-BATCH = 500  # images read at once
+TOGETHER = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
 
 
 @dataclass
@@ -48,12 +52,19 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
     return data, part
 
 
-def read_images(trained: Trained, images: Tensor) -> Tensor:
-    """Return the probabilities (N, classes) that a net gives uint8 images (N, 1, H, W), on the device at hand."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = trained.model.to(device)
-    with torch.inference_mode():
-        return torch.cat([model(batch.to(device)).float().softmax(1).cpu() for batch in images.split(BATCH)])
+def read_images(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
+    """Return the probabilities (N, classes) that a net gives uint8 images (N, 1, H, W), on the device at hand.
+
+    With several ``views`` they are the mean over as many, made by the augmentation that the net was trained with, or
+    by the one named. Raises UserError when that makes none.
+    """
+    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if views <= 1:
+        return model.probabilities(images)
+    config = compose_group("augment", augment) if augment else trained.settings.get("augment")
+    check_targets(config, "augment", trained.path)
+    augmentation: Augmentation = build("augment", config)
+    return model.probabilities(images, lambda batch: augmentation.views(batch, views))
 
 
 def evaluate_reader(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
@@ -71,15 +82,48 @@ def without_common(names: Sequence[str]) -> list[str]:
     ]
 
 
-def evaluate_all(trained: Sequence[Trained], part: LabelledImages) -> list[Evaluation]:
-    """Evaluate each net, and of several also the mean of their probabilities."""
+def evaluate_all(
+    trained: Sequence[Trained], part: LabelledImages, way: str = "mean", views: int = 1, augment: str = ""
+) -> list[Evaluation]:
+    """Evaluate each net, and of several also what they read together; with several views, each also with them."""
     names = without_common([net.name for net in trained])
-    answers = [read_images(net, part.images) for net in trained]
-    found = [evaluate_reader(name, answer, part.labels) for name, answer in zip(names, answers, strict=True)]
-    if len(found) > 1:
-        mean = torch.stack([one.probabilities for one in found]).mean(0)
-        found.append(evaluate_reader(f"mean of the {len(found)}", mean, part.labels))
+    found: list[Evaluation] = []
+    for number in (1, views) if views > 1 else (1,):
+        seen = f", {number} views" if number > 1 else ""
+        answers = [read_images(net, part.images, number, augment) for net in trained]
+        found += [
+            evaluate_reader(name + seen, answer, part.labels) for name, answer in zip(names, answers, strict=True)
+        ]
+        if len(answers) > 1:
+            together = _stack(trained, answers) if way == "stack" else combine(answers, way)
+            found.append(evaluate_reader(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, part.labels))
     return found
+
+
+def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
+    """Return the probabilities of a stack of nets: those that differ in their fold only are one reader, their mean.
+
+    Raises UserError where their runs did not hold each image out once.
+    """
+    readers: dict[str, list[int]] = {}
+    for number, net in enumerate(trained):
+        readers.setdefault(re.sub(r"(^|,)data\.fold=\d+", "", net.run.name), []).append(number)
+    known: list[pd.DataFrame] = []
+    for name, numbers in readers.items():
+        runs = [read_result(trained[number].run) for number in numbers]
+        tables = [table for run in runs if run and (table := run.held_out()) is not None]
+        table = pd.concat(tables).sort_values("image") if tables else pd.DataFrame({"image": []})
+        if not len(table) or len(tables) < len(numbers) or table["image"].tolist() != list(range(len(table))):
+            raise UserError(
+                f"ensemble=stack learns from images that were held out once each, and {name or 'these runs'} has no "
+                "such: train with -m data.split=kfold data.fold=0,1,2,3,4, and give all folds."
+            )
+        known.append(table)
+    if len({len(table) for table in known}) > 1:
+        raise UserError("ensemble=stack needs readers that were trained on the same images.")
+    held_out = [torch.from_numpy(table.filter(regex=r"^p\d+$").to_numpy(np.float32)) for table in known]
+    means = [torch.stack([answers[number] for number in numbers]).mean(0) for numbers in readers.values()]
+    return stack(held_out, torch.from_numpy(known[0]["label"].to_numpy()), means)
 
 
 def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
@@ -95,6 +139,6 @@ def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
                 taken.append(time.perf_counter() - begun)
         return float(np.median(taken[2:]))
 
-    batch = part.images[:BATCH]
+    batch = part.images[:READ_AT_ONCE]
     a_batch = seconds(batch, 5)
     return {"all_seconds": a_batch * len(part) / len(batch), "batch": len(batch), "one_seconds": seconds(batch[:1], 50)}

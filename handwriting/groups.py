@@ -11,7 +11,7 @@ from typing import Any
 from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
 from handwriting.stats import mean_and_half_width
 
-PER_SEED = {"seed", "data.shuffle_seed", "augment.seed"}  # what differs among the runs of one setting
+PER_SEED = {"seed", "data.shuffle_seed", "augment.seed", "data.fold"}  # what differs among the runs of one setting
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Figures of how the result depends on the settings: two of them as a grid, or each that a search tried.
+"""Figures of how the result depends on the settings: two of them as a grid, each that a search tried, what it costs.
 
 Imports no torch.
 """
@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from handwriting.plots import COLOURS, fold
+from handwriting.fonts import fonts_for
+from handwriting.plots import COLOURS, fold, scale_by_error
 
+MARKERS = "oDs^v"
 PANEL = (3.4, 2.9)  # inches
 WIDE_RANGE = 20  # from this ratio of largest to smallest on, a parameter is drawn on a logarithmic scale
 
@@ -73,6 +76,36 @@ def draw_search(scores: Sequence[float], parameters: Mapping[str, Sequence[Any]]
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{len(heights)} trials; the best one ringed", fontsize=10)
+    return figure
+
+
+def draw_costs(
+    labels: Sequence[str],
+    accuracies: Sequence[Sequence[float]],
+    half_widths: Sequence[float | None],
+    costs: Mapping[str, Sequence[float]],
+) -> Figure:
+    """Draw mean test accuracy and its interval (fractions) against each of the costs, such as weights and seconds."""
+    with rc_context({"font.family": fonts_for(labels)}):
+        figure = Figure(figsize=(10.5, max(3.8, 0.3 * len(labels) + 1)), dpi=110, layout="constrained")
+        places = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+        means = [100 * float(np.mean(values)) for values in accuracies]
+        reaches = [100 * (half_width or 0.0) for half_width in half_widths]
+        for axes, (name, values) in zip(places, costs.items(), strict=True):
+            for number, (label, mean, reach, value) in enumerate(zip(labels, means, reaches, values, strict=True)):
+                ends = [[min(reach, mean)], [min(reach, 100 - mean)]] if reach else None
+                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+                style = {"fmt": marker, "color": colour, "capsize": 3, "markersize": 7}
+                axes.errorbar([value], [mean], yerr=ends, label=fold(label, 30), **style)
+            if min(values) > 0:
+                axes.set_xscale("log")
+            axes.set_xlabel(name)
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+        drawn = [value for mean, reach in zip(means, reaches, strict=True) for value in (mean - reach, mean + reach)]
+        scale_by_error(places[0], "y", np.clip(drawn, 0, 100))
+        places[0].set_ylabel("test accuracy (%, log scale of errors)")
+        figure.legend(*places[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 

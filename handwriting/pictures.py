@@ -1,20 +1,30 @@
 """What a run shows of itself: in TensorBoard, and as pictures in its folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from handwriting.classifier import Classifier
 from handwriting.data import DataModule, LabelledImages
 from handwriting.fonts import shown_names
 from handwriting.galleries import draw_confusion, draw_gallery, draw_variants
 from handwriting.plots import as_png
-from handwriting.results import flatten, setting_of
+from handwriting.results import HELD_OUT, flatten, setting_of
 from handwriting.scores import per_class
 from handwriting.writing import write_bytes, write_text
+
+
+class Tested(Protocol):
+    """A reader after its test."""
+
+    confused: torch.Tensor  # true class, read as
+
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
+        ...
 
 
 def show_images(logger: TensorBoardLogger, data: DataModule) -> None:
@@ -45,18 +55,29 @@ def show_augmentation(logger: TensorBoardLogger, data: DataModule, folder: Path)
 def show_result(
     logger: TensorBoardLogger,
     data: DataModule,
-    model: Classifier,
+    model: Tested,
     metrics: dict[str, float],
     shown: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Write per_class.csv; show TensorBoard the confusion matrix of the test part, and settings beside metrics."""
+    """Write per_class.csv and held_out.csv; show TensorBoard the confusion of the test part, and the settings."""
     counts = model.confused.numpy().astype(np.int64)
     write_text(folder / "per_class.csv", per_class(counts, data.class_names, data.glyphs).to_csv(index=False))
+    if data.split != "holdout":
+        write_text(folder / HELD_OUT, _held_out(data, model).to_csv(index=False, float_format="%.6g"))
     logger.experiment.add_figure("test/confusion", draw_confusion(counts, shown_names(data.class_names, data.glyphs)))
     plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}
     logger.log_hyperparams(plain, metrics)
     logger.finalize("success")
+
+
+def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:
+    """Return a row a held-out image: its number in the training part, its label, what it was read as, probabilities."""
+    probabilities = model.probabilities(data.val.images).numpy()
+    table = pd.DataFrame(
+        {"image": data.held_out.numpy(), "label": data.val.labels.numpy(), "read": probabilities.argmax(1)}
+    )
+    return table.join(pd.DataFrame(probabilities).add_prefix("p"))
 
 
 def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:

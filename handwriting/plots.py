@@ -56,7 +56,7 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
         right.set_title("Validation accuracy" + which, fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
-        _scale_by_error(right, "y", np.concatenate(values))
+        scale_by_error(right, "y", np.concatenate(values))
         for axes in (left, right):
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
@@ -103,7 +103,7 @@ def draw_ranking(
         title = _interval_title(seeds)
         axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
-        _scale_by_error(axes, "x", np.array(drawn))
+        scale_by_error(axes, "x", np.array(drawn))
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -147,7 +147,7 @@ def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
         axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 
 
-def _scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
+def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
     """Space accuracies by the logarithm of their error: 98 to 99 is as far as 80 to 90, and 10 still fits in.
 
     100 % would lie infinitely far out; it is drawn at half the smallest error that there is.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from handwriting.errors import UserError, exit_on_bad_input
+from handwriting.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.machine import use_machine
 from handwriting.writing import write_bytes, write_text
 
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table with all five likeliest readings")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw what the net saw and read (.png or .pdf)")
     parser.add_argument("--steps", type=Path, metavar="FILE", help="draw what each step made of the images")
+    parser.add_argument("--views", type=int, default=1, metavar="N", help="read the mean of N augmented views of each")
+    parser.add_argument("--augment", default="", metavar="NAME", help="by affine …, and not as in training")
     asked = parser.parse_args(arguments)
     with exit_on_bad_input():
         failed = predict(asked)
@@ -47,11 +49,12 @@ def predict(asked: argparse.Namespace) -> int:
     for figure in (asked.figure, asked.steps):
         if figure and figure.suffix not in (".png", ".pdf"):
             raise UserError(f"{figure} must end in .png or .pdf.")
+    check_whole("--views", asked.views, at_least=1, at_most=1000)
     names, sources = _collect(asked.images)
     use_machine()
     from handwriting.reader import Reader
 
-    readings = Reader.load(asked.checkpoint).read(sources)
+    readings = Reader.load(asked.checkpoint).read(sources, asked.views, asked.augment)
     _print(names, readings)
     rows = [_row(name, reading) for name, reading in zip(names, readings, strict=True)]
     if asked.json:

@@ -48,13 +48,17 @@ class Reader:
             raise UserError(f"{place} holds {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
         return cls(load_trained(found[0]))
 
-    def read(self, sources: Iterable[Source]) -> list[Reading]:
-        """Read images; one that cannot be read is a reading with an ``error``, and the others are read all the same."""
+    def read(self, sources: Iterable[Source], views: int = 1, augment: str = "") -> list[Reading]:
+        """Read images; one that cannot be read is a reading with an ``error``, and the others are read all the same.
+
+        With several ``views`` an image is read as the mean over itself and as many less one augmented views, made as in
+        training or by the augmentation named, such as ``affine``; UserError when that makes none.
+        """
         framed = [self._frame(source) for source in sources]
         images = [one.image for one in framed if isinstance(one, Framed)]
         if not images:
             return [Reading(error=str(one)) for one in framed]
-        answers = iter(read_images(self.trained, torch.from_numpy(np.stack(images))[:, None]))
+        answers = iter(read_images(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
         return [
             self._reading(one, next(answers)) if isinstance(one, Framed) else Reading(error=str(one)) for one in framed
         ]

@@ -38,6 +38,11 @@ class Report:
         return judge(self.settings)
 
     @property
+    def sizes(self) -> int:
+        """Return how many different sizes the nets have that finished."""
+        return len({setting.mean("parameters") for setting in self.settings if setting.values("test/acc")})
+
+    @property
     def chosen(self) -> Setting | None:
         """Return the setting with the best mean validation accuracy: the choice that never saw the test part."""
         with_runs = [setting for setting in self.settings if setting.values("val/acc")]
@@ -76,6 +81,8 @@ def write_plots(report: Report) -> list[Path]:
     figures = {"curves.png": draw_curves(losses, accuracies), "ranking.png": ranking}
     if len(report.keys) == 2:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
+    if report.sizes > 2:
+        figures["costs.png"] = _draw_costs(finished)
     searched = [run for setting in finished for run in setting.done if run.record.get("sweeper") == "optuna"]
     if sum(str(run.settings["monitor.metric"]) in run.metrics for run in searched) > 1:
         figures["search.png"] = _draw_search(searched, report.keys)
@@ -99,6 +106,21 @@ def _draw_grid(finished: Sequence[Setting], row_key: str, column_key: str) -> "F
         mean, half_width = setting.interval("test/acc")
         means[place], half_widths[place] = mean, math.nan if half_width is None else half_width
     return draw_grid((row_key, rows), (column_key, columns), means, half_widths)
+
+
+def _draw_costs(finished: Sequence[Setting]) -> "Figure":
+    """Draw accuracy against the size of the net and against the seconds that its training took."""
+    from handwriting.landscapes import draw_costs
+
+    return draw_costs(
+        [setting.label for setting in finished],
+        [setting.values("test/acc") for setting in finished],
+        [setting.interval("test/acc")[1] for setting in finished],
+        {
+            "weights": [setting.mean("parameters") for setting in finished],
+            "seconds of training": [setting.mean("seconds") for setting in finished],
+        },
+    )
 
 
 def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":

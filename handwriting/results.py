@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "result.json"
+HELD_OUT = "held_out.csv"  # what a run whose held-out images are one of several draws made of them
 # What changes how a run looks, or where it lies, and not what comes out of it.
 NOT_SETTINGS = {
     "name",
@@ -64,6 +65,15 @@ class Run:
             return pd.read_csv(self.folder / "metrics.csv")
         except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
             return pd.DataFrame()
+
+    def held_out(self) -> "pd.DataFrame | None":
+        """Return held_out.csv: a row an image, with its number, label, reading and probabilities; None without one."""
+        import pandas as pd
+
+        try:
+            return pd.read_csv(self.folder / HELD_OUT)
+        except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
+            return None
 
 
 def plain_settings(config: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,15 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         raise UserError(f"A setting of {', '.join(overrides)} cannot be read as setting=value.") from error
 
 
+def compose_group(group: str, choice: str) -> dict[str, Any]:
+    """Return the settings of a choice of a group, such as augment=affine; UserError when there is no such choice."""
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return OmegaConf.to_container(compose("config", [f"{group}={choice}"])[group], resolve=True)  # type: ignore
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+
+
 def known_settings() -> list[str]:
     """Return every dotted name of the default config, and its groups."""
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -23,6 +23,7 @@ SHORTEST_LABEL = 16  # characters; a longer label folds into lines
 # Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
 PARTS = {
     "test/top5": "top 5 %",
+    "test_tta/acc": "test by views %",
     "test_augmented/acc": "augmented test %",
     "train_clean/acc": "train %",
     "train_augmented/acc": "augmented train %",
@@ -34,6 +35,8 @@ def write_tables(report: Report) -> list[Path]:
     texts = {"summary.csv": summary_frame(report).to_csv(index=False), "summary.md": _markdown(report)}
     if report.verdicts:
         texts["differences.csv"] = differences_frame(report).to_csv(index=False)
+    if len(folds := out_of_fold_frame(report)):
+        texts["out_of_fold.csv"] = folds.to_csv(index=False)
     for name, text in texts.items():
         write_text(report.folder / name, text)
     return [report.folder / name for name in texts]
@@ -77,6 +80,21 @@ def differences_frame(report: Report) -> "pd.DataFrame":
         for verdict in report.verdicts
     ]
     return pd.DataFrame(rows)
+
+
+def out_of_fold_frame(report: Report) -> "pd.DataFrame":
+    """Return what the runs of data.split=kfold made of their held-out images: a row a setting, seed, fold and image."""
+    import pandas as pd
+
+    frames = []
+    for setting in report.settings:
+        for run in setting.done:
+            if run.settings.get("data.split") == "kfold" and (held_out := run.held_out()) is not None:
+                held_out.insert(0, "fold", run.settings["data.fold"])
+                held_out.insert(0, "seed", run.settings["seed"])
+                held_out.insert(0, "setting", setting.label)
+                frames.append(held_out)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _metrics(report: Report) -> list[str]:
@@ -177,7 +195,9 @@ def _sentences(report: Report, most_verdicts: int) -> list[str]:
     if len(done) > 1 and any(len(setting.done) == 1 for setting in done):
         sentences.append("A setting with one seed proves nothing about the order: add seed=0,1,2,3,4.")
     if any(len(setting.done) > 1 for setting in done):
-        sentences.append("± is the half-width of the 95 % interval (Student's t) over the seeds.")
+        folds = any(run.settings.get("data.fold") for setting in done for run in setting.done)
+        over = "the seeds and folds, which a run each has" if folds else "the seeds"
+        sentences.append(f"± is the half-width of the 95 % interval (Student's t) over {over}.")
     sentences += _verdicts(report, most_verdicts)
     sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
     return sentences
@@ -208,5 +228,6 @@ def _markdown(report: Report) -> str:
         "",
         "![Test accuracy](ranking.png)",
         *(["", "![Test accuracy by both settings](grid.png)"] if len(report.keys) == 2 else []),
+        *(["", "![Test accuracy against weights and seconds](costs.png)"] if report.sizes > 2 else []),
     ]
     return "\n".join(lines) + "\n"

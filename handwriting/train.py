@@ -5,6 +5,7 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from handwriting.baselines import Baseline, BaselineJob, fit_baseline
 from handwriting.classifier import Classifier
 from handwriting.data import DataModule, typical_images
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
@@ -26,6 +28,7 @@ from handwriting.parts import build
 from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
+from handwriting.tally import Tally
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -54,9 +57,12 @@ class Job:
     tensorboard: TensorBoardLogger
     last: Path | None = None  # the checkpoint to go on from
     step: int = 0  # and how many steps it had trained
+    views: int = 1  # of each test image, to be read beside the image alone
 
 
-def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title: str, resume: bool = False) -> Job:
+def build_job(
+    config: DictConfig, settings: dict[str, Any], folder: Path, title: str, resume: bool = False
+) -> Job | BaselineJob:
     """Read the data and make what ``config`` describes; UserError when it cannot be.
 
     ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says. With ``resume`` the
@@ -67,39 +73,34 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
     net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
+    if isinstance(net, Baseline):
+        return BaselineJob(data, net, folder)
+    check_whole("tta.views", config.tta.views, at_least=1, at_most=1000)
+    list(
+        data.augmentation.views(data.test.images[:1], config.tta.views)
+    )  # whether there are any shows when they are made
     mean, std = data.mean_and_std()
-    facts = {
-        "settings": settings,
-        "class_names": list(data.class_names),
-        "glyphs": list(data.glyphs),
-        "image_size": list(data.image_size),
-        "ink": measure_ink(data.train.images),
-        "examples": typical_images(data.train, len(data.class_names)),
-    }
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
     _check_loss(loss, len(data.class_names))
     if config.on_nan not in ("stop", "keep"):
         raise UserError(f"on_nan={config.on_nan} must be stop or keep.")
     stop_on_nan = config.on_nan == "stop"
-    model = Classifier(net, optimizer, scheduler, len(data.class_names), mean, std, facts, loss, parts, stop_on_nan)
+    facts, classes = _facts(data, settings), len(data.class_names)
+    model = Classifier(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
     if config.compile:
         net.compile()
     last = last_checkpoint(folder) if resume else None
     step = {"purge_step": last[1]["global_step"] + 1} if last else {}  # TensorBoard forgets what came after it
     tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **step)
-    watched = [callback for callback in config.callbacks.values() if callback]
     if not len(data.val):
-        watched = [_without_validation(callback) for callback in watched]
         _check_no_plateau(scheduler)
-    callbacks = [build("callbacks", callback) for callback in watched]
-    if config.trainer.enable_progress_bar:
-        callbacks.append(RunBar(title, Console(stderr=True)))
+    bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
     trainer: lightning.Trainer = build(
         "trainer",
         config.trainer,
         logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
-        callbacks=callbacks,
+        callbacks=[*_callbacks(config.callbacks, bool(len(data.val))), *bar],
         default_root_dir=str(folder),
         enable_progress_bar=False,  # RunBar is the bar
         use_distributed_sampler=False,  # the data module knows the share of each process
@@ -107,14 +108,29 @@ def build_job(config: DictConfig, settings: dict[str, Any], folder: Path, title:
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
-    return Job(data, model, trainer, tensorboard, last[0] if last else None, last[1]["global_step"] if last else 0)
+    begun = (last[0], last[1]["global_step"]) if last else (None, 0)
+    return Job(data, model, trainer, tensorboard, *begun, config.tta.views)
 
 
-def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
+def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint is to say of itself, so that the net can be used with nothing but its file."""
+    return {
+        "settings": settings,
+        "class_names": list(data.class_names),
+        "glyphs": list(data.glyphs),
+        "image_size": list(data.image_size),
+        "ink": measure_ink(data.train.images),
+        "examples": typical_images(data.train, len(data.class_names)),
+    }
+
+
+def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
     """Train into the run's folder and return the fields of result.json that it found out.
 
     ``shown`` goes to TensorBoard's HPARAMS tab.
     """
+    if isinstance(job, BaselineJob):
+        return fit_baseline(job, shown)
     folder = Path(job.trainer.default_root_dir)
     if not job.trainer.is_global_zero:  # of several processes the first shows and writes
         return fit_and_test(job.data, job.model, job.trainer, job.last)
@@ -124,8 +140,20 @@ def train_job(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
         show_images(job.tensorboard, job.data)
         show_augmentation(job.tensorboard, job.data, folder)
     outcome = fit_and_test(job.data, job.model, job.trainer, job.last)
+    if job.views > 1:
+        outcome["metrics"] |= _read_by_views(job)
     show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown, folder)
     return outcome
+
+
+def _read_by_views(job: Job) -> dict[str, float]:
+    """Return loss and accuracy of the test part, read as the mean over several views."""
+    views = partial(job.data.augmentation.views, number=job.views)
+    probabilities, labels = job.model.probabilities(job.data.test.images, views), job.data.test.labels
+    tally = Tally(job.model.tally["test"].top)
+    logits = probabilities.clamp_min(torch.finfo().tiny).log()
+    tally.add(torch.nn.functional.nll_loss(logits, labels), logits, labels)
+    return {f"test_tta/{name}": value for name, value in tally.means().items()}
 
 
 def fit_and_test(
@@ -142,7 +170,9 @@ def fit_and_test(
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     seconds = model.seconds + time.perf_counter() - start
     best, chosen = _chosen_epoch(trainer, model.history)
-    trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
+    if best:  # given to the trainer, an average of weights would be undone by the callback that made it
+        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    trainer.test(model, data, verbose=False)
     metrics = {name: value for name, value in chosen.items() if name != "epoch"} | model.test_metrics
     return {
         "metrics": metrics,
@@ -179,6 +209,11 @@ def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -
             rows = [row for row in history if monitor in row]
             return callback.best_model_path, best(rows, key=lambda row: row[monitor])
     return None, history[-1]
+
+
+def _callbacks(configs: DictConfig, validates: bool) -> list[lightning.Callback]:
+    watched = [callback for callback in configs.values() if callback]
+    return [build("callbacks", callback if validates else _without_validation(callback)) for callback in watched]
 
 
 def _without_validation(callback: DictConfig) -> DictConfig:

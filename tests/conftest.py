@@ -1,5 +1,6 @@
 """What the tests share: the command line as a user runs it, offline and on one thread."""
 
+import base64
 import contextlib
 import json
 import logging
@@ -22,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+WHITE_DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)  # a PNG
 
 
 @pytest.fixture
@@ -52,10 +56,16 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="session")
 def run_in() -> Callable[..., int]:
-    """Run the command line in this process, where torch is imported already, in a folder: the exit code."""
+    """Run the command line in this process, where torch is imported already, in a folder: the exit code.
 
-    def run(folder: Path, *arguments: str) -> int:
+    Without ``figures`` none is painted, which takes most of the time of a small run: its files are of one white dot.
+    """
+
+    def run(folder: Path, *arguments: str, figures: bool = False) -> int:
         with pytest.MonkeyPatch.context() as patch:
+            if not figures:
+                patch.setattr("handwriting.plots.as_file", lambda *_: WHITE_DOT)
+                patch.setattr("torch.utils.tensorboard.SummaryWriter.add_figure", lambda *_: None)
             patch.chdir(folder)
             patch.setenv("HANDWRITING_DATA", str(folder / "no_data"))
             patch.setenv("COLUMNS", "200")
@@ -117,8 +127,8 @@ def main(
     """Run the command line in this process and in tmp_path."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> Outcome:
-        code = run_in(tmp_path, *arguments)
+    def call(*arguments: str, figures: bool = False) -> Outcome:
+        code = run_in(tmp_path, *arguments, figures=figures)
         output, errors = capfd.readouterr()
         return Outcome(code, errors, output)
 

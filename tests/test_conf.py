@@ -13,6 +13,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from handwriting.baselines import Baseline
 from handwriting.data import Augmentation, LabelledImages
 from handwriting.settings import CONF
 from handwriting.train import build
@@ -83,6 +84,10 @@ def test_the_loss_is_the_cross_entropy_unless_labels_are_smoothed(tmp_path: Path
 @pytest.mark.parametrize("name", GROUPS["model"])
 def test_every_model_reads_images(tmp_path: Path, name: str):
     net = build("model", composed(tmp_path, f"model={name}").model, num_classes=7, image_size=(28, 28))
+    if isinstance(net, Baseline):
+        net.fit(LabelledImages(torch.randint(256, (70, 1, 28, 28), dtype=torch.uint8), torch.arange(70) % 7))
+        assert net.probabilities(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 7)
+        return
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
 
 
@@ -92,7 +97,7 @@ def test_every_optimizer_works_with_every_scheduler(tmp_path: Path, optim: str, 
     config = composed(tmp_path, f"optim={optim}", f"scheduler={scheduler}")
     optimizer = build("optim", config.optim)(nn.Linear(1, 1).parameters())
     make_scheduler = build("scheduler", config.scheduler)
-    more = {"total_steps": 10} if scheduler == "onecycle" else {}
+    more = {"total_steps": 10} if scheduler in ("onecycle", "cyclic") else {}
     assert (make_scheduler is None) == (scheduler == "none")
     if make_scheduler:
         make_scheduler(optimizer, **more)

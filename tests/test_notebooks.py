@@ -48,6 +48,7 @@ def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS][:2] == ["1_data.ipynb", "2_sweep.ipynb"]
 
 
+@pytest.mark.long
 @every_notebook
 def test_runs_with_nothing_but_the_bundled_digits(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HANDWRITING_DATA", raising=False)

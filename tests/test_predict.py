@@ -139,3 +139,22 @@ def test_bad_input_is_one_sentence(
     errors = capsys.readouterr().err
     assert sentence in errors
     assert len(errors.splitlines()) == 1
+
+
+def test_several_views_are_averaged(
+    run: Path, images: tuple[np.ndarray, list[int]], capsys: pytest.CaptureFixture[str]
+):
+    reader = Reader.load(run)
+    alone, seen = reader.read(images[0]), reader.read(images[0], views=8, augment="affine")
+    assert len(seen) == len(alone)
+    assert all(a.probability != b.probability for a, b in zip(alone, seen, strict=True))
+    again = reader.read(images[0], views=8, augment="affine")
+    assert [reading.probability for reading in again] == [reading.probability for reading in seen]
+    with pytest.raises(SystemExit) as stop:
+        predict([str(run), str(run / "augment.png"), "--views", "3"])
+    assert stop.value.code == 1  # no such file, and so nothing to view
+    capsys.readouterr()
+    Image.fromarray(images[0][0]).save(run / "digit.png")
+    assert call(run, run / "digit.png", "--views", "3") == 2
+    assert "tta.views=3 needs random augmentation" in capsys.readouterr().err
+    assert call(run, run / "digit.png", "--views", "3", "--augment", "affine") == 0

@@ -109,7 +109,9 @@ def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path)
     assert changed == ["data.limit=100,optim=sgd,trainer.max_epochs=1"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int):
     arguments = ("data=digits", "trainer.max_epochs=400", "name=x")
     process = subprocess.Popen([sys.executable, "-m", RUN, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE)

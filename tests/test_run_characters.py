@@ -48,7 +48,7 @@ def test_the_result_has_the_notebooks_four_accuracies_and_top5(main, characters:
 
 
 def test_augmentation_is_drawn_into_the_folder_and_for_tensorboard(main, characters: Path):
-    assert main(*SMALL, "augment=strong")[0] == 0
+    assert main(*SMALL, "augment=strong", figures=True)[0] == 0
     run, _ = only_run(characters)
     with Image.open(run / "augment.png") as picture:
         assert picture.width > 1000

@@ -56,7 +56,8 @@ def test_known_settings_are_those_of_the_default_config():
 
 
 def test_the_groups_are_the_folders_of_conf():
-    assert groups() == ["augment", "data", "debug", "experiment", "model", "optim", "scheduler", "trainer"]
+    named = ["augment", "average", "data", "debug", "experiment", "loss", "model", "optim", "scheduler", "trainer"]
+    assert groups() == named
     assert (CONF / "config.yaml").is_file()
 
 

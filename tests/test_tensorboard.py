@@ -19,7 +19,8 @@ Ask = Callable[..., Any]
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Iterator[Ask]:
     folder = tmp_path_factory.mktemp("tensorboard")
-    assert run_in(folder, "-m", "data=digits", "optim=sgd,adam", "data.limit=100", "trainer.max_epochs=1") == 0
+    small = ("-m", "data=digits", "optim=sgd,adam", "data.limit=100", "trainer.max_epochs=1")
+    assert run_in(folder, *small, figures=True) == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

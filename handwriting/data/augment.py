@@ -1,7 +1,7 @@
 """Augmentation: fixed variants make the training part larger once; random steps change each batch, on its device."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.stats
@@ -53,6 +53,23 @@ class Augmentation:
         for step in self.steps:
             pixels, targets = step(pixels, targets, num_classes, generator)
         return (pixels * 255).round_().clamp_(0, 255).to(torch.uint8), targets
+
+    def views(self, images: Tensor, number: int) -> Iterator[Tensor]:
+        """Give views of images, uint8 (B, 1, H, W), as training might see them: first the images as they are.
+
+        The same images have the same views. Raises UserError when no step changes single images at random.
+        """
+        yield images
+        generator = Generator(images.device).manual_seed(self.seed)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+        for _ in range(number - 1):
+            view, targets = self.vary(images, labels, 2, generator)
+            if not self.steps or targets.ndim > 1:
+                raise UserError(
+                    f"tta.views={number} needs random augmentation of single images, such as augment=affine; "
+                    "none, the fixed variants and mixup give no views."
+                )
+            yield view
 
     def generator(self, epoch: int, device: torch.device, rank: int = 0) -> Generator:
         """Return the random numbers of an epoch, going on from batch to batch; seed and epoch decide them.

@@ -11,7 +11,7 @@ from torch import Tensor
 from handwriting.data.augment import Augmentation
 from handwriting.data.batches import Batches, serve
 from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.data.splits import draw_subset, split_holdout
+from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
 
@@ -21,7 +21,9 @@ EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and t
 class DataModule(lightning.LightningDataModule):
     """A handwriting data set in memory, with a validation part drawn from its training part.
 
-    ``val_fraction`` 0 holds nothing out: the validation part is empty. ``augmentation`` changes what training sees.
+    ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 holds nothing out: the validation
+    part is empty. ``held_out`` are its numbers in the published training part. ``augmentation`` changes what training
+    sees.
     With ``notebook_form`` the test is fourfold, as in the characters notebook: also the training part, and both parts
     in its seven fixed variants. Further settings go to the reader. Raises UserError when a number is out of its range
     or the data cannot be read.
@@ -38,6 +40,9 @@ class DataModule(lightning.LightningDataModule):
         path: str | None = None,
         batch_size: int = 64,
         val_fraction: float = 0.1,
+        split: str = "holdout",
+        folds: int = 5,
+        fold: int = 0,
         split_seed: int = 0,
         limit: int | None = None,
         shuffle_seed: int = 0,
@@ -53,13 +58,13 @@ class DataModule(lightning.LightningDataModule):
             check_whole("data.limit", limit, at_least=1)
         if isinstance(val_fraction, bool) or not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction < 1:
             raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1; 0 holds nothing out.")
-        self.name, self.batch_size, self.shuffle_seed = name, batch_size, shuffle_seed
+        self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
         whole = read(**for_reader) if path is None else read(path, **for_reader)
-        kept, held_out = split_holdout(whole.train.labels, val_fraction, split_seed)
+        kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
         if limit is not None:
             kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
-        self.train, self.val, self.test = whole.train[kept], whole.train[held_out], whole.test
+        self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
 
     def mean_and_std(self) -> tuple[float, float]:

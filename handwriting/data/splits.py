@@ -2,10 +2,56 @@
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.utils import resample
 from torch import Tensor
 
-from handwriting.errors import UserError
+from handwriting.errors import LARGEST_SEED, UserError, check_whole
+
+SPLITS = ("holdout", "kfold", "bootstrap")
+
+
+def split_training(
+    labels: Tensor, split: str, val_fraction: float, folds: int, fold: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the indices (training, validation) of a stratified split, the same for the same seed.
+
+    ``holdout`` holds ``val_fraction`` of the images out; ``kfold`` the part number ``fold`` of ``folds``, so that each
+    image is held out once; ``bootstrap`` trains on as many as there are, drawn with replacement (draw number ``fold``),
+    and holds out those not drawn, about 37 % (B. Efron, 1983, doi:10.1080/01621459.1983.10477973). Raises UserError for
+    impossible numbers, or when a class would have no image in one of the parts.
+    """
+    if split not in SPLITS:
+        raise UserError(f"data.split={split} must be one of {', '.join(SPLITS)}.")
+    check_whole("data.folds", folds, at_least=2)
+    check_whole("data.fold", fold, at_least=0, at_most=folds - 1 if split == "kfold" else LARGEST_SEED - seed)
+    if split == "holdout":
+        if fold:
+            raise UserError(f"data.fold={fold} means nothing with data.split=holdout: add data.split=kfold.")
+        return split_holdout(labels, val_fraction, seed)
+    if split == "kfold":
+        return split_fold(labels, folds, fold, seed)
+    return split_bootstrap(labels, seed + fold)
+
+
+def split_fold(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices (all others, one fold) of a draw of folds, each class in its share in each."""
+    rarest, count = min(enumerate(labels.bincount().tolist()), key=lambda pair: (pair[1] or len(labels), pair[0]))
+    if count < folds:
+        raise UserError(f"data.folds={folds} needs as many images of each class, but class {rarest} has {count}.")
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
+    kept, held_out = list(parts)[fold]
+    return torch.from_numpy(kept), torch.from_numpy(held_out)
+
+
+def split_bootstrap(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices (drawn with replacement, never drawn), each class as often as it is there."""
+    whole = np.arange(len(labels))
+    drawn = np.sort(np.asarray(resample(whole, random_state=seed, stratify=labels.numpy())))
+    held_out = np.setdiff1d(whole, drawn)
+    _check_classes(labels, torch.from_numpy(drawn), "data.split=bootstrap", "training")
+    _check_classes(labels, torch.from_numpy(held_out), "data.split=bootstrap", "validation")
+    return torch.from_numpy(drawn), torch.from_numpy(held_out)
 
 
 def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:

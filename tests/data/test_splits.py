@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import StratifiedKFold
 
-from handwriting.data.splits import draw_subset, split_holdout
+from handwriting.data.splits import draw_subset, split_holdout, split_training
 
 
 @pytest.fixture
@@ -101,3 +102,52 @@ def test_the_seed_alone_decides_the_subset(labels):
 def test_an_impossible_limit_is_refused(labels, limit, words, complaint):
     with complaint(f"data.limit={limit}", words):
         draw_subset(labels, limit, 0)
+
+
+@pytest.mark.parametrize("fold", [0, 2])
+def test_folds_are_those_of_scikit_learn(labels, fold):
+    kept, held_out = split_training(labels, "kfold", 0.1, 5, fold, 3)
+    theirs = list(StratifiedKFold(5, shuffle=True, random_state=3).split(np.zeros(240), labels))[fold]
+    assert np.array_equal(kept, theirs[0])
+    assert np.array_equal(held_out, theirs[1])
+
+
+def test_each_image_is_held_out_in_one_fold_and_each_class_in_its_share(labels):
+    parts = [split_training(labels, "kfold", 0.1, 5, fold, 0) for fold in range(5)]
+    assert sorted(image for _, held_out in parts for image in held_out.tolist()) == list(range(240))
+    for kept, held_out in parts:
+        assert not set(kept.tolist()) & set(held_out.tolist())
+        assert len(kept) + len(held_out) == 240
+        assert np.abs(labels[held_out].bincount(minlength=5).numpy() - labels.bincount().numpy() / 5).max() <= 1
+
+
+def test_a_bootstrap_trains_on_as_many_and_holds_out_those_not_drawn(labels):
+    drawn, held_out = split_training(labels, "bootstrap", 0.1, 5, 0, 0)
+    assert len(drawn) == 240
+    assert torch.equal(labels[drawn].bincount(), labels.bincount())  # as often of each class
+    assert set(drawn.tolist()) | set(held_out.tolist()) == set(range(240))
+    assert not set(drawn.tolist()) & set(held_out.tolist())
+    shares = [len(split_training(labels, "bootstrap", 0.1, 5, draw, 0)[1]) / 240 for draw in range(50)]
+    assert np.mean(shares) == pytest.approx((1 - 1 / 48) ** 48, abs=0.02)  # 48 of a class on average
+    assert len({tuple(split_training(labels, "bootstrap", 0.1, 5, draw, 0)[0].tolist()) for draw in range(5)}) == 5
+
+
+def test_holdout_is_the_default_way(labels):
+    assert all(map(torch.equal, split_training(labels, "holdout", 0.2, 5, 0, 7), split_holdout(labels, 0.2, 7)))
+
+
+@pytest.mark.parametrize(
+    ("split", "folds", "fold", "said"),
+    [
+        ("folds", 5, 0, "data.split=folds must be one of holdout, kfold, bootstrap"),
+        ("kfold", 1, 0, "data.folds=1 must be a whole number of at least 2"),
+        ("kfold", 5, 5, "data.fold=5 must be a whole number from 0 to 4"),
+        ("kfold", 5, -1, "data.fold=-1 must be a whole number from 0 to 4"),
+        ("kfold", 16, 0, "data.folds=16 needs as many images of each class, but class 4 has 15"),
+        ("holdout", 5, 1, "data.fold=1 means nothing with data.split=holdout: add data.split=kfold"),
+        ("bootstrap", 5, 1.5, "data.fold=1.5 must be a whole number"),
+    ],
+)
+def test_impossible_splits_are_refused(labels, split, folds, fold, said, complaint):
+    with complaint(said):
+        split_training(labels, split, 0.1, folds, fold, 0)

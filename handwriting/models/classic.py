@@ -1,0 +1,163 @@
+"""The nets that made deep learning's name on photographs, made for small grey images.
+
+They were built for 224×224 pixels. Here each begins without the strides and pooling that such images need, and its
+channels are ``width`` times the paper's: .25 unless told otherwise. What is said of them here is not what they read
+on ImageNet.
+"""
+
+from torch import Tensor, nn
+from torchvision.models.googlenet import BasicConv2d, Inception
+from torchvision.models.resnet import BasicBlock
+
+from handwriting.errors import UserError, check_number
+from handwriting.models.net import check_dropout
+
+# Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is left out.
+VGG_LAYERS = {
+    11: [64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
+    13: [64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
+    16: [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512],
+}
+RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+# GoogLeNet's table 1: input, 1×1, before and in 3×3, before and in 5×5, after pooling; a pooling between the lists.
+INCEPTIONS = [
+    [(192, 64, 96, 128, 16, 32, 32), (256, 128, 128, 192, 32, 96, 64)],
+    [
+        (480, 192, 96, 208, 16, 48, 64),
+        (512, 160, 112, 224, 24, 64, 64),
+        (512, 128, 128, 256, 24, 64, 64),
+        (512, 112, 144, 288, 32, 64, 64),
+        (528, 256, 160, 320, 32, 128, 128),
+    ],
+    [(832, 256, 160, 320, 32, 128, 128), (832, 384, 192, 384, 48, 128, 128)],
+]
+
+
+class Classic(nn.Module):
+    """Features, their mean over the image where the paper takes it, and linear layers."""
+
+    def __init__(self, features: nn.Sequential, classifier: nn.Module):
+        super().__init__()
+        self.features, self.classifier = features, classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        return self.classifier(self.features(images).flatten(1))
+
+
+def alexnet(
+    num_classes: int = 10, image_size: tuple[int, int] = (28, 28), width: float = 0.25, dropout: float = 0.5
+) -> Classic:
+    """Make AlexNet: five convolutions, all 3×3 here, three poolings, two hidden layers.
+
+    A. Krizhevsky, 2014, arXiv:1404.5997, as torchvision has it.
+    """
+    _check(width, image_size, halvings=3)
+    channels = [1, *(_scale(count, width) for count in (64, 192, 384, 256, 256))]
+    layers: list[nn.Module] = []
+    for number in range(5):
+        layers += [nn.Conv2d(channels[number], channels[number + 1], 3, padding=1), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if number in (0, 1, 4) else []
+    places = (image_size[0] // 8) * (image_size[1] // 8)
+    return Classic(nn.Sequential(*layers), _hidden(channels[-1] * places, _scale(4096, width), num_classes, dropout))
+
+
+def vgg(
+    num_classes: int = 10,
+    image_size: tuple[int, int] = (28, 28),
+    depth: int = 11,
+    width: float = 0.25,
+    dropout: float = 0.5,
+) -> Classic:
+    """Make VGG of 11, 13 or 16 layers with batch norm, without the last pooling.
+
+    K. Simonyan, A. Zisserman, 2014, arXiv:1409.1556.
+    """
+    _check_depth(depth, VGG_LAYERS)
+    _check(width, image_size, halvings=4)
+    layers: list[nn.Module] = []
+    channels = 1
+    for count in VGG_LAYERS[depth]:
+        if count:
+            wide = _scale(count, width)
+            layers += [nn.Conv2d(channels, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU()]
+            channels = wide
+        else:
+            layers.append(nn.MaxPool2d(2))
+    places = (image_size[0] // 16) * (image_size[1] // 16)
+    return Classic(nn.Sequential(*layers), _hidden(channels * places, _scale(4096, width), num_classes, dropout))
+
+
+def googlenet(
+    num_classes: int = 10, image_size: tuple[int, int] = (28, 28), width: float = 0.25, dropout: float = 0.2
+) -> Classic:
+    """Make GoogLeNet: nine inception modules of torchvision's on one convolution, without the helping classifiers.
+
+    C. Szegedy et al., 2014, arXiv:1409.4842.
+    """
+    _check(width, image_size, halvings=2)
+    check_dropout(dropout)
+    layers: list[nn.Module] = [BasicConv2d(1, _scale(192, width), kernel_size=3, padding=1)]
+    channels = _scale(192, width)
+    for number, modules in enumerate(INCEPTIONS):
+        layers += [nn.MaxPool2d(2)] if number else []
+        for _, *counts in modules:
+            wide = [_scale(count, width) for count in counts]
+            layers.append(Inception(channels, *wide))
+            channels = wide[0] + wide[2] + wide[4] + wide[5]
+    layers.append(nn.AdaptiveAvgPool2d(1))
+    return Classic(nn.Sequential(*layers), nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes)))
+
+
+def resnet(
+    num_classes: int = 10, image_size: tuple[int, int] = (28, 28), depth: int = 18, width: float = 0.25
+) -> Classic:
+    """Make a ResNet of 10, 18 or 34 layers of torchvision's blocks on one convolution.
+
+    K. He et al., 2015, arXiv:1512.03385.
+    """
+    _check_depth(depth, RESNET_BLOCKS)
+    _check(width, image_size, halvings=3)
+    channels = _scale(64, width)
+    layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+    for stage, blocks in enumerate(RESNET_BLOCKS[depth]):
+        wide = _scale(64 * 2**stage, width)
+        for number in range(blocks):
+            stride = 2 if stage and not number else 1
+            shortcut = None
+            if stride > 1:
+                shortcut = nn.Sequential(nn.Conv2d(channels, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+            layers.append(BasicBlock(channels, wide, stride, shortcut))
+            channels = wide
+    layers.append(nn.AdaptiveAvgPool2d(1))
+    return Classic(nn.Sequential(*layers), nn.Linear(channels, num_classes))
+
+
+def _scale(count: int, width: float) -> int:
+    return max(round(count * width), 1)
+
+
+def _hidden(features: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
+    check_dropout(dropout)
+    return nn.Sequential(
+        nn.Linear(features, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def _check_depth(depth: int, known: dict[int, object]) -> None:
+    if depth not in known:
+        raise UserError(f"model.depth={depth} must be one of {', '.join(map(str, known))}.")
+
+
+def _check(width: float, image_size: tuple[int, int], halvings: int) -> None:
+    check_number("model.width", width, above=0, at_most=4)
+    if min(image_size) >> halvings < 1:
+        raise UserError(
+            f"This net halves an image {halvings} times, and {image_size[0]}×{image_size[1]} is used up before."
+        )
