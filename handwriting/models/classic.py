@@ -5,6 +5,8 @@ channels are ``width`` times the paper's: .25 unless told otherwise. What is sai
 on ImageNet.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.resnet import BasicBlock
@@ -103,7 +105,7 @@ def googlenet(
         layers += [nn.MaxPool2d(2)] if number else []
         for _, *counts in modules:
             wide = [_scale(count, width) for count in counts]
-            layers.append(Inception(channels, *wide))
+            layers.append(Inception(channels, *wide, conv_block=BasicConv2d))
             channels = wide[0] + wide[2] + wide[4] + wide[5]
     layers.append(nn.AdaptiveAvgPool2d(1))
     return Classic(nn.Sequential(*layers), nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes)))
@@ -150,7 +152,7 @@ def _hidden(features: int, hidden: int, num_classes: int, dropout: float) -> nn.
     )
 
 
-def _check_depth(depth: int, known: dict[int, object]) -> None:
+def _check_depth(depth: int, known: Mapping[int, object]) -> None:
     if depth not in known:
         raise UserError(f"model.depth={depth} must be one of {', '.join(map(str, known))}.")
 

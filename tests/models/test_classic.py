@@ -43,7 +43,7 @@ def test_alexnet_at_full_width_has_torchvisions_last_convolutions():
         ours, other = alexnet(1000, width=1), torchvision.models.alexnet(weights=None)
     assert [layer.out_channels for layer in ours.features if isinstance(layer, nn.Conv2d)] == [64, 192, 384, 256, 256]
     assert count(list(ours.features)[6:]) == count(list(other.features)[6:])
-    assert count(ours.classifier[3]) == count(other.classifier[4])
+    assert count(list(ours.classifier.children())[3]) == count(other.classifier[4])
 
 
 @pytest.mark.parametrize("make", [alexnet, vgg, googlenet, resnet])
