@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import SoftFileLease, Timeout
 
 from handwriting.attempt import Say, Task, goes_on, train, was_killed
+from handwriting.machine import return_memory
 from handwriting.processes import count_processes, note_end, train_apart
 from handwriting.results import RESULT, Run, check_same, read_result
 
@@ -37,7 +38,10 @@ def do_job(task: Task, say: Say) -> tuple[Run, bool]:
         if killed or processes > 1:
             train_apart(task, processes, say)
         else:
-            train(task, goes_on(task, earlier), say)
+            try:
+                train(task, goes_on(task, earlier), say)
+            finally:
+                return_memory()
     run = read_result(task.folder)
     assert run is not None
     return run, True

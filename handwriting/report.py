@@ -141,7 +141,8 @@ def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.D
     import pandas as pd
 
     known = [frame for frame in curves if metric in frame and index in frame]
-    seeds = [frame.dropna(subset=[metric, index]).groupby(index)[metric].last() for frame in known]
+    rows = [frame.loc[frame[metric].notna() & frame[index].notna(), [index, metric]] for frame in known]
+    seeds = [row.drop_duplicates(index, keep="last").set_index(index)[metric] for row in rows]
     return pd.concat(seeds, axis=1, keys=range(len(seeds))) if seeds else pd.DataFrame()
 
 

@@ -22,7 +22,7 @@ from handwriting.errors import DivergedError, JobError, UserError
 from handwriting.job import BusyError, do_job, note_lost
 from handwriting.report import read_report, write_plots
 from handwriting.results import discard_run, plain_settings
-from handwriting.settings import CONF, explain
+from handwriting.settings import CONF, explain, help_text
 from handwriting.sweep import PROGRESS, duration, is_parallel
 from handwriting.tables import print_report, write_tables
 
@@ -34,6 +34,9 @@ SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 def main() -> None:
     """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted, 143 terminated."""
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(help_text())
+        return
     for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends the one or the other
         signal.signal(preempted, _stop)
     logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no news of its own

@@ -50,6 +50,15 @@ def _run_folder(*, _root_: DictConfig) -> str:
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
 
 
+def help_text() -> str:
+    """Return what --help prints: Hydra's would be the same text, after a second or two of looking for the choices."""
+    template = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["hydra"]["help"]["template"]
+    choices = [
+        f"{group}: {', '.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}" for group in groups()
+    ]
+    return template.replace("$APP_CONFIG_GROUPS", "\n".join(choices) + "\n")
+
+
 def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
     """Return how many jobs a sweep over these overrides has; ``params`` are the sweeper's own, from a file."""
     lines = [f"{key}={value}" for key, value in (params or {}).items()] + list(overrides)

@@ -74,7 +74,7 @@ ALLOWED = {
     "export": {"checkpoints", "errors", "evaluation", "machine", "writing"},
     "attempt": {"errors", "machine", "pictures", "results", "train"},
     "processes": {"attempt", "errors", "machine", "results"},
-    "job": {"attempt", "processes", "results"},
+    "job": {"attempt", "machine", "processes", "results"},
     "run": {"attempt", "errors", "job", "report", "results", "settings", "sweep", "tables", "run"},
     "compare": {"errors", "report", "tables"},
     "__init__": set(),
