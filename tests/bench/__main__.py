@@ -32,7 +32,7 @@ def main() -> None:
     """Measure the tables asked for and print them."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
-    parser.add_argument("--rounds", type=int, default=7, help="of steps and characters (7); a sweep has three")
+    parser.add_argument("--rounds", type=int, default=7, help="of steps and characters (7); a sweep has at most 3, of many minutes each")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
     import torch
@@ -76,7 +76,7 @@ def measure_sweep(root: Path, folder: Path, rounds: int, say: Callable[..., None
     from speed import has_bf16
     from sweep import FOUR, compare_sweeps
 
-    contest = compare_sweeps(root, folder, 3, has_bf16())
+    contest = compare_sweeps(root, folder, min(rounds, 3), has_bf16())
     say("Four optimizers, one epoch each, from the shell prompt to the report (ours also validates and draws it)")
     say(*contest.lines(FOUR), "", sep="\n")
     return contest.as_json()
