@@ -31,7 +31,7 @@ ALLOWED = {
     "report": {"groups", "landscapes", "results", "verdicts", "plots", "writing"},
     "tables": {"groups", "report", "results", "verdicts", "writing"},
     "search": {"errors"},
-    "sweep": {"errors", "search", "settings"},
+    "sweep": {"errors", "results", "search", "settings"},
     "progress": set(),
     "pictures": {"data", "fonts", "galleries", "plots", "results", "scores", "writing"},
     "frame": {"errors"},

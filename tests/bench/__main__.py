@@ -32,7 +32,9 @@ def main() -> None:
     """Measure the tables asked for and print them."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
-    parser.add_argument("--rounds", type=int, default=7, help="of steps and characters (7); a sweep has at most 3, of many minutes each")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of steps and characters (7); a sweep has at most 3, of many minutes each"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
     import torch
