@@ -114,7 +114,13 @@ def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path)
 )
 def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int):
     arguments = ("data=digits", "trainer.max_epochs=400", "name=x")
-    process = subprocess.Popen([sys.executable, "-m", RUN, *arguments], cwd=tmp_path, text=True, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", RUN, *arguments],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for what it starts with &
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("outputs/x/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
