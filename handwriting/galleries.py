@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from handwriting.fonts import fonts_for
 
@@ -94,7 +95,8 @@ def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str]
                 axes.set_yticks(range(len(class_names)), class_names, fontsize=7)
         for axes in places[len(counts) :]:
             axes.set_visible(False)
-        figure.colorbar(colours, ax=places, label="images misread", shrink=0.8)
+        whole = MaxNLocator(integer=True)
+        figure.colorbar(colours, ax=places, label="images misread", shrink=0.8, ticks=whole)
     return figure
 
 
