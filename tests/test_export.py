@@ -25,6 +25,7 @@ from handwriting.settings import CONF
 MODELS = [
     pytest.param(name, marks=[] if name in ("net", "glyph_net") else [pytest.mark.long])
     for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+    if name not in ("knn", "linear", "svm", "forest")
 ]
 
 
