@@ -71,6 +71,14 @@ def find_checkpoints(place: Path) -> list[Path]:
     return found
 
 
+def find_checkpoint(place: Path) -> Path:
+    """Return the one checkpoint that find_checkpoints finds; UserError when there are several."""
+    found = find_checkpoints(place)
+    if len(found) > 1:
+        raise UserError(f"{place} holds {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
+    return found[0]
+
+
 def snapshots_of(checkpoint: Path) -> list[Path]:
     """Return the ends of the cycles of a run that had them, in their order, or the run's chosen checkpoint."""
     found = checkpoint.parent.glob("cycle*.ckpt") if checkpoint.match(BEST) else []

@@ -47,12 +47,9 @@ def export(place: Path, file: Path) -> float:
     if lacking := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise UserError(f"{', '.join(lacking)} is not installed: pip install 'handwriting[export]'.")
     use_machine()
-    from handwriting.checkpoints import find_checkpoints, load_trained
+    from handwriting.checkpoints import find_checkpoint, load_trained
 
-    found = find_checkpoints(place)
-    if len(found) > 1:
-        raise UserError(f"{place} holds {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
-    trained = load_trained(found[0])
+    trained = load_trained(find_checkpoint(place))
     content = _as_onnx(trained)
     images, which = _some_images(trained)
     difference = _compare(trained, content, images)

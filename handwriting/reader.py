@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handwriting.checkpoints import Trained, find_checkpoints, load_trained
+from handwriting.checkpoints import Trained, find_checkpoint, load_trained
 from handwriting.errors import UserError
 from handwriting.evaluation import read_images
 from handwriting.frame import Framed, bring_into_frame, open_image, to_grey
@@ -43,10 +43,7 @@ class Reader:
     @classmethod
     def load(cls, place: str | Path) -> "Reader":
         """Load a checkpoint, or the chosen one of a run's folder; UserError when there is none or it is not whole."""
-        found = find_checkpoints(Path(place))
-        if len(found) > 1:
-            raise UserError(f"{place} holds {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
-        return cls(load_trained(found[0]))
+        return cls(load_trained(find_checkpoint(Path(place))))
 
     def read(self, sources: Iterable[Source], views: int = 1, augment: str = "") -> list[Reading]:
         """Read images; one that cannot be read is a reading with an ``error``, and the others are read all the same.
