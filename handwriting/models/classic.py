@@ -21,17 +21,17 @@ VGG_LAYERS = {
     16: [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512],
 }
 RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-# GoogLeNet's table 1: input, 1×1, before and in 3×3, before and in 5×5, after pooling; a pooling between the lists.
+# GoogLeNet's table 1: 1×1, before and in 3×3, before and in 5×5, after pooling; a pooling between the lists.
 INCEPTIONS = [
-    [(192, 64, 96, 128, 16, 32, 32), (256, 128, 128, 192, 32, 96, 64)],
+    [(64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)],
     [
-        (480, 192, 96, 208, 16, 48, 64),
-        (512, 160, 112, 224, 24, 64, 64),
-        (512, 128, 128, 256, 24, 64, 64),
-        (512, 112, 144, 288, 32, 64, 64),
-        (528, 256, 160, 320, 32, 128, 128),
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
     ],
-    [(832, 256, 160, 320, 32, 128, 128), (832, 384, 192, 384, 48, 128, 128)],
+    [(256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)],
 ]
 
 
@@ -103,7 +103,7 @@ def googlenet(
     channels = _scale(192, width)
     for number, modules in enumerate(INCEPTIONS):
         layers += [nn.MaxPool2d(2)] if number else []
-        for _, *counts in modules:
+        for counts in modules:
             wide = [_scale(count, width) for count in counts]
             layers.append(Inception(channels, *wide, conv_block=BasicConv2d))
             channels = wide[0] + wide[2] + wide[4] + wide[5]
