@@ -26,6 +26,7 @@ class Task:
     overrides: list[str]
     title: str
     sweeper: str = ""
+    asked: str = ""  # the digest of overrides and config files
 
 
 def was_killed(run: Run) -> bool:
@@ -42,7 +43,7 @@ def goes_on(task: Task, earlier: Run | None) -> bool:
 def train(task: Task, go_on: bool, say: Say) -> None:
     """Train in this process, from the last checkpoint where ``go_on`` says so and one lies there; write the result."""
     earlier = read_result(task.folder)
-    record = new_record(task.settings, task.choices, task.overrides) | {"sweeper": task.sweeper}
+    record = new_record(task.settings, task.choices, task.overrides) | {"sweeper": task.sweeper, "asked": task.asked}
     begun = False
     try:
         use_machine()

@@ -20,9 +20,10 @@ from rich.text import Text
 from handwriting.attempt import Task
 from handwriting.errors import DivergedError, JobError, UserError
 from handwriting.job import BusyError, do_job, note_lost
+from handwriting.launching import pass_over_finished
 from handwriting.report import read_report, write_plots
-from handwriting.results import discard_run, plain_settings
-from handwriting.settings import CONF, explain, help_text
+from handwriting.results import Run, discard_run, plain_settings
+from handwriting.settings import CONF, digest_of_request, explain, help_text
 from handwriting.sweep import PROGRESS, duration, is_parallel
 from handwriting.tables import print_report, write_tables
 
@@ -108,6 +109,7 @@ compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_n
 
 def _run_all() -> None:
     """Run the command line's jobs; with joblib, whose other workers end where one is killed, until none is left."""
+    pass_over_finished(_pass_over)
     while True:
         try:
             compose_and_run()
@@ -142,7 +144,9 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
     title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
     sweeper = asked.runtime.choices.get("hydra/sweeper", "")
-    task = Task(folder, resolved, plain_settings(resolved), choices, list(asked.overrides.task), title, sweeper)
+    overrides = list(asked.overrides.task)
+    request = digest_of_request(overrides, asked.runtime.config_sources)
+    task = Task(folder, resolved, plain_settings(resolved), choices, overrides, title, sweeper, request)
     try:
         run, trained = do_job(task, lambda news: _say(folder, {}, news))
     except BusyError as busy:
@@ -153,9 +157,21 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
         _say(folder, run.metrics, duration(PROGRESS.end_job()))
         write_tables(read_report(folder.parent))
     else:
-        PROGRESS.skipped += 1
-        _say(folder, run.metrics, "done already")
+        _note_done(run)
     return run.metrics.get(config.monitor.metric)
+
+
+def _pass_over(run: Run) -> float | None:
+    """Say that a job of a sweep is done already; the value is the monitored metric."""
+    PROGRESS.begin_job()
+    PROGRESS.folders.add(run.folder.parent)
+    _note_done(run)
+    return run.metrics.get(run.settings["monitor.metric"])
+
+
+def _note_done(run: Run) -> None:
+    PROGRESS.skipped += 1
+    _say(run.folder, run.metrics, "done already")
 
 
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:

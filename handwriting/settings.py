@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from handwriting.errors import UserError, did_you_mean
-from handwriting.results import NOT_SETTINGS, flatten
+from handwriting.results import NOT_SETTINGS, flatten, setting_of
 
 PACKAGE = Path(__file__).resolve().parent
 # In a wheel conf/ lies inside the package, in a clone beside it.
@@ -32,11 +33,9 @@ def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
 
     Overrides of NOT_SETTINGS and those in ``skip`` are left out, and what a file name cannot hold becomes ``_``.
     """
-
-    def key(override: str) -> str:
-        return override.split("=")[0].lstrip("+")
-
-    kept = sorted((o for o in overrides if o not in set(skip) and key(o) not in NOT_SETTINGS), key=key)
+    left_out = set(skip)
+    kept = [o for o in overrides if o not in left_out and setting_of(o) not in NOT_SETTINGS]
+    kept.sort(key=lambda override: override.split("=")[0].lstrip("+"))
     name = re.sub(r"[^\w=,.+~\[\]-]", "_", ",".join(kept)) or "default"
     if len(name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -48,6 +47,23 @@ def _run_folder(*, _root_: DictConfig) -> str:
     # What the name of the parent folder says already is not said again.
     name = _root_.name
     return name_folder(_root_.hydra.overrides.task, skip=(f"data={name}", f"experiment={name}", f"debug={name}"))
+
+
+def digest_of_request(overrides: Iterable[str], sources: Iterable[Any]) -> str:
+    """Return a hash of what a job is asked to do: its overrides, in any order, and all that lies in its config files.
+
+    ``sources`` are those of hydra.runtime.config_sources. The name of the folder counts, the rest of NOT_SETTINGS not.
+    """
+    kept = sorted(o for o in overrides if setting_of(o) == "name" or setting_of(o) not in NOT_SETTINGS)
+    folders = tuple(source["path"] for source in sources if source["schema"] == "file")
+    return hashlib.sha256("\n".join([*kept, _digest_of_files(folders)]).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _digest_of_files(folders: tuple[str, ...]) -> str:
+    files = [(file, folder) for folder in folders for file in sorted(Path(folder).rglob("*.yaml"))]
+    lines = [f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file, folder in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)

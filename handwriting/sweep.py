@@ -1,21 +1,16 @@
 """How far a sweep has come: which job of how many, and how long the rest may take."""
 
-import functools
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
-from handwriting.errors import JobError
-from handwriting.results import setting_of
+from handwriting.launching import check_each_choice_once, outlive_lost_jobs
 from handwriting.search import prepare_study
-from handwriting.settings import count_jobs, groups, sweep_values
+from handwriting.settings import count_jobs, sweep_values
 
 
 @dataclass
@@ -82,52 +77,6 @@ class CountJobs(Callback):
 def is_parallel(launcher: DictConfig) -> bool:
     """Return whether a launcher runs jobs in other processes than this."""
     return not launcher["_target_"].endswith(".BasicLauncher")
-
-
-def check_each_choice_once() -> None:
-    """Let Hydra compose, before the first job runs, as many jobs as show each choice, and not all of them.
-
-    It does so to refuse a mistyped choice at once; every job is composed again when its turn comes.
-    """
-    if not hasattr(Sweeper.validate_batch_is_legal, "__wrapped__"):
-        check = Sweeper.validate_batch_is_legal
-
-        @functools.wraps(check)
-        def check_some(sweeper: Sweeper, batch: Sequence[Sequence[str]]) -> None:
-            check(sweeper, some_with_each_choice(batch, set(groups())))
-
-        Sweeper.validate_batch_is_legal = check_some  # type: ignore[method-assign]
-
-
-def some_with_each_choice(batch: Sequence[Sequence[str]], groups: set[str]) -> list[Sequence[str]]:
-    """Return the jobs, as overrides, in which a choice of a group, or any setting at all, comes up first."""
-    seen: set[str] = set()
-    found = []
-    for overrides in batch:
-        keys = {override: setting_of(override) for override in overrides}
-        new = {override if key.split("@")[0] in groups else key for override, key in keys.items()} - seen
-        if new or not overrides:
-            found.append(overrides)
-            seen |= new
-    return found
-
-
-def outlive_lost_jobs() -> None:
-    """Let submitit wait for all jobs where the process of one was lost; that one has failed, as any other may."""
-    import submitit
-    from submitit.core.utils import FailedJobError, UncompletedJobError
-
-    results = submitit.Job.results
-
-    def results_or_failure(job: Any) -> list[Any]:
-        try:
-            return results(job)
-        except (UncompletedJobError, FailedJobError) as error:
-            lost = JobReturn(overrides=[f"job {job.job_id}"], status=JobStatus.FAILED)
-            lost.return_value = JobError(f"the process of job {job.job_id} was lost ({type(error).__name__})")
-            return [lost]
-
-    submitit.Job.results = results_or_failure  # type: ignore[method-assign]
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,8 @@ ALLOWED = {
     "report": {"groups", "landscapes", "results", "verdicts", "plots", "writing"},
     "tables": {"groups", "report", "results", "verdicts", "writing"},
     "search": {"errors"},
-    "sweep": {"errors", "results", "search", "settings"},
+    "launching": {"errors", "results", "settings"},
+    "sweep": {"launching", "search", "settings"},
     "progress": set(),
     "pictures": {"data", "fonts", "galleries", "plots", "results", "scores", "writing"},
     "frame": {"errors"},
@@ -75,7 +76,7 @@ ALLOWED = {
     "attempt": {"errors", "machine", "pictures", "results", "train"},
     "processes": {"attempt", "errors", "machine", "results"},
     "job": {"attempt", "machine", "processes", "results"},
-    "run": {"attempt", "errors", "job", "report", "results", "settings", "sweep", "tables", "run"},
+    "run": {"attempt", "errors", "job", "launching", "report", "results", "settings", "sweep", "tables", "run"},
     "compare": {"errors", "report", "tables"},
     "__init__": set(),
 }

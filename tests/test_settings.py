@@ -4,7 +4,6 @@ import pytest
 from hydra import initialize_config_dir
 
 from handwriting.settings import CONF, count_jobs, groups, known_settings, name_folder
-from handwriting.sweep import some_with_each_choice
 
 
 @pytest.mark.parametrize(
@@ -65,12 +64,3 @@ def test_the_groups_are_the_folders_of_conf():
 def test_jobs_of_a_glob_are_counted_where_hydra_runs():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert count_jobs(["scheduler=glob(*)"], None) == len(list((CONF / "scheduler").glob("*.yaml")))
-
-
-def test_each_choice_is_looked_at_before_a_sweep_and_each_setting_once():
-    batch = [[f"optim={optim}", f"seed={seed}", "data.limit=10"] for optim in ("sgd", "adan") for seed in range(100)]
-    assert some_with_each_choice(batch, {"optim", "data"}) == [batch[0], batch[100]]
-    assert some_with_each_choice([["optim.lr=1"], ["optim.lr=2"], ["+optim.x=1"]], {"optim"}) == [
-        ["optim.lr=1"], ["+optim.x=1"],
-    ]  # fmt: skip
-    assert some_with_each_choice([[]], set()) == [[]]

@@ -91,6 +91,7 @@ def seconds_to_compare(folder: Path, counts: Sequence[int]) -> dict[int, float]:
 
 def _copy_finished(folder: Path, count: int) -> None:
     from handwriting.results import fingerprint
+    from handwriting.settings import CONF, digest_of_request
 
     (first,) = (path for path in folder.iterdir() if path.name.endswith("seed=0,trainer.max_epochs=1"))
     record = json.loads((first / "result.json").read_text())
@@ -99,6 +100,8 @@ def _copy_finished(folder: Path, count: int) -> None:
         settings = twin["settings"]
         settings["seed"] = settings["data"]["shuffle_seed"] = settings["augment"]["seed"] = seed
         twin["fingerprint"] = fingerprint(settings)
+        twin["overrides"] = [*DIGITS[3:], f"seed={seed}", "name=done"]
+        twin["asked"] = digest_of_request(twin["overrides"], [{"path": str(CONF), "schema": "file"}])
         target = folder / first.name.replace("seed=0", f"seed={seed}")
         if not target.exists():
             target.mkdir()
