@@ -24,6 +24,8 @@ SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps aro
 BEATEN = "#999999"
 WIDTH = 11.0  # inches
 MOST_BANDS = 8  # of more settings than that the bands hide each other
+MOST_CURVES = len(STYLES)  # of more, two would look the same
+MOST_ROWS = 100
 
 # Accuracies in percent whose errors are spaced evenly enough on a logarithmic scale.
 ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99]
@@ -31,11 +33,11 @@ ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.
 Curves = Mapping[str, pd.DataFrame]
 
 
-def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
+def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Figure:
     """Draw training loss by step and validation accuracy by epoch, one colour a setting.
 
     Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A band spans
-    the seeds, the line is their mean.
+    the seeds, the line is their mean. ``of`` how many settings these are the best is said where there are more.
     """
     labels = list(losses)
     shown = [fold(label, 100) for label in labels]
@@ -53,7 +55,7 @@ def draw_curves(losses: Curves, accuracies: Curves) -> Figure:
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
         which = (", mean and range of the seeds" if bands else ", mean of the seeds") if seeds else ""
-        right.set_title("Validation accuracy" + which, fontsize=10)
+        right.set_title("Validation accuracy" + which + _best_of(labels, of), fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
         scale_by_error(right, "y", np.concatenate(values))
@@ -71,10 +73,11 @@ def draw_ranking(
     accuracies: Sequence[Sequence[float]],
     half_widths: Sequence[float | None],
     beaten: Collection[str] = (),
+    of: int | None = None,
 ) -> Figure:
     """Draw the test accuracy of each setting in the order given: mean, interval and every seed (fractions).
 
-    The labels in ``beaten`` are drawn in grey.
+    The labels in ``beaten`` are drawn in grey. ``of`` how many settings these are the best is said if there are more.
     """
     shown = [fold(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
@@ -100,7 +103,7 @@ def draw_ranking(
         right.tick_params(length=0)
         right.spines["right"].set_visible(False)
         seeds = {len(values) for values in accuracies}
-        title = _interval_title(seeds)
+        title = _interval_title(seeds) + _best_of(labels, of)
         axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
         scale_by_error(axes, "x", np.array(drawn))
@@ -117,7 +120,12 @@ def as_png(figure: Figure) -> bytes:
 def as_file(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
     """Return a figure as the content of a file of this kind, png or pdf, at so many dots an inch or its own."""
     picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=dpi or "figure")
+    if dpi:
+        figure.set_dpi(dpi)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)  # savefig would draw the whole figure for that, and then once more
+        figure.set_layout_engine("none")
+    figure.savefig(picture, format=kind, dpi="figure")
     return picture.getvalue()
 
 
@@ -175,6 +183,10 @@ def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
     axes.set(**{f"{direction}lim": (low, high), f"{direction}ticks": ticks})
     axis.set_major_formatter(lambda tick, _: f"{tick:.6g}")
     axis.set_minor_locator(NullLocator())
+
+
+def _best_of(labels: Sequence[str], of: int | None) -> str:
+    return f"\nthe best {len(labels)} of {of:,} settings; summary.csv has all" if of and of > len(labels) else ""
 
 
 def _interval_title(seeds: set[int]) -> str:

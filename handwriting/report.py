@@ -42,7 +42,7 @@ class Report:
         """Return how many different sizes the nets have that finished."""
         return len({setting.mean("parameters") for setting in self.settings if setting.values("test/acc")})
 
-    @property
+    @cached_property
     def chosen(self) -> Setting | None:
         """Return the setting with the best mean validation accuracy: the choice that never saw the test part."""
         with_runs = [setting for setting in self.settings if setting.values("val/acc")]
@@ -61,24 +61,29 @@ def read_report(folder: Path) -> Report:
 
 
 def write_plots(report: Report) -> list[Path]:
-    """Write curves.png and ranking.png of the settings that have finished runs, and return their paths."""
-    from handwriting.plots import draw_curves, draw_ranking
+    """Write curves.png and ranking.png of the settings that have finished runs, and return their paths.
+
+    Of very many settings they show the best.
+    """
+    from handwriting.plots import MOST_CURVES, MOST_ROWS, draw_curves, draw_ranking
 
     finished = [setting for setting in report.settings if setting.values("test/acc")]
     if not finished:
         return []
     losses, accuracies = {}, {}
-    for setting in finished:
+    for setting in finished[:MOST_CURVES]:
         curves = [run.curves() for run in setting.done]
         losses[setting.label] = _by_seed(curves, "train/loss_step", "step")
         accuracies[setting.label] = _by_seed(curves, "val/acc", "epoch").rename(index=lambda epoch: epoch + 1)
+    ranked = finished[:MOST_ROWS]
     ranking = draw_ranking(
-        [setting.label for setting in finished],
-        [setting.values("test/acc") for setting in finished],
-        [setting.interval("test/acc")[1] for setting in finished],
+        [setting.label for setting in ranked],
+        [setting.values("test/acc") for setting in ranked],
+        [setting.interval("test/acc")[1] for setting in ranked],
         {verdict.worse.label for verdict in report.verdicts if verdict.shown},
+        len(finished),
     )
-    figures = {"curves.png": draw_curves(losses, accuracies), "ranking.png": ranking}
+    figures = {"curves.png": draw_curves(losses, accuracies, len(finished)), "ranking.png": ranking}
     if len(report.keys) == 2:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
     if report.sizes > 2:

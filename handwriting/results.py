@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,12 @@ class Run:
         """Return running, done, failed or interrupted."""
         return self.record["status"]
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Return every setting by its dotted name, and each group's choice by the group's name."""
         return {**flatten(self.record["settings"]), **self.record["choices"]}
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float]:
         """Return the final metrics; accuracies are fractions."""
         return {name: value for name, value in self.record.get("metrics", {}).items() if value is not None}

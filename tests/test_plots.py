@@ -1,3 +1,4 @@
+import io
 import logging
 from itertools import pairwise
 
@@ -38,10 +39,25 @@ def test_the_legend_covers_no_line_and_lies_inside_the_picture(settings: int, se
     assert len(legend.get_texts()) == settings
 
 
-def test_24_settings_look_different():
-    figure = plots.draw_curves(*curves(24, 1))
+def test_as_many_settings_as_are_drawn_look_different():
+    figure = plots.draw_curves(*curves(plots.MOST_CURVES, 1))
     lines = figure.axes[1].get_lines()
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 24
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == plots.MOST_CURVES
+
+
+def test_a_picture_is_the_one_that_matplotlib_would_save():
+    figure = plots.draw_curves(*curves(3, 2))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    assert plots.as_png(plots.draw_curves(*curves(3, 2))) == picture.getvalue()
+
+
+def test_of_more_settings_than_are_drawn_the_title_says_how_many_there_are():
+    for of, said in ((40, True), (2, False), (None, False)):
+        curve = plots.draw_curves(*curves(2, 1), of).axes[1]
+        ranking = plots.draw_ranking(["a", "b"], [[0.9], [0.8]], [None, None], of=of).axes[0]
+        for axes in (curve, ranking):
+            assert ("the best 2 of 40 settings; summary.csv has all" in axes.get_title()) is said
 
 
 def test_the_bold_line_is_the_mean_of_the_seeds_and_the_band_their_range():

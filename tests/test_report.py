@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
+from handwriting import plots
 from handwriting.groups import as_text
 from handwriting.report import read_report, write_plots
 from handwriting.tables import print_report, write_tables
@@ -124,6 +125,20 @@ def test_plots_are_written_and_a_folder_of_failures_has_none(tmp_path: Path, mak
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     make_run(tmp_path / "b", "optim=sgd", status="failed")
     assert write_plots(read_report(tmp_path / "b")) == []
+
+
+def test_of_very_many_settings_the_plots_show_the_best(tmp_path: Path, make_run, monkeypatch: pytest.MonkeyPatch):
+    for i in range(4):
+        make_run(tmp_path, f"optim.lr=0.{i + 1}", accuracy=0.9 + i / 100)
+    shown = {}
+    monkeypatch.setattr("handwriting.plots.MOST_CURVES", 2)
+    monkeypatch.setattr("handwriting.plots.MOST_ROWS", 3)
+    for name in ("draw_curves", "draw_ranking"):
+        draw = getattr(plots, name)
+        monkeypatch.setattr(plots, name, lambda *a, n=name, d=draw: shown.update({n: (list(a[0]), a[-1])}) or d(*a))
+    write_plots(read_report(tmp_path))
+    best = ["optim.lr=0.4", "optim.lr=0.3", "optim.lr=0.2"]
+    assert shown == {"draw_curves": (best[:2], 4), "draw_ranking": (best, 4)}
 
 
 def test_a_run_without_curves_does_not_break_the_plots(tmp_path: Path, make_run):
