@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.scale import FuncScale
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from handwriting.fonts import fonts_for
@@ -51,6 +51,7 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
             _draw_loss(left, losses[label], colour, dash, bands)
             _draw_band(right, accuracies[label] * 100, colour, dash, bands, text)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
+        _label_plainly(left)
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
@@ -153,6 +154,15 @@ def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
     axes.plot(mean.index, mean.to_numpy(), dash, color=colour, linewidth=1.6, label=label, marker=marker)
     if band and frame.shape[1] > 1:
         axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+
+
+def _label_plainly(axes: Axes) -> None:
+    """Write 0.1, 0.2 and 0.5 on a logarithmic y-axis, which is read, and drawn, sooner than powers of ten."""
+    low, high = axes.get_ylim()
+    if high < 1000 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
