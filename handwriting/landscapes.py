@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from handwriting.fonts import fonts_for
-from handwriting.plots import COLOURS, fold, scale_by_error
+from handwriting.plots import COLOURS, GREY, MOST_CURVES, fold, scale_by_error
 
 MARKERS = "oDs^v"
 PANEL = (3.4, 2.9)  # inches
@@ -85,18 +85,24 @@ def draw_costs(
     half_widths: Sequence[float | None],
     costs: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """Draw mean test accuracy and its interval (fractions) against each of the costs, such as weights and seconds."""
+    """Draw mean test accuracy and its interval (fractions) against each of the costs, such as weights and seconds.
+
+    The best come first; of very many the others are grey and have no names.
+    """
     with rc_context({"font.family": fonts_for(labels)}):
-        figure = Figure(figsize=(10.5, max(3.8, 0.3 * len(labels) + 1)), dpi=110, layout="constrained")
+        figure = Figure(
+            figsize=(10.5, max(3.8, 0.3 * min(len(labels), MOST_CURVES) + 1)), dpi=110, layout="constrained"
+        )
         places = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
         means = [100 * float(np.mean(values)) for values in accuracies]
         reaches = [100 * (half_width or 0.0) for half_width in half_widths]
         for axes, (name, values) in zip(places, costs.items(), strict=True):
             for number, (label, mean, reach, value) in enumerate(zip(labels, means, reaches, values, strict=True)):
                 ends = [[min(reach, mean)], [min(reach, 100 - mean)]] if reach else None
-                colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
+                named, marker = number < MOST_CURVES, MARKERS[number // len(COLOURS) % len(MARKERS)]
+                colour = COLOURS[number % len(COLOURS)] if named else GREY
                 style = {"fmt": marker, "color": colour, "capsize": 3, "markersize": 7}
-                axes.errorbar([value], [mean], yerr=ends, label=fold(label, 30), **style)
+                axes.errorbar([value], [mean], yerr=ends, label=fold(label, 30) if named else None, **style)
             if min(values) > 0:
                 axes.set_xscale("log")
             axes.set_xlabel(name)

@@ -21,7 +21,7 @@ from handwriting.fonts import fonts_for
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
 STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COLOURS)]
 SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
-BEATEN = "#999999"
+GREY = "#999999"
 WIDTH = 11.0  # inches
 MOST_BANDS = 8  # of more settings than that the bands hide each other
 MOST_CURVES = len(STYLES)  # of more, two would look the same
@@ -88,7 +88,7 @@ def draw_ranking(
         drawn: list[float] = []
         for row, (label, values, half_width) in enumerate(zip(labels, accuracies, half_widths, strict=True)):
             percent = np.asarray(values) * 100
-            colour = BEATEN if label in beaten else COLOURS[0]
+            colour = GREY if label in beaten else COLOURS[0]
             axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
             mean = percent.mean()
             # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.

@@ -90,10 +90,8 @@ def out_of_fold_frame(report: Report) -> "pd.DataFrame":
     for setting in report.settings:
         for run in setting.done:
             if run.settings.get("data.split") == "kfold" and (held_out := run.held_out()) is not None:
-                held_out.insert(0, "fold", run.settings["data.fold"])
-                held_out.insert(0, "seed", run.settings["seed"])
-                held_out.insert(0, "setting", setting.label)
-                frames.append(held_out)
+                which = {"setting": setting.label, "seed": run.settings["seed"], "fold": run.settings["data.fold"]}
+                frames.append(pd.concat([pd.DataFrame(which, index=held_out.index), held_out], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 

@@ -135,7 +135,7 @@ def test_a_very_long_label_is_folded_and_leaves_room_for_the_plot():
 def test_what_is_shown_to_be_worse_is_grey():
     axes = plots.draw_ranking(["a", "b", "c"], [[0.9, 0.91], [0.8, 0.81], [0.7, 0.9]], [0.01, 0.01, 0.5], {"b"}).axes[0]
     colours = [line.get_color() for line in axes.lines if line.get_marker() == "o"]
-    assert [colour == plots.BEATEN for colour in colours] == [False, True, False]
+    assert [colour == plots.GREY for colour in colours] == [False, True, False]
     assert "grey" in axes.get_title()
 
 
@@ -166,6 +166,22 @@ def test_a_search_shows_the_best_so_far_and_each_parameter(best: str, so_far: li
     assert list(np.asarray(widths.lines[0].get_xdata())) == [4, 8]
     assert rates.lines[1].get_xdata() == [parameters["optim.lr"][winner - 1]]
     assert not any(axes.get_visible() for axes in rest)
+
+
+def test_costs_stand_against_the_accuracy_and_only_the_best_have_names():
+    number = plots.MOST_CURVES + 2
+    labels, means = [f"n{i}" for i in range(number)], np.linspace(0.99, 0.5, number)
+    costs = {"weights": np.geomspace(1e3, 1e6, number).tolist(), "seconds of training": [0.0, *range(1, number)]}
+    accuracies = [[mean - 0.01, mean + 0.01] for mean in means]
+    figure = drawn(landscapes.draw_costs(labels, accuracies, [0.005] * number, costs))
+    weights, seconds = figure.axes
+    assert (weights.get_xscale(), seconds.get_xscale()) == ("log", "linear"), "0 has no logarithm"
+    points = [line for line in weights.lines if line.get_marker() in landscapes.MARKERS]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in points] == costs["weights"]
+    assert [float(np.asarray(line.get_ydata())[0]) for line in points] == pytest.approx(100 * means)
+    assert [line.get_color() == plots.GREY for line in points] == [False] * plots.MOST_CURVES + [True] * 2
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == labels[: plots.MOST_CURVES]
 
 
 def test_the_confusion_matrix_shows_numbers_up_to_20_classes():

@@ -141,6 +141,17 @@ def test_of_very_many_settings_the_plots_show_the_best(tmp_path: Path, make_run,
     assert shown == {"draw_curves": (best[:2], 4), "draw_ranking": (best, 4)}
 
 
+def test_nets_of_several_sizes_are_drawn_against_their_costs(tmp_path: Path, make_run):
+    for number, size in enumerate((1000, 2000, 2000)):
+        make_run(tmp_path, f"optim.lr=0.{number + 1}", parameters=size)
+    assert "costs.png" not in [path.name for path in write_plots(read_report(tmp_path))]
+    make_run(tmp_path, "optim.lr=0.9", parameters=3000)
+    report = read_report(tmp_path)
+    assert "costs.png" in [path.name for path in write_plots(report)]
+    write_tables(report)
+    assert "(costs.png)" in (tmp_path / "summary.md").read_text()
+
+
 def test_a_run_without_curves_does_not_break_the_plots(tmp_path: Path, make_run):
     (make_run(tmp_path, "optim=sgd") / "metrics.csv").unlink()
     (make_run(tmp_path, "optim=adam") / "metrics.csv").write_text("")
