@@ -50,11 +50,11 @@ def _run_folder(*, _root_: DictConfig) -> str:
 
 
 def digest_of_request(overrides: Iterable[str], sources: Iterable[Any]) -> str:
-    """Return a hash of what a job is asked to do: its overrides, in any order, and all that lies in its config files.
+    """Return a hash of what a job is asked to do: its overrides, in their order, and all that lies in its config files.
 
     ``sources`` are those of hydra.runtime.config_sources. The name of the folder counts, the rest of NOT_SETTINGS not.
     """
-    kept = sorted(o for o in overrides if setting_of(o) == "name" or setting_of(o) not in NOT_SETTINGS)
+    kept = [o for o in overrides if setting_of(o) == "name" or setting_of(o) not in NOT_SETTINGS]
     folders = tuple(source["path"] for source in sources if source["schema"] == "file")
     return hashlib.sha256("\n".join([*kept, _digest_of_files(folders)]).encode()).hexdigest()[:16]
 
