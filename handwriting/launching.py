@@ -51,7 +51,7 @@ def pass_over_finished(note: Callable[[Run], float | None]) -> None:
 
     Composing takes Hydra longer than all else that such a job costs. What ``note`` returns is the job's value.
     """
-    launcher_class = Plugins.instance().class_name_to_class[ONE_PROCESS]  # Hydra loads its modules a second time
+    launcher_class: Any = Plugins.instance().class_name_to_class[ONE_PROCESS]  # Hydra loads its modules a second time
     if not hasattr(launcher_class.launch, "__wrapped__"):
         launch = launcher_class.launch
 
@@ -69,7 +69,7 @@ def pass_over_finished(note: Callable[[Run], float | None]) -> None:
                     returns.append(done)
             return returns
 
-        launcher_class.launch = launch_rest  # type: ignore[method-assign]
+        launcher_class.launch = launch_rest
 
 
 def finished_runs(config: DictConfig) -> dict[str, Run]:

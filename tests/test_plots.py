@@ -176,7 +176,7 @@ def test_costs_stand_against_the_accuracy_and_only_the_best_have_names():
     figure = drawn(landscapes.draw_costs(labels, accuracies, [0.005] * number, costs))
     weights, seconds = figure.axes
     assert (weights.get_xscale(), seconds.get_xscale()) == ("log", "linear"), "0 has no logarithm"
-    points = [line for line in weights.lines if line.get_marker() in landscapes.MARKERS]
+    points = [line for line in weights.lines if str(line.get_marker()) in landscapes.MARKERS]
     assert [float(np.asarray(line.get_xdata())[0]) for line in points] == costs["weights"]
     assert [float(np.asarray(line.get_ydata())[0]) for line in points] == pytest.approx(100 * means)
     assert [line.get_color() == plots.GREY for line in points] == [False] * plots.MOST_CURVES + [True] * 2
