@@ -123,7 +123,7 @@ def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
         raise UserError("ensemble=stack needs readers that were trained on the same images.")
     held_out = [torch.from_numpy(table.filter(regex=r"^p\d+$").to_numpy(np.float32)) for table in known]
     means = [torch.stack([answers[number] for number in numbers]).mean(0) for numbers in readers.values()]
-    return stack(held_out, torch.from_numpy(known[0]["label"].to_numpy()), means)
+    return stack(held_out, torch.tensor(known[0]["label"].tolist()), means)
 
 
 def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
