@@ -8,7 +8,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from handwriting.launching import check_each_choice_once, outlive_lost_jobs
+from handwriting.launching import ONE_PROCESS, check_each_choice_once, outlive_lost_jobs
 from handwriting.search import prepare_study
 from handwriting.settings import count_jobs, sweep_values
 
@@ -76,7 +76,7 @@ class CountJobs(Callback):
 
 def is_parallel(launcher: DictConfig) -> bool:
     """Return whether a launcher runs jobs in other processes than this."""
-    return not launcher["_target_"].endswith(".BasicLauncher")
+    return launcher["_target_"] != ONE_PROCESS
 
 
 def duration(seconds: float) -> str:
