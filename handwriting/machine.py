@@ -8,11 +8,13 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
+SPINS = "10000"  # turns of a thread that waits for the others before it sleeps: .2 to .5 ms
 
 
 def use_machine() -> None:
     """Settle how many threads torch computes with, and what becomes of the memory it frees."""
     _set_threads()
+    _let_waiting_threads_sleep()
     _keep_freed_memory()
 
 
@@ -40,6 +42,18 @@ def _set_threads() -> None:
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         os.environ["OMP_NUM_THREADS"] = str(cores())
+
+
+def _let_waiting_threads_sleep() -> None:
+    """Let a thread that waits for the others give its core away soon, unless the environment says otherwise.
+
+    GNU's OpenMP lets it turn for 300,000 rounds, some ten milliseconds. That costs nothing while each thread has a core
+    of its own; but when something else takes one, the others wait at full speed for a thread that could have theirs.
+    Net's steps, 2 threads on 2 cores: 1.4 to 3.5 times as fast beside a busy core and 3 times beside another training,
+    at 1 to 3 hundredths less on a quiet machine.
+    """
+    if not os.environ.get("OMP_WAIT_POLICY"):
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def _keep_freed_memory() -> None:

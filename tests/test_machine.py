@@ -7,13 +7,22 @@ import sys
 import pytest
 
 SHOW = "from handwriting.machine import use_machine; use_machine(); import torch; print(torch.get_num_threads())"
+SETTLED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def settle(**environment: str) -> subprocess.CompletedProcess:
+    kept = {key: value for key, value in os.environ.items() if key not in SETTLED} | environment
+    return subprocess.run([sys.executable, "-c", SHOW], env=kept, capture_output=True, text=True, check=True)
 
 
 def threads(**environment: str) -> int:
-    kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | environment
-    return int(
-        subprocess.run([sys.executable, "-c", SHOW], env=kept, capture_output=True, text=True, check=True).stdout
-    )
+    return int(settle(**environment).stdout)
+
+
+def turns_before_sleep(**environment: str) -> str:
+    """Return what torch's OpenMP says that it goes by."""
+    said = settle(OMP_DISPLAY_ENV="verbose", **environment).stderr
+    return said.partition("GOMP_SPINCOUNT = ")[2].partition("\n")[0]
 
 
 def test_the_users_own_number_of_threads_stands():
@@ -28,3 +37,10 @@ def test_no_more_threads_than_cores_that_the_process_may_use():
         assert threads() == 1
     finally:
         os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP than GNU's")
+def test_a_thread_that_waits_sleeps_soon_unless_the_environment_says_otherwise():
+    assert turns_before_sleep() == "'10000'"
+    assert turns_before_sleep(GOMP_SPINCOUNT="77") == "'77'"
+    assert turns_before_sleep(OMP_WAIT_POLICY="passive") == "'0'"

@@ -1,4 +1,8 @@
-"""Images a second of training steps: the student's loop, the template, a bare loop and this package, in one process."""
+"""Images a second of training steps: the student's loop, the template, a bare loop and this package.
+
+All of them run in one process, settled as this package settles its own; the student's loop and the template also run in
+an ordinary process, as whoever uses them starts them.
+"""
 
 import contextlib
 import io
@@ -14,6 +18,7 @@ import numpy as np
 import student
 import template
 import torch
+from ordinary import OrdinaryProcess
 from rounds import Contest, take_turns
 from torch import nn
 from torch.nn import functional as F
@@ -30,6 +35,7 @@ from handwriting.models.net import Net
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STUDENT, TEMPLATE = "student's loop", "Lightning as in templates"
 BARE, BARE_LAST = "bare loop", "bare loop, channels_last"
+STUDENT_ALONE, TEMPLATE_ALONE = f"{STUDENT}, its own process", "templates, their own process"
 PACKAGE, PACKAGE_BF16 = "handwriting", "handwriting, bf16-mixed"
 AFFINE = (12.0, 0.12, 0.15, 2.0)  # degrees, scale, shear and shift in pixels, as in conf/augment/affine.yaml
 
@@ -122,58 +128,82 @@ def has_bf16() -> bool:
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
 
 
-def quietly(measure: Callable[[], float]) -> Callable[[], float]:
-    """Return the same with its output unseen."""
+def student_on_mnist(root: Path, batch: int, steps: int) -> float:
+    """Train Net in the student's loop; return images a second."""
+    net = student.Net().to(DEVICE)
+    return student_loop(net, student.mnist(str(root), train=True), batch, steps)
 
-    def run() -> float:
-        with unseen():
-            return measure()
 
-    return run
+def template_on_mnist(root: Path, folder: Path, batch: int, steps: int) -> float:
+    """Train Net as templates do; return images a second."""
+    with unseen():
+        return template.train(student.Net(), adam, student.mnist(str(root), train=True), batch, steps, 10, folder)
+
+
+def student_on_characters(root: Path, batch: int, steps: int) -> float:
+    """Train CharNet in the student's loop; return images a second."""
+    part, classes = characters(root)
+    return student_loop(CharNet(classes).to(DEVICE), CharacterImages(part), batch, steps)
+
+
+def template_on_characters(root: Path, folder: Path, batch: int, steps: int) -> float:
+    """Train CharNet as templates do; return images a second."""
+    part, classes = characters(root)
+    with unseen():
+        return template.train(CharNet(classes), adam, CharacterImages(part), batch, steps, classes, folder)
+
+
+def student_loop(net: nn.Module, data: Dataset, batch: int, steps: int) -> float:
+    """Train a net in the student's loop; return images a second."""
+    with unseen():
+        return student.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
+
+
+def adam(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer that all sides use."""
+    return torch.optim.Adam(parameters, lr=0.001)
+
+
+def characters(root: Path) -> tuple[LabelledImages, int]:
+    """Return the training characters and the number of classes."""
+    part = read_characters(str(root / "characters" / "characters.mat")).train
+    return part, int(part.labels.max()) + 1
 
 
 def compare_on_mnist(root: Path, folder: Path, rounds: int, steps: int = 100, batch: int = 64) -> Contest:
     """Compare Net's training on MNIST."""
-    data = student.mnist(str(root), train=True)
     part = read_mnist(str(root)).train
-    adam = partial(torch.optim.Adam, lr=0.001)
-
-    def by_student() -> float:
-        net = student.Net().to(DEVICE)
-        return student.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
-
-    sides = {
-        STUDENT: quietly(by_student),
-        TEMPLATE: quietly(lambda: template.train(student.Net(), adam, data, batch, steps, 10, folder / "template")),
-        BARE: lambda: bare_loop(Net, part, batch, steps, False, False),
-        BARE_LAST: lambda: bare_loop(Net, part, batch, steps, True, False),
-        PACKAGE: lambda: package(root, folder, batch, steps),
-    }
-    if has_bf16():
-        sides[PACKAGE_BF16] = lambda: package(root, folder, batch, steps, "trainer.precision=bf16-mixed")
-    return take_turns(sides, rounds, "images/s")
+    by_student, by_template = (root, batch, steps), (root, folder / "template", batch, steps)
+    with OrdinaryProcess() as process:
+        sides = {
+            STUDENT_ALONE: process.side(student_on_mnist, *by_student),
+            TEMPLATE_ALONE: process.side(template_on_mnist, *by_template),
+            STUDENT: partial(student_on_mnist, *by_student),
+            TEMPLATE: partial(template_on_mnist, *by_template),
+            BARE: lambda: bare_loop(Net, part, batch, steps, False, False),
+            BARE_LAST: lambda: bare_loop(Net, part, batch, steps, True, False),
+            PACKAGE: lambda: package(root, folder, batch, steps),
+        }
+        if has_bf16():
+            sides[PACKAGE_BF16] = lambda: package(root, folder, batch, steps, "trainer.precision=bf16-mixed")
+        return take_turns(sides, rounds, "images/s")
 
 
 def compare_on_characters(root: Path, folder: Path, rounds: int, steps: int = 12, batch: int = 64) -> Contest:
     """Compare CharNet's training on the characters, each image moved by its own random affine map."""
-    part = read_characters(str(root / "characters" / "characters.mat")).train
-    data, classes = CharacterImages(part), int(part.labels.max()) + 1
-    adam = partial(torch.optim.Adam, lr=0.001)
-
-    def by_student() -> float:
-        net = CharNet(classes).to(DEVICE)
-        return student.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
-
-    sides = {
-        STUDENT: quietly(by_student),
-        TEMPLATE: quietly(
-            lambda: template.train(CharNet(classes), adam, data, batch, steps, classes, folder / "template")
-        ),
-        BARE: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, False, True),
-        BARE_LAST: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, True, True),
-        PACKAGE: lambda: package(root, folder, batch, steps, "data=characters", "model=char_net", "augment=affine"),
-    }
-    return take_turns(sides, rounds, "images/s")
+    part, classes = characters(root)
+    by_student, by_template = (root, batch, steps), (root, folder / "template", batch, steps)
+    with OrdinaryProcess() as process:
+        sides = {
+            STUDENT_ALONE: process.side(student_on_characters, *by_student),
+            TEMPLATE_ALONE: process.side(template_on_characters, *by_template),
+            STUDENT: partial(student_on_characters, *by_student),
+            TEMPLATE: partial(template_on_characters, *by_template),
+            BARE: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, False, True),
+            BARE_LAST: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, True, True),
+            PACKAGE: lambda: package(root, folder, batch, steps, "data=characters", "model=char_net", "augment=affine"),
+        }
+        return take_turns(sides, rounds, "images/s")
 
 
 def write_random_sets(root: Path) -> Path:

@@ -1,12 +1,12 @@
 """A sweep of four optimizers, one epoch each, from the shell prompt to the finished report."""
 
-import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import ordinary
 from rounds import Contest, take_turns
 
 OPTIMIZERS = ["sgd", "adam", "adagrad", "adadelta"]
@@ -17,7 +17,7 @@ FOUR, ONE, PACKAGE, PACKAGE_BF16 = "student, four processes", "student, one proc
 def sweeps_per_hour(folder: Path, root: Path, *commands: list[str]) -> float:
     """Run commands one after the other, from nothing; return how often that could be done in an hour."""
     shutil.rmtree(folder / "outputs", ignore_errors=True)
-    environment = os.environ | {"HANDWRITING_DATA": str(root)}
+    environment = ordinary.ENVIRONMENT | {"HANDWRITING_DATA": str(root)}
     start = time.perf_counter()
     for command in commands:
         subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
