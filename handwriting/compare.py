@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from handwriting.errors import UserError
+from handwriting.machine import live_briefly
 from handwriting.report import read_report, write_plots
 from handwriting.tables import print_report, write_tables
 
@@ -28,4 +29,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    live_briefly()
     main()

@@ -77,7 +77,7 @@ ALLOWED = {
     "processes": {"attempt", "errors", "machine", "results"},
     "job": {"attempt", "machine", "processes", "results"},
     "run": {"attempt", "errors", "job", "launching", "report", "results", "settings", "sweep", "tables", "run"},
-    "compare": {"errors", "report", "tables"},
+    "compare": {"errors", "machine", "report", "tables"},
     "__init__": set(),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
