@@ -9,11 +9,11 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
-SPINS = "10000"  # turns of a thread that waits for the others before it sleeps: .2 to .5 ms
+SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
 
 
 def use_machine() -> None:
-    """Settle how many threads torch computes with, and what becomes of the memory it frees."""
+    """Settle how many threads torch computes with, how long they spin, and what becomes of the memory it frees."""
     _set_threads()
     _let_waiting_threads_sleep()
     _keep_freed_memory()
@@ -57,10 +57,11 @@ def _set_threads() -> None:
 def _let_waiting_threads_sleep() -> None:
     """Let a thread that waits for the others give its core away soon, unless the environment says otherwise.
 
-    GNU's OpenMP lets it turn for 300,000 rounds, some ten milliseconds. That costs nothing while each thread has a core
-    of its own; but when something else takes one, the others wait at full speed for a thread that could have theirs.
+    GNU's OpenMP lets it spin 300,000 times, some ten milliseconds. That costs nothing while each thread has a core of
+    its own; but when something else takes one, the others spin at full speed for a thread that could have theirs.
     Net's steps, 2 threads on 2 cores: three times as fast beside a busy core or another training. Its price where
-    nothing else runs: 1 to 3 % on a quiet host, 13 % in a virtual machine whose host took a sixth of the time.
+    nothing else runs: 3 % of the median in one sitting, 13 % in another, when the virtual machine's host took a sixth
+    of the time.
     """
     if not os.environ.get("OMP_WAIT_POLICY"):
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
