@@ -13,8 +13,10 @@ class QuickNet(nn.Module):
     """Blocks of unpadded convolution, 2×2 max pooling, batch norm and activation, then linear layers.
 
     Pooling comes first, so that norm and activation work on a quarter of the pixels; the norm lets the learning rate
-    be high. ``kernels`` are the sides of the convolutions, ``widths`` their channels. Raises UserError when the two
-    differ in length or the image is too small.
+    be high. ``kernels`` are the sides of the convolutions, ``widths`` their channels, ``strides`` their steps: a
+    block halves the image once, by its pooling (stride 1) or, with a quarter of the arithmetic, by a stride of 2.
+    ``margin`` pixels of each side of the image are not read. Raises UserError when the lists differ in length or the
+    image is too small.
     """
 
     def __init__(
@@ -23,30 +25,40 @@ class QuickNet(nn.Module):
         image_size: tuple[int, int] = (28, 28),
         widths: Sequence[int] = (24, 32),
         kernels: Sequence[int] = (5, 3),
+        strides: Sequence[int] = (1, 1),
         hidden: Sequence[int] = (256,),
         activation: str = "relu",
         dropout: float = 0.0,
+        margin: int = 0,
     ):
         super().__init__()
         check_sizes("model.widths", widths, at_least_one=True)
         check_sizes("model.kernels", kernels, at_least_one=True)
+        check_sizes("model.strides", strides, at_least_one=True)
         check_sizes("model.hidden", hidden)
         check_dropout(dropout)
-        if len(widths) != len(kernels):
+        if not len(widths) == len(kernels) == len(strides):
             raise UserError(
-                f"model.widths has {len(widths)} blocks and model.kernels {len(kernels)}; both need as many numbers."
+                f"model.widths has {len(widths)} blocks, model.kernels {len(kernels)} and model.strides "
+                f"{len(strides)}; all need as many numbers."
             )
-        (height, width), channels = image_size, 1
-        blocks: list[nn.Module] = []
-        for out_channels, kernel in zip(widths, kernels, strict=True):
-            height, width = (height - kernel + 1) // 2, (width - kernel + 1) // 2
+        if max(strides) > 2:
+            raise UserError(f"model.strides={list(strides)} must be 1 (and a pooling) or 2 for each block.")
+        if type(margin) is not int or margin < 0:
+            raise UserError(f"model.margin={margin} must be a whole number of pixels, 0 or more.")
+        (height, width), channels = (side - 2 * margin for side in image_size), 1
+        blocks: list[nn.Module] = [nn.ZeroPad2d(-margin)] if margin else []
+        for number, (out_channels, kernel, stride) in enumerate(zip(widths, kernels, strides, strict=True)):
+            height, width = (((side - kernel) // stride + 1) // (2 // stride) for side in (height, width))
             if min(height, width) < 1:
+                left_out = f" without its margin of {margin}" if margin else ""
                 raise UserError(
-                    f"model.widths has {len(widths)} blocks, but an image of {image_size[0]}×{image_size[1]} is "
-                    f"used up after {len(blocks) // 4}: leave out the last."
+                    f"model.widths has {len(widths)} blocks, but an image of {image_size[0]}×{image_size[1]}{left_out} "
+                    f"is used up after {number}: leave out the last."
                 )
-            convolution = nn.Conv2d(channels, out_channels, kernel, bias=False)  # the norm has a bias
-            blocks += [convolution, nn.MaxPool2d(2), nn.BatchNorm2d(out_channels), make_activation(activation)]
+            convolution = nn.Conv2d(channels, out_channels, kernel, stride, bias=False)  # the norm has a bias
+            pooling = [nn.MaxPool2d(2)] if stride == 1 else []
+            blocks += [convolution, *pooling, nn.BatchNorm2d(out_channels), make_activation(activation)]
             channels = out_channels
         self.features = nn.Sequential(*blocks)  # (N, 1, H, W) → (N, widths[-1], h, w)
         self.classifier = linear_layers(channels * height * width, hidden, num_classes, activation, dropout)

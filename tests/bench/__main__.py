@@ -1,6 +1,7 @@
 """make bench: how fast and how small this package is, as ratios measured side by side.
 
-python tests/bench [--only TABLE …] [--rounds N] [--busy] [--json]; the tables are steps, characters, sweep and limits.
+python tests/bench [--only TABLE …] [--rounds N] [--busy] [--json]; the tables are steps, characters, sweep, best and
+limits.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import ordinary  # noqa: F401  (keeps the environment as it is now)
 
 from handwriting.machine import use_machine
 
-TABLES = ("steps", "characters", "sweep", "limits")
+TABLES = ("steps", "characters", "sweep", "best", "limits")
 
 
 def find_data(folder: Path) -> tuple[Path, str]:
@@ -103,6 +104,20 @@ def measure_sweep(root: Path, folder: Path, rounds: int, say: Callable[..., None
     return contest.as_json()
 
 
+def measure_best(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Seconds until MNIST is read well."""
+    from best import compare_to_the_best
+
+    readings = compare_to_the_best(folder, root)
+    say("MNIST, seconds of training (and from the shell prompt) up to the test accuracy")
+    for name, reading in readings.items():
+        say(f"{name:42} {reading.accuracy:8.2%} {reading.training:8.1f} s ({reading.since_prompt:.1f} s)")
+    student, ours = readings.values()
+    training, prompt = student.training / ours.training, student.since_prompt / ours.since_prompt
+    say(f"{training:.0f} times as long in training, {prompt:.0f} times from the prompt\n")
+    return {name: vars(reading) for name, reading in readings.items()}
+
+
 def measure_limits(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
     """Start, memory, scale."""
     import limits
@@ -139,7 +154,13 @@ def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> N
         say(f"{PACKAGE} / {other}: {ratio:.2f} (goal: {goal})")
 
 
-MEASURES = {"steps": measure_steps, "characters": measure_characters, "sweep": measure_sweep, "limits": measure_limits}
+MEASURES = {
+    "steps": measure_steps,
+    "characters": measure_characters,
+    "sweep": measure_sweep,
+    "best": measure_best,
+    "limits": measure_limits,
+}
 
 if __name__ == "__main__":
     main()

@@ -31,11 +31,25 @@ def test_it_pools_before_norm_and_activation(size, left):
     torch.testing.assert_close(net(images), F.linear(hidden, *linear[2:]))
 
 
+def test_a_stride_stands_for_a_pooling_and_the_margin_is_not_read():
+    torch.manual_seed(0)
+    net = QuickNet(7, widths=[4, 6], kernels=[6, 3], strides=[2, 1], hidden=[9], margin=2).eval()
+    first, gain1, shift1, second, gain2, shift2, *linear = net.parameters()
+    images = torch.randn(3, 1, 28, 28)
+    maps = F.relu(norm(F.conv2d(images[:, :, 2:-2, 2:-2], first, stride=2), gain1, shift1))
+    maps = F.relu(norm(F.max_pool2d(F.conv2d(maps, second), 2), gain2, shift2))
+    hidden = F.relu(F.linear(maps.flatten(1), *linear[:2]))
+    torch.testing.assert_close(net(images), F.linear(hidden, *linear[2:]))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"kernels": [5]}, "model.widths has 2 blocks and model.kernels 1"),
-        ({"widths": [4, 8, 16], "kernels": [5, 5, 5]}, "an image of 28×28 is used up after 2"),
+        ({"kernels": [5]}, "model.widths has 2 blocks, model.kernels 1 and model.strides 2"),
+        ({"strides": [2, 3]}, "model.strides=.* must be 1 .* or 2"),
+        ({"margin": -1}, "model.margin=-1 must be a whole number"),
+        ({"margin": 12}, "28×28 without its margin of 12 is used up after 0"),
+        ({"widths": [4, 8, 16], "kernels": [5, 5, 5], "strides": [1, 1, 1]}, "an image of 28×28 is used up after 2"),
         ({"widths": []}, "model.widths"),
         ({"kernels": [5, 0]}, "model.kernels"),
         ({"dropout": 1.0}, "model.dropout"),
