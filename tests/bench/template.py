@@ -1,5 +1,6 @@
 """Lightning as templates write it: the same data set, metric objects logged in every step, a bar and two loggers."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks would stand between the tables
 
 
 class LitClassifier(lightning.LightningModule):
