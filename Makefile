@@ -15,7 +15,7 @@ test: .venv/dev ## set up, then run the tests; those on real data skip without H
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m real_data
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m real_data
 
 test-long: .venv/dev ## killed sweeps, jobs in processes of their own, notebooks: minutes (LONG=tests/long/test_ddp.py)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(LONG)

@@ -14,7 +14,7 @@ def test_four_optimizers_read_mnist_and_the_second_time_nothing_is_trained(
 ):
     if not (real_data_folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"{real_data_folder} holds no MNIST/raw")
-    arguments = ("-m", "optim=sgd,adam,adagrad,adadelta", "trainer.max_epochs=2")
+    arguments = ("-m", "optim=sgd,adam,adagrad,adadelta", "trainer.max_epochs=1")
     first = command("handwriting.run", *arguments, HANDWRITING_DATA=str(real_data_folder))
     assert first.returncode == 0, first.stderr
     with (tmp_path / "outputs" / "mnist" / "summary.csv").open() as file:
