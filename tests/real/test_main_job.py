@@ -28,7 +28,7 @@ def test_four_optimizers_read_mnist_and_the_second_time_nothing_is_trained(
 def test_the_characters_recipe_reads_200_classes_in_a_few_epochs(command, real_data_folder: Path, tmp_path: Path):
     if not (real_data_folder / "characters" / "characters.mat").is_file():
         pytest.skip(f"{real_data_folder} holds no characters/characters.mat")
-    arguments = ("experiment=characters", "data.redundant=keep", "trainer.max_epochs=6", "augment.clean_epochs=1")
+    arguments = ("experiment=characters", "data.redundant=keep", "trainer.max_epochs=4", "augment.clean_epochs=1")
     done = command("handwriting.run", *arguments, HANDWRITING_DATA=str(real_data_folder))
     assert done.returncode == 0, done.stderr
     (row,) = pd.read_csv(tmp_path / "outputs" / "characters" / "summary.csv").to_dict("records")
