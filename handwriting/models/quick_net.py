@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from handwriting.errors import UserError
+from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import make_activation
 from handwriting.models.net import check_dropout, check_sizes, linear_layers
 
@@ -44,8 +44,7 @@ class QuickNet(nn.Module):
             )
         if max(strides) > 2:
             raise UserError(f"model.strides={list(strides)} must be 1 (and a pooling) or 2 for each block.")
-        if type(margin) is not int or margin < 0:
-            raise UserError(f"model.margin={margin} must be a whole number of pixels, 0 or more.")
+        check_whole("model.margin", margin, at_least=0)
         (height, width), channels = (side - 2 * margin for side in image_size), 1
         blocks: list[nn.Module] = [nn.ZeroPad2d(-margin)] if margin else []
         for number, (out_channels, kernel, stride) in enumerate(zip(widths, kernels, strides, strict=True)):

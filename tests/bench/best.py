@@ -1,7 +1,6 @@
 """How long until MNIST is read well: the student's script up to its best epoch, and experiment=mnist_fast."""
 
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ordinary
-from sweep import STUDENT
+from sweep import STUDENT, seconds_from_prompt
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,8 @@ def student_at_its_best(folder: Path, root: Path, epochs: int) -> Reading:
 
 def one_pass(folder: Path, root: Path, seed: int) -> Reading:
     """Run experiment=mnist_fast in a process of its own, to the end of its report."""
-    shutil.rmtree(folder / "outputs", ignore_errors=True)
-    command = [sys.executable, "-m", "handwriting.run", "experiment=mnist_fast", f"seed={seed}"]
-    environment = ordinary.ENVIRONMENT | {"HANDWRITING_DATA": str(root)}
-    start = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    seconds = time.perf_counter() - start
+    command = ["-m", "handwriting.run", "experiment=mnist_fast", f"seed={seed}"]
+    seconds = seconds_from_prompt(folder, root, command)
     result = json.loads(next(folder.glob("outputs/mnist_fast/*/result.json")).read_text())
     return Reading(result["metrics"]["test/acc"], result["seconds"], seconds)
 

@@ -14,14 +14,19 @@ STUDENT = Path(__file__).with_name("student.py")
 FOUR, ONE, PACKAGE, PACKAGE_BF16 = "student, four processes", "student, one process", "handwriting -m", "… bf16-mixed"
 
 
-def sweeps_per_hour(folder: Path, root: Path, *commands: list[str]) -> float:
-    """Run commands one after the other, from nothing; return how often that could be done in an hour."""
+def seconds_from_prompt(folder: Path, root: Path, *commands: list[str]) -> float:
+    """Run commands one after the other, from nothing; return the seconds from the shell prompt to the end."""
     shutil.rmtree(folder / "outputs", ignore_errors=True)
     environment = ordinary.ENVIRONMENT | {"HANDWRITING_DATA": str(root)}
     start = time.perf_counter()
     for command in commands:
         subprocess.run([sys.executable, *command], cwd=folder, env=environment, check=True, capture_output=True)
-    return 3600 / (time.perf_counter() - start)
+    return time.perf_counter() - start
+
+
+def sweeps_per_hour(folder: Path, root: Path, *commands: list[str]) -> float:
+    """Return how often commands, run one after the other, could be done in an hour."""
+    return 3600 / seconds_from_prompt(folder, root, *commands)
 
 
 def compare_sweeps(root: Path, folder: Path, rounds: int, bf16: bool) -> Contest:
