@@ -69,7 +69,7 @@ def build_job(
     job goes on from the folder's last checkpoint, where there is one.
     """
     check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
-    _check_lengths(config.trainer)
+    _check_trainer(config.trainer, fused=config.optim.get("fused"))
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
     net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
@@ -185,12 +185,17 @@ def fit_and_test(
     }
 
 
-def _check_lengths(trainer: DictConfig) -> None:
+def _check_trainer(trainer: DictConfig, fused: bool | None) -> None:
     check_whole("trainer.max_epochs", trainer.max_epochs, at_least=1)
     for part in ("train", "val", "test"):
         limit = trainer[f"limit_{part}_batches"]
         if not isinstance(limit, (int, float)) or limit <= 0:
             raise UserError(f"trainer.limit_{part}_batches={limit} must be above 0: a share (0.5) or batches (5).")
+    if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
+        raise UserError(
+            f"trainer.gradient_clip_val with trainer.precision={trainer.precision} needs optim.fused=false: "
+            "Lightning does not clip there for an optimizer that takes all weights in one pass."
+        )
 
 
 def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:

@@ -26,6 +26,7 @@ import pytest
         (["data=digits", "trainer.max_epochs=0"], "trainer.max_epochs=0 must be a whole number"),
         (["data=digits", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0 must be above 0"),
         (["data=digits", "trainer.precision=7"], "trainer: Precision 7 is invalid"),
+        (["trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], "needs optim.fused=false"),
         (["data=digits", "+data.foo=1"], "data: "),
         (["data=mnist"], "could not be downloaded"),
         (["data=mnist", "data.path=nowhere"], "MNIST is not in nowhere"),
