@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from handwriting.errors import DivergedError, UserError
-from handwriting.machine import use_machine
+from handwriting.machine import pass_over_modules, use_machine
 from handwriting.results import Run, clear_run, new_record, now, read_result, write_result
 
 Say = Callable[[str], None]
@@ -50,6 +50,7 @@ def train(task: Task, go_on: bool, say: Say) -> None:
         from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
         from handwriting.train import build_job, train_job
 
+        pass_over_modules()
         objects = build_job(OmegaConf.create(task.config), task.settings, task.folder, task.title, go_on)
         begun = True
         if objects.last:

@@ -19,6 +19,12 @@ def use_machine() -> None:
     _keep_freed_memory()
 
 
+def pass_over_modules() -> None:
+    """Let the search for unused memory pass over what the imports made, once a process: it stays to the end."""
+    if not gc.get_freeze_count():
+        gc.freeze()
+
+
 def return_memory() -> None:
     """Give freed memory back to the kernel, once a job: what one leaves behind does not lie in the way of the next."""
     gc.collect()

@@ -1,10 +1,13 @@
-"""What is settled before torch is imported, in processes of their own."""
+"""How the process uses its machine; what is settled before torch is imported, in processes of their own."""
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
+
+from handwriting.machine import pass_over_modules
 
 SHOW = "from handwriting.machine import use_machine; use_machine(); import torch; print(torch.get_num_threads())"
 SETTLED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -44,3 +47,16 @@ def test_a_thread_that_waits_sleeps_soon_unless_the_environment_says_otherwise()
     assert turns_before_sleep() == "'10000'"
     assert turns_before_sleep(GOMP_SPINCOUNT="77") == "'77'"
     assert turns_before_sleep(OMP_WAIT_POLICY="passive") == "'0'"
+
+
+def test_the_search_for_unused_memory_passes_over_what_was_there_before_the_first_job():
+    try:
+        pass_over_modules()
+        passed_over = gc.get_freeze_count()
+        assert passed_over > len(gc.get_objects())  # most of what lives is modules
+        later = [[] for _ in range(10_000)]
+        pass_over_modules()
+        assert gc.get_freeze_count() <= passed_over
+        assert any(found is later[-1] for found in gc.get_objects())
+    finally:
+        gc.unfreeze()

@@ -20,7 +20,8 @@ def read_digits() -> HandwritingSet:
     """
     bunch: dict = load_digits()  # type: ignore[assignment]  # a Bunch, which is a dict
     small = np.round(bunch["images"] * (255 / 16)).astype(np.uint8)
-    images = np.stack([np.pad(_enlarge(image), MARGIN) for image in small])
+    images = np.zeros((len(small), INK + 2 * MARGIN, INK + 2 * MARGIN), np.uint8)
+    images[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = [_enlarge(image) for image in small]
     whole = LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(bunch["target"]).long())
     order = torch.arange(len(whole))
     return HandwritingSet(whole[order[:-TEST_IMAGES]], whole[order[-TEST_IMAGES:]], DIGITS)
