@@ -19,6 +19,7 @@ import ordinary  # noqa: F401  (keeps the environment as it is now)
 from handwriting.machine import use_machine
 
 TABLES = ("steps", "characters", "sweep", "best", "limits")
+REAL = "real MNIST and characters"
 
 
 def find_data(folder: Path) -> tuple[Path, str]:
@@ -30,7 +31,7 @@ def find_data(folder: Path) -> tuple[Path, str]:
     root = data_root()
     raw, characters = root / "MNIST" / "raw" / "train-images-idx3-ubyte", root / "characters" / "characters.mat"
     if raw.is_file() and characters.is_file():
-        return root, "real MNIST and characters"
+        return root, REAL
     return write_random_sets(folder / "data"), "random images of the shape of MNIST and the characters (no real ones)"
 
 
@@ -67,6 +68,9 @@ def main() -> None:
         say(f"torch {torch.__version__}, {device}; {data}\n")
         results: dict[str, Any] = {"torch": torch.__version__, "device": device, "data": data}
         for table in options.only:
+            if table == "best" and data != REAL:
+                say("best: needs real images; not measured\n")
+                continue
             results[table] = MEASURES[table](root, folder, options.rounds, say)
     if options.json:
         print(json.dumps(results, indent=1))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -173,35 +174,48 @@ def characters(root: Path) -> tuple[LabelledImages, int]:
 def compare_on_mnist(root: Path, folder: Path, rounds: int, steps: int = 300, batch: int = 64) -> Contest:
     """Compare Net's training on MNIST, a third of an epoch."""
     part = read_mnist(str(root)).train
-    by_student, by_template = (root, batch, steps), (root, folder / "template", batch, steps)
-    with OrdinaryProcess() as process:
-        sides = {
-            STUDENT_ALONE: process.side(student_on_mnist, *by_student),
-            TEMPLATE_ALONE: process.side(template_on_mnist, *by_template),
-            STUDENT: partial(student_on_mnist, *by_student),
-            TEMPLATE: partial(template_on_mnist, *by_template),
-            BARE: lambda: bare_loop(Net, part, batch, steps, False, False),
-            BARE_LAST: lambda: bare_loop(Net, part, batch, steps, True, False),
-            PACKAGE: lambda: package(root, folder, batch, steps),
-        }
-        if has_bf16():
-            sides[PACKAGE_BF16] = lambda: package(root, folder, batch, steps, "trainer.precision=bf16-mixed")
-        return take_turns(sides, rounds, "images/s")
+    ours = {PACKAGE: lambda: package(root, folder, batch, steps)}
+    if has_bf16():
+        ours[PACKAGE_BF16] = lambda: package(root, folder, batch, steps, "trainer.precision=bf16-mixed")
+    return _compare(
+        (student_on_mnist, root, batch, steps),
+        (template_on_mnist, root, folder / "template", batch, steps),
+        lambda channels_last: bare_loop(Net, part, batch, steps, channels_last, False),
+        ours,
+        rounds,
+    )
 
 
 def compare_on_characters(root: Path, folder: Path, rounds: int, steps: int = 12, batch: int = 64) -> Contest:
     """Compare CharNet's training on the characters, each image moved by its own random affine map."""
     part, classes = characters(root)
-    by_student, by_template = (root, batch, steps), (root, folder / "template", batch, steps)
+    choices = ("data=characters", "model=char_net", "augment=affine")
+    return _compare(
+        (student_on_characters, root, batch, steps),
+        (template_on_characters, root, folder / "template", batch, steps),
+        lambda channels_last: bare_loop(lambda: CharNet(classes), part, batch, steps, channels_last, True),
+        {PACKAGE: lambda: package(root, folder, batch, steps, *choices)},
+        rounds,
+    )
+
+
+def _compare(
+    by_student: tuple[Any, ...],
+    by_template: tuple[Any, ...],
+    bare: Callable[[bool], float],
+    ours: dict[str, Callable[[], float]],
+    rounds: int,
+) -> Contest:
+    """Compare the student's loop and the template, each a function and its arguments, a bare loop and this package."""
     with OrdinaryProcess() as process:
         sides = {
-            STUDENT_ALONE: process.side(student_on_characters, *by_student),
-            TEMPLATE_ALONE: process.side(template_on_characters, *by_template),
-            STUDENT: partial(student_on_characters, *by_student),
-            TEMPLATE: partial(template_on_characters, *by_template),
-            BARE: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, False, True),
-            BARE_LAST: lambda: bare_loop(lambda: CharNet(classes), part, batch, steps, True, True),
-            PACKAGE: lambda: package(root, folder, batch, steps, "data=characters", "model=char_net", "augment=affine"),
+            STUDENT_ALONE: process.side(*by_student),
+            TEMPLATE_ALONE: process.side(*by_template),
+            STUDENT: partial(*by_student),
+            TEMPLATE: partial(*by_template),
+            BARE: partial(bare, False),
+            BARE_LAST: partial(bare, True),
+            **ours,
         }
         return take_turns(sides, rounds, "images/s")
 
