@@ -20,9 +20,13 @@ def use_machine() -> None:
 
 
 def pass_over_modules() -> None:
-    """Let the search for unused memory pass over what the imports made, once a process: it stays to the end."""
+    """Let the search for unused memory pass over what the imports made, once a process: it stays to the end.
+
+    The last search, at the end, takes it in: modules written in C++ complain of what they made and nobody freed.
+    """
     if not gc.get_freeze_count():
         gc.freeze()
+        atexit.register(gc.unfreeze)
 
 
 def return_memory() -> None:

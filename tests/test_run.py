@@ -30,6 +30,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     result = subprocess.run(
         [sys.executable, "-m", RUN, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=300
     )
+    assert result.stderr == ""  # no warnings, and nothing said at the end by modules that are torn down
     return folder / "outputs" / "study", result.stdout
 
 
