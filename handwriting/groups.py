@@ -11,7 +11,8 @@ from typing import Any
 from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
 from handwriting.stats import mean_and_half_width
 
-PER_SEED = {"seed", "data.shuffle_seed", "augment.seed", "data.fold"}  # what differs among the runs of one setting
+# What differs among the runs of one setting: whatever conf/ lets follow the seed, and the fold.
+PER_SEED = {"seed", "data.shuffle_seed", "augment.seed", "model.estimator.random_state", "data.fold"}
 
 
 @dataclass
@@ -32,9 +33,12 @@ class Setting:
         return [run for run in self.runs if run.status == "done"]
 
     def by_seed(self, metric: str) -> dict[tuple[str, ...], float]:
-        """Return a metric of every finished run that has it, by the run's seeds."""
+        """Return a metric of every finished run that has it, by the run's seeds; one that it lacks is the seed itself.
+
+        So a net and a forest that share a seed are a pair, though only the forest draws with a state of its own.
+        """
         return {
-            tuple(str(run.settings.get(key)) for key in sorted(PER_SEED)): run.metrics[metric]
+            tuple(str(run.settings.get(key, run.settings["seed"])) for key in sorted(PER_SEED)): run.metrics[metric]
             for run in self.done
             if metric in run.metrics
         }

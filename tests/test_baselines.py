@@ -45,6 +45,17 @@ def test_baselines_and_a_net_share_splits_table_and_plots(main, tmp_path: Path):
     assert (tmp_path / "outputs" / "digits" / "curves.png").stat().st_size > 10_000
 
 
+def test_a_forest_of_several_seeds_is_one_row_and_is_paired_with_a_net(main, tmp_path: Path):
+    arguments = ("-m", "data=digits", "data.limit=200", "model=net,forest", "seed=0,1", "trainer.max_epochs=1")
+    outcome = main(*arguments)
+    assert outcome.code == 0
+    summary = pd.read_csv(tmp_path / "outputs" / "digits" / "summary.csv")
+    assert dict(zip(summary["model"], summary["seeds"], strict=True)) == {"net": 2, "forest": 2}
+    assert not [column for column in summary if column.startswith("model.")]
+    differences = pd.read_csv(tmp_path / "outputs" / "digits" / "differences.csv")
+    assert differences[["better", "worse", "seeds"]].to_numpy().tolist() == [["model=forest", "model=net", 2]]
+
+
 def test_gradients_read_better_than_pixels_by_a_linear_model(main, tmp_path: Path):
     assert main("-m", "data=digits", "model=linear", "model.features=pixels,hog").code == 0
     accuracies = {

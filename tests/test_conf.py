@@ -15,6 +15,8 @@ from torch import nn
 
 from handwriting.baselines import Baseline
 from handwriting.data import Augmentation, LabelledImages
+from handwriting.groups import PER_SEED
+from handwriting.results import flatten
 from handwriting.settings import CONF
 from handwriting.train import build
 
@@ -41,6 +43,16 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 def test_every_file_composes_and_resolves(tmp_path: Path, file: Path):
     overrides = [f"{file.parent}={file.name}"] if len(file.parts) > 1 else []
     assert {"data", "model", "optim", "scheduler", "trainer"} <= resolved(composed(tmp_path, *overrides)).keys()
+
+
+def test_what_follows_the_seed_does_not_set_runs_apart():
+    followers = set()
+    for file in FILES:
+        values = OmegaConf.to_container(OmegaConf.load(CONF / file.with_suffix(".yaml")))
+        assert isinstance(values, dict)
+        group = f"{file.parent}." if len(file.parts) > 1 else ""
+        followers |= {group + key for key, value in flatten(values).items() if value == "${seed}"}
+    assert followers == PER_SEED - {"seed", "data.fold"}
 
 
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
