@@ -223,7 +223,9 @@ class Mixup:
         self.shares = self.shares.to(device)  # once
         share = torch.where(chosen, self.shares[drawn], 1.0)
         other = torch.randperm(count, generator=generator, device=device)
-        shares = F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
+        shares = targets
+        if targets.ndim == 1:  # not one_hot: it asks for the largest label, save on CUDA
+            shares = torch.zeros(count, classes, device=device).scatter_(1, targets[:, None], 1.0)
         mixed = share[:, None] * shares + (1 - share[:, None]) * shares[other]
         pixels = share[:, None, None, None]
         return pixels * images + (1 - pixels) * images[other], mixed
