@@ -48,8 +48,7 @@ def test_every_file_composes_and_resolves(tmp_path: Path, file: Path):
 def test_what_follows_the_seed_does_not_set_runs_apart():
     followers = set()
     for file in FILES:
-        values = OmegaConf.to_container(OmegaConf.load(CONF / file.with_suffix(".yaml")))
-        assert isinstance(values, dict)
+        values: Any = OmegaConf.to_container(OmegaConf.load(CONF / file.with_suffix(".yaml")))
         group = f"{file.parent}." if len(file.parts) > 1 else ""
         followers |= {group + key for key, value in flatten(values).items() if value == "${seed}"}
     assert followers == PER_SEED - {"seed", "data.fold"}
