@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from handwriting.errors import UserError
+from handwriting.models.activations import activation_and_pooling
 from handwriting.models.net import check_dropout
 
 FIRST = ((16, 0.2), (32, 0.2), (64, 0.25), (64, 0.25))  # channels and dropout of each block
@@ -28,7 +29,7 @@ class CharNetV1(nn.Module):
             late = [nn.Dropout(dropout)] if dropout_position == "after" else []
             early = [nn.Dropout(dropout)] if dropout_position == "before" else []
             blocks += [nn.Conv2d(channels, out_channels, 3, padding=1), *early, nn.BatchNorm2d(out_channels)]
-            blocks += [nn.ReLU(), nn.MaxPool2d(2), *late]
+            blocks += [*activation_and_pooling("relu"), *late]
             channels = out_channels
         self.features = nn.Sequential(*blocks)  # (N, 1, 28, 28) → (N, 64, 1, 1)
         self.classifier = nn.Sequential(

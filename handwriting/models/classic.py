@@ -12,6 +12,7 @@ from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.resnet import BasicBlock
 
 from handwriting.errors import UserError, check_number
+from handwriting.models.activations import activation_and_pooling
 from handwriting.models.net import check_dropout
 
 # Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is left out.
@@ -58,8 +59,8 @@ def alexnet(
     channels = [1, *(_scale(count, width) for count in (64, 192, 384, 256, 256))]
     layers: list[nn.Module] = []
     for number in range(5):
-        layers += [nn.Conv2d(channels[number], channels[number + 1], 3, padding=1), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if number in (0, 1, 4) else []
+        layers.append(nn.Conv2d(channels[number], channels[number + 1], 3, padding=1))
+        layers += activation_and_pooling("relu") if number in (0, 1, 4) else [nn.ReLU()]
     places = (image_size[0] // 8) * (image_size[1] // 8)
     return Classic(nn.Sequential(*layers), _hidden(channels[-1] * places, _scale(4096, width), num_classes, dropout))
 
@@ -85,7 +86,7 @@ def vgg(
             layers += [nn.Conv2d(channels, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU()]
             channels = wide
         else:
-            layers.append(nn.MaxPool2d(2))
+            layers[-1:] = activation_and_pooling("relu")
     places = (image_size[0] // 16) * (image_size[1] // 16)
     return Classic(nn.Sequential(*layers), _hidden(channels * places, _scale(4096, width), num_classes, dropout))
 

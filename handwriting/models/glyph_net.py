@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, cat, nn, stack
 
 from handwriting.errors import UserError, check_whole
-from handwriting.models.activations import make_activation
+from handwriting.models.activations import activation_and_pooling, make_activation
 from handwriting.models.net import check_dropout, check_sizes
 
 
@@ -41,7 +41,8 @@ class GlyphNet(nn.Module):
         channels = [1, *widths]
 
         def stages(first: int, end: int) -> list[nn.Module]:
-            return [_stage(channels[i], channels[i + 1], depths[i], activation, pool=i > 0) for i in range(first, end)]
+            last = len(widths) - 1
+            return [_stage(channels[i], channels[i + 1], depths[i], activation, i < last) for i in range(first, end)]
 
         self.trunk = nn.Sequential(*stages(0, shared))
         self.branches = nn.ModuleList(
@@ -79,22 +80,23 @@ class Branch(nn.Module):
 class Residual(nn.Module):
     """A convolution with batch norm whose result is added to what it saw, then the activation."""
 
-    def __init__(self, channels: int, activation: str):
+    def __init__(self, channels: int, activation: nn.Module):
         super().__init__()
         self.convolution = nn.Sequential(*_convolution(channels, channels))
-        self.activation = make_activation(activation)
+        self.activation = activation
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return maps of the same shape (N, channels, h, w)."""
+        """Return maps (N, channels, h, w) of the same shape, or half as high and wide where the activation pools."""
         return self.activation(maps + self.convolution(maps))
 
 
 def _stage(channels: int, width: int, depth: int, activation: str, pool: bool) -> nn.Sequential:
-    """(N, channels, h, w) → (N, width, h, w), or half as high and wide when it pools first."""
-    first = [*_convolution(channels, width), make_activation(activation)]
-    return nn.Sequential(
-        *([nn.MaxPool2d(2)] if pool else []), *first, *(Residual(width, activation) for _ in range(depth - 1))
-    )
+    """(N, channels, h, w) → (N, width, h, w), or half as high and wide when it pools at its end."""
+    activations = [make_activation(activation) for _ in range(depth)]
+    if pool:
+        activations[-1] = nn.Sequential(*activation_and_pooling(activation))
+    first, *others = activations
+    return nn.Sequential(*_convolution(channels, width), first, *(Residual(width, other) for other in others))
 
 
 def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, nn.Module]:

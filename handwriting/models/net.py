@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from handwriting.errors import UserError
-from handwriting.models.activations import make_activation
+from handwriting.models.activations import activation_and_pooling, make_activation
 
 
 class Net(nn.Module):
@@ -39,9 +39,8 @@ class Net(nn.Module):
                     f"used up after {len(blocks)}: leave out the last."
                 )
             norm = [nn.BatchNorm2d(out_channels)] if batch_norm else []
-            blocks.append(
-                nn.Sequential(nn.Conv2d(channels, out_channels, 3), *norm, make_activation(activation), nn.MaxPool2d(2))
-            )
+            convolution = nn.Conv2d(channels, out_channels, 3)
+            blocks.append(nn.Sequential(convolution, *norm, *activation_and_pooling(activation)))
             channels = out_channels
         self.features = nn.Sequential(*blocks)  # (N, 1, H, W) → (N, widths[-1], h, w)
         self.classifier = linear_layers(channels * height * width, hidden, num_classes, activation, dropout)

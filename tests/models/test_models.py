@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.errors import UserError
-from handwriting.models.activations import make_activation
+from handwriting.models.activations import activation_and_pooling, make_activation
 from handwriting.models.ccnet import CCNet
 from handwriting.models.lenet import LeNet
 from handwriting.models.net import MLP, Net
@@ -149,6 +149,43 @@ def test_an_activation_is_found_by_the_name_torch_gives_it_in_any_case(name, cas
     assert activation(torch.randn(2, 3, 4, 4)).shape == (2, 3, 4, 4)
 
 
+RISE_ONLY = sorted(set(OFFERED.split()) - {"GELU", "Hardswish", "Mish", "PReLU", "RReLU", "SiLU"})
+
+
+@pytest.mark.parametrize("name", OFFERED.split())
+@pytest.mark.parametrize("case", [str, str.lower])
+def test_pooling_comes_first_where_that_changes_neither_maps_nor_gradients(name, case):
+    modules = activation_and_pooling(case(name))
+    assert [type(module) for module in modules] == [nn.MaxPool2d, getattr(nn, name)][:: 1 if name in RISE_ONLY else -1]
+    maps = (3 * torch.randn(2, 3, 9, 8, dtype=torch.float64)).requires_grad_()
+    expected = F.max_pool2d(getattr(nn, name)().double().eval()(maps), 2)
+    found = nn.Sequential(*modules).double().eval()(maps)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(found)
+    gradients = [torch.autograd.grad((weights * pooled).sum(), maps)[0] for pooled in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", RISE_ONLY)
+def test_an_activation_that_is_pooled_first_never_falls(name):
+    rising = make_activation(name)(torch.linspace(-30, 30, 100_001, dtype=torch.float64))
+    assert rising.diff().min() >= -1e-12
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_net_learns_to_the_last_bit_as_if_it_pooled_after_its_activation(batch_norm):
+    net = Net(widths=[4, 6], hidden=[5], batch_norm=batch_norm)
+    plain = [module for block in net.features.children() for module in block.children()]
+    for pool in [index for index, module in enumerate(plain) if isinstance(module, nn.MaxPool2d)]:
+        plain[pool : pool + 2] = plain[pool + 1], plain[pool]
+    images, labels = torch.randn(16, 1, 28, 28), torch.arange(16) % 10
+    gradients = [
+        torch.autograd.grad(F.cross_entropy(read(images), labels), list(net.parameters()))
+        for read in (net, nn.Sequential(*plain, nn.Flatten(), net.classifier))
+    ]
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
 def test_each_activation_is_a_new_one():
     assert make_activation("prelu") is not make_activation("prelu")
 
@@ -222,7 +259,7 @@ def kinds_of(net: nn.Module) -> list[type]:
 
 
 def test_batch_norm_stands_between_each_convolution_and_its_activation():
-    block = [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d]
+    block = [nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.ReLU]
     net = Net(widths=[8, 16], hidden=[], batch_norm=True)
     assert kinds_of(net) == [*block, *block, nn.Linear]
     assert count(net) == count(Net(widths=[8, 16], hidden=[])) + 2 * 8 + 2 * 16
