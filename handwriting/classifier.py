@@ -158,13 +158,17 @@ class Classifier(lightning.LightningModule):
         self.confused = self.confusion.compute().cpu()
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and its scheduler; UserError when their settings are impossible."""
+        """Make the optimizer and its scheduler for the steps of this training."""
+        return self.make_optimization(int(self.trainer.estimated_stepping_batches))
+
+    def make_optimization(self, steps: int) -> Any:
+        """Make the optimizer and its scheduler for so many steps; UserError when their settings are impossible."""
         optimizer = make("optim", self.make_optimizer, self.parameters())
         if self.make_scheduler is None:
             return optimizer
         kind = getattr(self.make_scheduler, "func", None)
         by_step = inspect.isclass(kind) and "total_steps" in inspect.signature(kind).parameters
-        length = {"total_steps": int(self.trainer.estimated_stepping_batches)} if by_step else {}
+        length = {"total_steps": steps} if by_step else {}
         scheduler = make("scheduler", self.make_scheduler, optimizer, **length)
         return {
             "optimizer": optimizer,

@@ -1,4 +1,4 @@
-"""The one place where a part of the config becomes an object.."""
+"""The one place where a part of the config becomes an object."""
 
 from typing import Any
 

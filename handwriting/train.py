@@ -76,9 +76,7 @@ def build_job(
     if isinstance(net, Baseline):
         return BaselineJob(data, net, folder)
     check_whole("tta.views", config.tta.views, at_least=1, at_most=1000)
-    list(
-        data.augmentation.views(data.test.images[:1], config.tta.views)
-    )  # whether there are any shows when they are made
+    list(data.augmentation.views(data.test.images[:1], config.tta.views))  # whether there are any shows here
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
@@ -88,6 +86,7 @@ def build_job(
     stop_on_nan = config.on_nan == "stop"
     facts, classes = _facts(data, settings), len(data.class_names)
     model = Classifier(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
+    model.make_optimization(steps=100)  # to see what torch says of its settings before anything is written
     if config.compile:
         net.compile()
     last = last_checkpoint(folder) if resume else None

@@ -196,6 +196,10 @@ def test_force_with_bad_input_does_not_lose_what_stands(main, tmp_path: Path, mo
     (folder,) = (path.parent for path in tmp_path.glob("outputs/digits/*/result.json"))
     kept = {path: path.read_bytes() for path in [folder / "result.json", *folder.glob("checkpoints/*")]}
     assert len(kept) == 3
+    place = f"hydra.sweep.subdir='digits/{folder.name}'" if sweep else f"hydra.run.dir='{folder}'"
+    code, errors, _ = main(*sweep, *SMALL, "force=true", "optim.lr=-1", place)
+    assert (code, "Invalid learning rate" in errors) == (2, True)
+    assert {path: path.read_bytes() for path in kept} == kept
     monkeypatch.setattr("handwriting.data.digits.TEST_IMAGES", 1796)  # one training image: no split can be drawn
     assert main(*sweep, *SMALL, "force=true")[0] == 2
     assert {path: path.read_bytes() for path in kept} == kept
