@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Any
 
 import numpy as np
@@ -98,9 +99,9 @@ def load_trained(path: Path) -> Trained:
         model = Classifier(net, partial(torch.optim.SGD, lr=0.0), num_classes=len(names))
         model.load_state_dict(content["state_dict"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise UserError(
-            f"{path} does not fit the net that it names ({reason}); it may be of another version."
+            f"{path} does not fit the net that it names, perhaps as another version made it: train it again, with "
+            f"force=true ({shorten(str(error), 120, placeholder=' …')})."
         ) from error
     height, width = int(size[0]), int(size[1])
     glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), facts.get("ink", {"size": 20.0, "stroke": 2.5})

@@ -105,6 +105,14 @@ def test_a_file_of_another_program_is_one_sentence(file: Path, other: Any):
         load_trained(file)
 
 
+@pytest.mark.parametrize("changed", [{"widths": [4, 9]}, {"widths": [4]}, {"batch_norm": True}])
+def test_weights_of_another_net_than_the_file_names_are_one_sentence(file: Path, changed: dict[str, Any]):
+    torch.save(content(settings={"model": MODEL | changed}), file)
+    with pytest.raises(UserError, match=r"does not fit the net .* train it again, with force=true") as caught:
+        load_trained(file)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_huge_file_is_not_read(file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoints, "LARGEST_FILE", 1000)
     with pytest.raises(UserError, match="is larger than"):
