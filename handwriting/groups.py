@@ -47,10 +47,18 @@ class Setting:
         """Return a metric of every finished run that has it."""
         return [run.metrics[metric] for run in self.done if metric in run.metrics]
 
+    @cached_property
+    def overlap(self) -> float:
+        """Return the images held out over those trained on, where the runs are of several folds or draws; else 0."""
+        if len({run.settings.get("data.fold") for run in self.done}) < 2:
+            return 0.0
+        held_out, trained_on = (sum(run.record["images"][part] for run in self.done) for part in ("val", "train"))
+        return held_out / trained_on
+
     def interval(self, metric: str) -> tuple[float, float | None]:
         """Return mean and half-width of the 95 % interval over the seeds; nan without a run."""
         values = self.values(metric)
-        return mean_and_half_width(values) if values else (math.nan, None)
+        return mean_and_half_width(values, overlap=self.overlap) if values else (math.nan, None)
 
     def mean(self, key: str) -> float:
         """Return the mean of a number of result.json itself, such as ``seconds``."""

@@ -193,8 +193,8 @@ def _sentences(report: Report, most_verdicts: int) -> list[str]:
     if len(done) > 1 and any(len(setting.done) == 1 for setting in done):
         sentences.append("A setting with one seed proves nothing about the order: add seed=0,1,2,3,4.")
     if any(len(setting.done) > 1 for setting in done):
-        folds = any(run.settings.get("data.fold") for setting in done for run in setting.done)
-        over = "the seeds and folds, which a run each has" if folds else "the seeds"
+        folds = any(setting.overlap for setting in done)
+        over = "the seeds and folds, widened for the images that folds share" if folds else "the seeds"
         sentences.append(f"± is the half-width of the 95 % interval (Student's t) over {over}.")
     sentences += _verdicts(report, most_verdicts)
     sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]

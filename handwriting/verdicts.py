@@ -48,7 +48,8 @@ def judge(settings: Sequence[Setting]) -> list[Verdict]:
         if len(seeds) < 2:
             continue
         step = 1 / first.done[0].record.get("images", {}).get("test", 1_000_000)
-        difference = paired_difference([values[seed] for seed in seeds], [others[seed] for seed in seeds], step)
+        pair = [values[seed] for seed in seeds], [others[seed] for seed in seeds]
+        difference = paired_difference(*pair, step, max(first.overlap, second.overlap))
         if difference.mean < 0:  # on the seeds that both have, the order may be another
             first, second, difference = second, first, replace(difference, mean=-difference.mean)
         found.append((first, second, difference))

@@ -8,10 +8,12 @@ from handwriting.stats import adjust_by_holm, mean_and_half_width, paired_differ
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
-def test_the_interval_is_the_one_of_scipy(n: int, level: float):
+@pytest.mark.parametrize("overlap", [0, 0.25])
+def test_the_interval_is_the_one_of_scipy(n: int, level: float, overlap: float):
     values = np.random.default_rng(n).normal(0.99, 0.002, n)
-    mean, half_width = mean_and_half_width(values.tolist(), level)
-    low, high = scipy.stats.t.interval(level, n - 1, loc=values.mean(), scale=scipy.stats.sem(values))
+    mean, half_width = mean_and_half_width(values.tolist(), level, overlap)
+    error = np.hypot(scipy.stats.sem(values), np.sqrt(overlap) * values.std(ddof=1))
+    low, high = scipy.stats.t.interval(level, n - 1, loc=values.mean(), scale=error)
     assert (mean - half_width, mean + half_width) == pytest.approx((low, high), rel=1e-9)  # type: ignore[operator]
 
 
@@ -51,6 +53,17 @@ def test_differences_spread_by_at_least_the_step_in_which_they_are_measured():
     assert found.p == pytest.approx(2 * scipy.stats.t(2).sf(3**0.5))
     assert paired_difference([0.5, 0.6], [0.25, 0.35]).p == 0
     assert paired_difference([0.5, 0.6], [0.5, 0.6]).p == 1
+
+
+def test_folds_of_one_set_prove_less_than_as_many_sets():
+    """The two-sided form of the corrected t-test in scikit-learn's guide, 'Statistical comparison of models'."""
+    values, others = np.random.default_rng(0).normal([[0.98], [0.97]], 0.004, (2, 10))
+    corrected_std = np.sqrt(np.var(values - others, ddof=1) * (1 / 10 + 150 / 1350))
+    p = 2 * scipy.stats.t.sf(np.abs(np.mean(values - others) / corrected_std), 9)
+    found = paired_difference(values.tolist(), others.tolist(), overlap=150 / 1350)
+    assert found.p == pytest.approx(p)
+    assert found.half_width == pytest.approx(scipy.stats.t(9).ppf(0.975) * corrected_std)
+    assert found.p > paired_difference(values.tolist(), others.tolist()).p
 
 
 def test_one_pair_is_no_difference():
