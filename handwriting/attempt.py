@@ -46,7 +46,8 @@ def train(task: Task, go_on: bool, say: Say) -> None:
     record = new_record(task.settings, task.choices, task.overrides) | {"sweeper": task.sweeper, "asked": task.asked}
     begun = False
     try:
-        use_machine()
+        if note := use_machine():
+            say(note)
         from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
         from handwriting.train import build_job, train_job
 

@@ -6,17 +6,24 @@ import ctypes
 import gc
 import os
 import sys
+import time
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
 SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
+LONG_ENOUGH = 0.25  # seconds to look at what others do
 
 
-def use_machine() -> None:
-    """Settle how many threads torch computes with, how long they spin, and what becomes of the memory it frees."""
-    _set_threads()
+def use_machine() -> str:
+    """Settle how many threads torch computes with, how long they spin, and what becomes of the memory it frees.
+
+    Return what a user should know of it, once: that there are fewer threads than cores; else nothing.
+    """
+    note = _set_threads()
     _let_waiting_threads_sleep()
     _keep_freed_memory()
+    return note
 
 
 def pass_over_modules() -> None:
@@ -53,15 +60,52 @@ def cores() -> int:
     return cpu_count(only_physical_cores=True)
 
 
-def _set_threads() -> None:
-    """Let torch use the physical cores that this process may use, unless OMP_NUM_THREADS says otherwise.
+def free_cores(seconds: float, busy: float, own: float, usable: int) -> int:
+    """Return how many of the ``usable`` cores others left free: in so many seconds all were ``busy`` so long together.
 
-    More threads than cores train at a third of the speed, and torch by itself sees every core of a machine of which a
-    container may use two. Jobs that run side by side share the cores: who starts them says so by OMP_NUM_THREADS
-    (joblib does: cores ÷ jobs).
+    ``own`` of that, in seconds too, was this process itself. At least one is free.
     """
-    if not os.environ.get("OMP_NUM_THREADS"):
-        os.environ["OMP_NUM_THREADS"] = str(cores())
+    return max(round(usable - (busy - own) / seconds), 1)
+
+
+def _set_threads() -> str:
+    """Let torch use the physical cores that this process may use and nothing else keeps busy; say if they are fewer.
+
+    OMP_NUM_THREADS, where it is set, stands: who starts jobs side by side says by it how they share the cores (joblib
+    does: cores ÷ jobs). More threads than cores train at a third of the speed, and torch by itself sees every core of a
+    machine of which a container may use two. Where another program keeps a core busy, all threads wait in each layer
+    for the one that shares it: Net's step took 27.4 ms with 2 threads beside a busy core, 12.4 with one.
+    """
+    if os.environ.get("OMP_NUM_THREADS"):
+        return ""
+    threads = all_cores = cores()
+    if _BEGUN:
+        time.sleep(max(LONG_ENOUGH - (time.monotonic() - _BEGUN[0]), 0))
+    if _BEGUN and (now := _worked()):
+        seconds, busy, own = (late - early for late, early in zip(now, _BEGUN, strict=True))
+        threads = min(free_cores(seconds, busy, own, len(os.sched_getaffinity(0))), all_cores)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if threads == all_cores:
+        return ""
+    some = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{some} on {all_cores} cores, as other programs keep the rest busy; OMP_NUM_THREADS={all_cores} takes all"
+
+
+def _worked() -> tuple[float, float, float] | None:
+    """Return the time, and how long the cores that this process may use have worked, and itself: all in seconds.
+
+    None where the system does not tell.
+    """
+    try:
+        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        counts = [[int(count) for count in line.split()[1:8]] for line in lines if line.split(" ")[0] in mine]
+        ticks = sum(user + nice + system + irq + soft for user, nice, system, _idle, _wait, irq, soft in counts)
+    except (OSError, ValueError, AttributeError):  # another system
+        return None
+    own = os.times()
+    spent = own.user + own.system + own.children_user + own.children_system
+    return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), spent
 
 
 def _let_waiting_threads_sleep() -> None:
@@ -90,3 +134,6 @@ def _keep_freed_memory() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, ONE_GIB)
         except (OSError, AttributeError):  # another C library
             pass
+
+
+_BEGUN = _worked()  # when this module was imported: the first thing that a command does

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from handwriting.machine import pass_over_modules
+from handwriting.machine import cores, free_cores, pass_over_modules
 
-SHOW = "from handwriting.machine import use_machine; use_machine(); import torch; print(torch.get_num_threads())"
+SHOW = "from handwriting.machine import use_machine as use; print(use()); import torch; print(torch.get_num_threads())"
 SETTLED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
@@ -19,7 +19,7 @@ def settle(**environment: str) -> subprocess.CompletedProcess:
 
 
 def threads(**environment: str) -> int:
-    return int(settle(**environment).stdout)
+    return int(settle(**environment).stdout.splitlines()[-1])
 
 
 def turns_before_sleep(**environment: str) -> str:
@@ -40,6 +40,35 @@ def test_no_more_threads_than_cores_that_the_process_may_use():
         assert threads() == 1
     finally:
         os.sched_setaffinity(0, mine)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "busy", "own", "usable", "free"),
+    [
+        (1, 0.0, 0.0, 2, 2),
+        (0.5, 0.5, 0.5, 2, 2),  # this process itself
+        (1, 1.9, 0.9, 2, 1),  # and another on the other core
+        (0.25, 0.1, 0.0, 2, 2),
+        (2, 6.4, 0.4, 8, 5),
+        (1, 4.0, 0.0, 4, 1),
+        (1, 0.4, 0.5, 2, 2),  # the two are not counted alike
+    ],
+)
+def test_the_cores_that_others_keep_busy_are_not_free(seconds, busy, own, usable, free):
+    assert free_cores(seconds, busy, own, usable) == free
+
+
+@pytest.mark.skipif(sys.platform != "linux" or cores() < 2, reason="one core, or a system that does not tell its load")
+def test_beside_busy_cores_there_is_one_thread_and_it_is_said():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    try:
+        said, number = settle().stdout.splitlines()
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert number == "1"
+    assert said.startswith(f"1 thread on {cores()} cores, as other programs keep the rest busy; OMP_NUM_THREADS=")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP than GNU's")

@@ -56,13 +56,14 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="keep one core busy with something else all the while")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
-    use_machine()  # before torch is imported
-    import torch
-
     say: Callable[..., None] = (lambda *_, **__: None) if options.json else print
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    device += ", one core kept busy by something else" if options.busy else ""
     with tempfile.TemporaryDirectory() as name, busy_core() if options.busy else contextlib.nullcontext():
+        use_machine()  # before torch is imported
+        import torch
+
+        threads = f"CPU, {torch.get_num_threads()} threads"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
+        device += ", one core kept busy by something else" if options.busy else ""
         folder = Path(name)
         root, data = find_data(folder)
         say(f"torch {torch.__version__}, {device}; {data}\n")
