@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from handwriting.errors import DivergedError, UserError
-from handwriting.machine import pass_over_modules, use_machine
+from handwriting.machine import leave_busy_cores, pass_over_modules, use_machine
 from handwriting.results import Run, clear_run, new_record, now, read_result, write_result
 
 Say = Callable[[str], None]
@@ -46,12 +46,13 @@ def train(task: Task, go_on: bool, say: Say) -> None:
     record = new_record(task.settings, task.choices, task.overrides) | {"sweeper": task.sweeper, "asked": task.asked}
     begun = False
     try:
-        if note := use_machine():
-            say(note)
+        use_machine()
         from handwriting.pictures import shown_settings  # this and the next: torch and Lightning, seconds to import
         from handwriting.train import build_job, train_job
 
         pass_over_modules()
+        if note := leave_busy_cores():
+            say(note)
         objects = build_job(OmegaConf.create(task.config), task.settings, task.folder, task.title, go_on)
         begun = True
         if objects.last:

@@ -12,18 +12,36 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
 SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
-LONG_ENOUGH = 0.25  # seconds to look at what others do
+LONG_ENOUGH = 0.5  # seconds to look at what others do
+_SETTLED: list[tuple[float, float, float]] = []  # what had been worked when this process set its threads itself
 
 
-def use_machine() -> str:
-    """Settle how many threads torch computes with, how long they spin, and what becomes of the memory it frees.
-
-    Return what a user should know of it, once: that there are fewer threads than cores; else nothing.
-    """
-    note = _set_threads()
+def use_machine() -> None:
+    """Settle how many threads torch computes with, how long they spin, and what becomes of the memory it frees."""
+    _set_threads()
     _let_waiting_threads_sleep()
     _keep_freed_memory()
-    return note
+
+
+def leave_busy_cores() -> str:
+    """Give up, once and after torch is imported, as many threads as others keep cores busy; say so, else nothing.
+
+    All threads wait in each layer for the one that shares its core: beside a busy core Net's step took 27.4 ms with 2
+    threads, 12.4 with one. What others do is seen over the seconds that the imports took. Where OMP_NUM_THREADS was
+    set by whoever started this process, it stands.
+    """
+    if not _SETTLED:
+        return ""
+    before, all_cores = _SETTLED.pop(), cores()
+    time.sleep(max(LONG_ENOUGH - (time.monotonic() - before[0]), 0))
+    seconds, busy, own = (late - early for late, early in zip(_worked() or before, before, strict=True))
+    threads = min(free_cores(seconds, busy, own, len(os.sched_getaffinity(0))), all_cores) if seconds else all_cores
+    if threads == all_cores:
+        return ""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that this one starts
+    sys.modules["torch"].set_num_threads(threads)
+    some = "1 thread" if threads == 1 else f"{threads} threads"
+    return f"{some} on {all_cores} cores, as other programs keep the rest busy; OMP_NUM_THREADS={all_cores} takes all"
 
 
 def pass_over_modules() -> None:
@@ -68,27 +86,17 @@ def free_cores(seconds: float, busy: float, own: float, usable: int) -> int:
     return max(round(usable - (busy - own) / seconds), 1)
 
 
-def _set_threads() -> str:
-    """Let torch use the physical cores that this process may use and nothing else keeps busy; say if they are fewer.
+def _set_threads() -> None:
+    """Let torch use the physical cores that this process may use, unless OMP_NUM_THREADS says otherwise.
 
-    OMP_NUM_THREADS, where it is set, stands: who starts jobs side by side says by it how they share the cores (joblib
-    does: cores ÷ jobs). More threads than cores train at a third of the speed, and torch by itself sees every core of a
-    machine of which a container may use two. Where another program keeps a core busy, all threads wait in each layer
-    for the one that shares it: Net's step took 27.4 ms with 2 threads beside a busy core, 12.4 with one.
+    More threads than cores train at a third of the speed, and torch by itself sees every core of a machine of which a
+    container may use two. Jobs that run side by side share the cores: who starts them says so by OMP_NUM_THREADS
+    (joblib does: cores ÷ jobs).
     """
-    if os.environ.get("OMP_NUM_THREADS"):
-        return ""
-    threads = all_cores = cores()
-    if _BEGUN:
-        time.sleep(max(LONG_ENOUGH - (time.monotonic() - _BEGUN[0]), 0))
-    if _BEGUN and (now := _worked()):
-        seconds, busy, own = (late - early for late, early in zip(now, _BEGUN, strict=True))
-        threads = min(free_cores(seconds, busy, own, len(os.sched_getaffinity(0))), all_cores)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if threads == all_cores:
-        return ""
-    some = "1 thread" if threads == 1 else f"{threads} threads"
-    return f"{some} on {all_cores} cores, as other programs keep the rest busy; OMP_NUM_THREADS={all_cores} takes all"
+    if not os.environ.get("OMP_NUM_THREADS"):
+        os.environ["OMP_NUM_THREADS"] = str(cores())
+        if now := _worked():
+            _SETTLED.append(now)
 
 
 def _worked() -> tuple[float, float, float] | None:
@@ -134,6 +142,3 @@ def _keep_freed_memory() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, ONE_GIB)
         except (OSError, AttributeError):  # another C library
             pass
-
-
-_BEGUN = _worked()  # when this module was imported: the first thing that a command does

@@ -9,7 +9,13 @@ import pytest
 
 from handwriting.machine import cores, free_cores, pass_over_modules
 
-SHOW = "from handwriting.machine import use_machine as use; print(use()); import torch; print(torch.get_num_threads())"
+SHOW = """
+from handwriting.machine import leave_busy_cores, use_machine
+use_machine()
+import torch
+print(leave_busy_cores())
+print(torch.get_num_threads())
+"""
 SETTLED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
