@@ -34,9 +34,11 @@ def leave_busy_cores() -> str:
         return ""
     before, all_cores = _SETTLED.pop(), cores()
     time.sleep(max(LONG_ENOUGH - (time.monotonic() - before[0]), 0))
-    seconds, busy, own = (late - early for late, early in zip(_worked() or before, before, strict=True))
-    threads = min(free_cores(seconds, busy, own, len(os.sched_getaffinity(0))), all_cores) if seconds else all_cores
-    if threads == all_cores:
+    now = _worked()
+    assert now is not None  # it told at the start
+    seconds, busy, own = (late - early for late, early in zip(now, before, strict=True))
+    threads = free_cores(seconds, busy, own, usable=len(os.sched_getaffinity(0)))
+    if threads >= all_cores:
         return ""
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that this one starts
     sys.modules["torch"].set_num_threads(threads)
