@@ -245,4 +245,5 @@ def _device(trainer: lightning.Trainer) -> str:
     several = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
     if device.type == "cuda":
         return several + torch.cuda.get_device_name(device)
-    return f"{several}{device.type}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{several}{device.type}, {threads} thread{'s' if threads != 1 else ''}"
