@@ -27,8 +27,8 @@ DEFAULTS = {
     "dpi": 110,
     "out": None,
     "ensemble": "mean",
-    "augment": "",
     "tta.views": 1,
+    "tta.augment": "",
 }
 
 
@@ -39,8 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         description="Read a part of the data with trained nets: accuracy, confusion, calibration, mistakes, speed. "
         "Several nets are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
         epilog="Settings: split=test|val|train, data=… and data.path=… for other data than it was trained on, "
-        "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as in "
-        "training or by augment=affine, format=png|pdf, dpi=110, out=FOLDER.",
+        "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as by "
+        "the run or by tta.augment=affine, format=png|pdf, dpi=110, out=FOLDER.",
     )
     parser.add_argument(
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
@@ -67,7 +67,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     if options["split"] != "test" and len({json.dumps(_drawn(net), default=str) for net in trained}) > 1:
         raise UserError(f"split={options['split']} is another part for each of these runs: evaluate them one by one.")
     data, part = read_part(trained[0], str(options["split"]), data_settings)
-    views, augment = int(options["tta.views"]), str(options["augment"])
+    views, augment = int(options["tta.views"]), str(options["tta.augment"])
     found = evaluate_all(trained, part, str(options["ensemble"]), views, augment)
     folder = _folder(trained, options, str(data.name))
     figures = _figures(found, data, part)

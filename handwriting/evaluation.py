@@ -18,7 +18,7 @@ from handwriting.errors import UserError
 from handwriting.parts import build
 from handwriting.results import read_result
 from handwriting.scores import confusion, score
-from handwriting.settings import compose_data, compose_group
+from handwriting.settings import augmentation_of_views, compose_data
 
 TOGETHER = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
 
@@ -55,13 +55,13 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
 def read_images(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
     """Return the probabilities (N, classes) that a net gives uint8 images (N, 1, H, W), on the device at hand.
 
-    With several ``views`` they are the mean over as many, made by the augmentation that the net was trained with, or
-    by the one named. Raises UserError when that makes none.
+    With several ``views`` they are the mean over as many, made by the augmentation named, or else as the run itself
+    made them. Raises UserError when that makes fewer.
     """
     model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
     if views <= 1:
         return model.probabilities(images)
-    config = compose_group("augment", augment) if augment else trained.settings.get("augment")
+    config = augmentation_of_views(trained.settings | ({"tta": {"augment": augment}} if augment else {}))
     check_targets(config, "augment", trained.path)
     augmentation: Augmentation = build("augment", config)
     return model.probabilities(images, lambda batch: augmentation.views(batch, views))

@@ -48,8 +48,8 @@ class Reader:
     def read(self, sources: Iterable[Source], views: int = 1, augment: str = "") -> list[Reading]:
         """Read images; one that cannot be read is a reading with an ``error``, and the others are read all the same.
 
-        With several ``views`` an image is read as the mean over itself and as many less one augmented views, made as in
-        training or by the augmentation named, such as ``affine``; UserError when that makes none.
+        With several ``views`` an image is read as the mean over itself and as many less one augmented views, made as
+        the run made them or by the augmentation named, such as ``affine``; UserError when that makes fewer.
         """
         framed = [self._frame(source) for source in sources]
         images = [one.image for one in framed if isinstance(one, Framed)]

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -141,11 +142,18 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 def compose_group(group: str, choice: str) -> dict[str, Any]:
     """Return the settings of a choice of a group, such as augment=affine; UserError when there is no such choice."""
+    within = GlobalHydra.instance().is_initialized()  # a job of a sweep; there may be one at a time
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with nullcontext() if within else initialize_config_dir(str(CONF), version_base="1.3"):
             return OmegaConf.to_container(compose("config", [f"{group}={choice}"])[group], resolve=True)  # type: ignore
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
+
+
+def augmentation_of_views(settings: Mapping[str, Any]) -> Any:
+    """Return the settings of the augmentation that makes a run's views: that of tta.augment, or else of training."""
+    chosen = (settings.get("tta") or {}).get("augment")
+    return compose_group("augment", chosen) if chosen else settings.get("augment")
 
 
 def known_settings() -> list[str]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from handwriting.baselines import Baseline, BaselineJob, fit_baseline
-from handwriting.classifier import Classifier
+from handwriting.classifier import Classifier, Views
 from handwriting.data import DataModule, typical_images
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
 from handwriting.frame import measure_ink
@@ -28,6 +28,7 @@ from handwriting.parts import build
 from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
+from handwriting.settings import augmentation_of_views
 from handwriting.tally import Tally
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
@@ -37,9 +38,8 @@ for package in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(package).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*`srun` command is available on your system.*")
-warnings.filterwarnings("ignore", ".*Experiment logs directory .* exists and is not empty.*")
+warnings.filterwarnings("ignore", ".*(Experiment logs|Checkpoint) directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # summed up by then
 warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # data.val_fraction=0
 warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
@@ -57,7 +57,7 @@ class Job:
     tensorboard: TensorBoardLogger
     last: Path | None = None  # the checkpoint to go on from
     step: int = 0  # and how many steps it had trained
-    views: int = 1  # of each test image, to be read beside the image alone
+    views: Views | None = None  # of each test image, to be read beside the image alone
 
 
 def build_job(
@@ -76,7 +76,8 @@ def build_job(
     if isinstance(net, Baseline):
         return BaselineJob(data, net, folder)
     check_whole("tta.views", config.tta.views, at_least=1, at_most=1000)
-    list(data.augmentation.views(data.test.images[:1], config.tta.views))  # whether there are any shows here
+    views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
+    list(views(data.test.images[:1]))  # whether there are so many shows here
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
@@ -108,7 +109,7 @@ def build_job(
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
     begun = (last[0], last[1]["global_step"]) if last else (None, 0)
-    return Job(data, model, trainer, tensorboard, *begun, config.tta.views)
+    return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
 
 
 def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
         show_images(job.tensorboard, job.data)
         show_augmentation(job.tensorboard, job.data, folder)
     outcome = fit_and_test(job.data, job.model, job.trainer, job.last)
-    if job.views > 1:
+    if job.views:
         outcome["metrics"] |= _read_by_views(job)
     show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown, folder)
     return outcome
@@ -147,8 +148,7 @@ def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
 
 def _read_by_views(job: Job) -> dict[str, float]:
     """Return loss and accuracy of the test part, read as the mean over several views."""
-    views = partial(job.data.augmentation.views, number=job.views)
-    probabilities, labels = job.model.probabilities(job.data.test.images, views), job.data.test.labels
+    probabilities, labels = job.model.probabilities(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
     logits = probabilities.clamp_min(torch.finfo().tiny).log()
     tally.add(torch.nn.functional.nll_loss(logits, labels), logits, labels)

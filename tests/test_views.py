@@ -40,8 +40,23 @@ def test_the_first_view_is_the_image_and_all_are_the_same_each_time():
 
 @pytest.mark.parametrize("steps", [{}, {"mixup": Mixup(alpha=1.0)}])
 def test_what_changes_no_single_image_gives_no_views(steps: dict):
-    with pytest.raises(UserError, match=r"tta\.views=2 needs random augmentation of single images"):
+    with pytest.raises(UserError, match=r"tta\.views=2 is more than the 1 that this augmentation makes"):
         list(Augmentation(steps=steps).views(read_digits().test.images[:4], 2))
+
+
+def test_the_fixed_variants_are_views_before_the_random_ones():
+    images = read_digits().test.images[:6]
+    fixed = Augmentation(["one_left", "original", "one_down"])
+    views = list(fixed.views(images, 3))
+    assert [torch.equal(view, images) for view in views] == [True, False, False]
+    assert torch.equal(views[1][..., :-1], images[..., 1:])
+    assert torch.equal(views[2][:, :, 1:], images[:, :, :-1])
+    assert all(map(torch.equal, fixed.views(images, 2), views[:2]))
+    with pytest.raises(UserError, match=r"tta\.views=4 is more than the 3 that this augmentation makes"):
+        list(fixed.views(images, 4))
+    both = list(Augmentation(fixed.variants, {"warp": Warp(degrees=10)}).views(images, 5))
+    assert all(map(torch.equal, both, views))
+    assert not any(torch.equal(both[3], view) for view in [*views, both[4]])
 
 
 def test_a_run_is_tested_with_views_and_without(main, tmp_path: Path):
@@ -73,15 +88,29 @@ def affine_of(record: dict[str, Any]) -> dict[str, Any]:
 def test_views_without_augmentation_are_refused_before_training(main):
     outcome = main(*SMALL, "tta.views=3")
     assert outcome.code == 2
-    assert "tta.views=3 needs random augmentation of single images, such as augment=affine" in outcome.errors
+    assert "tta.views=3 is more than the 1 that this augmentation makes of an image: choose fewer" in outcome.errors
+    outcome = main(*SMALL, "tta.views=3", "tta.augment=nudges")
+    assert outcome.code == 2
+    assert "augment=nudges is not a choice of augment. Did you mean 'nudge'?" in outcome.errors
 
 
 def test_another_augmentation_may_make_the_views(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    assert main(*SMALL).code == 0
-    run, _ = record_of(tmp_path)
-    assert len(evaluated(run, "tta.views=2", "augment=affine", out=tmp_path / "a")) == 2
+    assert main(*SMALL, "augment=affine", "tta.views=5", "tta.augment=nudge").code == 0
+    run, record = record_of(tmp_path)
+    model, test = load_trained(run / "checkpoints" / "best.ckpt").model, read_digits().test
+    padded = torch.nn.functional.pad(test.images, (1, 1, 1, 1))
+    height, width = test.images.shape[2:]
+    places = ((1, 1), (1, 2), (1, 0), (2, 1), (0, 1))  # of the padded image's corner: as it is, left, right, up, down
+    with torch.inference_mode():
+        views = [model(padded[:, :, y : y + height, x : x + width]).softmax(1) for y, x in places]
+    right = (torch.stack(views).mean(0).argmax(1) == test.labels).float().mean().item()
+    assert record["metrics"]["test_tta/acc"] == pytest.approx(right, abs=1e-6)
+    moved = evaluated(run, "tta.views=5", out=tmp_path / "as the run")
+    assert moved[f"{run.name}, 5 views"]["acc"] == pytest.approx(right, abs=1e-6)
+    warped = evaluated(run, "tta.views=5", "tta.augment=affine", out=tmp_path / "warped")
+    assert warped[f"{run.name}, 5 views"]["loss"] != pytest.approx(moved[f"{run.name}, 5 views"]["loss"], abs=1e-6)
     with pytest.raises(SystemExit) as stop:
-        evaluate([str(run), "tta.views=2", "augment=afine"])
+        evaluate([str(run), "tta.views=2", "tta.augment=afine"])
     assert stop.value.code == 2
     assert "Did you mean 'affine'?" in capfd.readouterr().err
 

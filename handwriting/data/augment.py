@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from handwriting.data.sets import LabelledImages
-from handwriting.data.variants import expand
+from handwriting.data.variants import expand, in_variant
 from handwriting.errors import LARGEST_SEED, UserError, check_number, check_whole
 
 # A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or shares (B, classes), by random numbers.
@@ -55,19 +55,23 @@ class Augmentation:
         return (pixels * 255).round_().clamp_(0, 255).to(torch.uint8), targets
 
     def views(self, images: Tensor, number: int) -> Iterator[Tensor]:
-        """Give views of images, uint8 (B, 1, H, W), as training might see them: first the images as they are.
+        """Give views of images, uint8 (B, 1, H, W), as training might see them.
 
-        The same images have the same views. Raises UserError when no step changes single images at random.
+        First the images as they are, then their other fixed variants, then random ones, up to ``number``. The same
+        images have the same views. Raises UserError when there are not so many.
         """
         yield images
+        fixed = [name for name in self.variants if name != "original"]
+        for name in fixed[: number - 1]:
+            yield in_variant(images, name)
         generator = Generator(images.device).manual_seed(self.seed)
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-        for _ in range(number - 1):
+        for _ in range(number - 1 - len(fixed)):
             view, targets = self.vary(images, labels, 2, generator)
             if not self.steps or targets.ndim > 1:
                 raise UserError(
-                    f"tta.views={number} needs random augmentation of single images, such as augment=affine; "
-                    "none, the fixed variants and mixup give no views."
+                    f"tta.views={number} is more than the {1 + len(fixed)} that this augmentation makes of an image: "
+                    "choose fewer, or tta.augment=affine, elastic, strong, erasing, noise or blur (any number)."
                 )
             yield view
 

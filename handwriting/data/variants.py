@@ -1,10 +1,11 @@
-"""The fixed variants of the characters notebook: each image once in every form, with Pillow's own pixels."""
+"""Fixed variants: each image once in every form. The characters notebook's have Pillow's own pixels."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from handwriting.data.sets import LabelledImages
 from handwriting.errors import UserError, did_you_mean
@@ -25,16 +26,22 @@ def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
     An image's number in the part takes the place of the notebook's random number, so that the result is always the
     same. Raises UserError for an unknown variant, or none.
     """
-    if unknown := [str(name) for name in variants if str(name) not in VARIANTS]:
-        hint = did_you_mean(unknown[0], VARIANTS)
-        raise UserError(f"augment.variants has no {unknown[0]!r}, only {', '.join(VARIANTS)}.{hint}")
     if not variants:
         raise UserError("augment.variants is empty: give at least [original].")
     if list(variants) == ["original"]:
         return part
-    pictures = [Image.fromarray(image) for image in part.images[:, 0].numpy()]
-    images = [VARIANTS[name](picture, number) for name in variants for number, picture in enumerate(pictures)]
-    return LabelledImages(torch.from_numpy(np.stack(images)).unsqueeze(1), part.labels.repeat(len(variants)))
+    images = torch.cat([in_variant(part.images, name) for name in variants])
+    return LabelledImages(images, part.labels.repeat(len(variants)))
+
+
+def in_variant(images: Tensor, variant: str) -> Tensor:
+    """Return uint8 images (N, 1, H, W) in one of the variants; UserError when there is none of the name."""
+    if str(variant) not in VARIANTS:
+        hint = did_you_mean(str(variant), VARIANTS)
+        raise UserError(f"augment.variants has no {str(variant)!r}, only {', '.join(VARIANTS)}.{hint}")
+    pictures = map(Image.fromarray, images[:, 0].cpu().numpy())
+    made = [VARIANTS[variant](picture, number) for number, picture in enumerate(pictures)]
+    return torch.from_numpy(np.stack(made)).unsqueeze(1).to(images.device)
 
 
 def _resize(image: Image.Image, wider: int, taller: int) -> np.ndarray:
@@ -55,13 +62,21 @@ def _move(image: Image.Image, step: tuple[int, int]) -> np.ndarray:
     return np.roll(_resize(image, -MARGIN, -MARGIN), step, (0, 1))
 
 
+def _nudge(image: Image.Image, down: int, right: int) -> np.ndarray:
+    """Return the image moved by whole pixels; what comes in is black."""
+    pixels = np.asarray(image)
+    height, width = pixels.shape
+    framed = np.pad(pixels, ((max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0))))
+    return framed[max(-down, 0) :, max(-right, 0) :][:height, :width]
+
+
 def _slant(image: Image.Image, slant: float) -> np.ndarray:
     """Return the image sheared about its middle row; its top goes to the right where ``slant`` is above 0."""
     back = (1, slant, -slant * image.height / 2, 0, 1, 0)  # from a pixel of the result to where it came from
     return np.asarray(image.transform(image.size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR))
 
 
-# The first seven are the notebook's, in its order; the four that follow stretch and slant, as it proposes.
+# The first seven are the notebook's, in its order; four stretch and slant, as it proposes; four keep every pixel.
 VARIANTS: dict[str, Variant] = {
     "original": lambda image, number: np.asarray(image),
     "moved": lambda image, number: _move(image, DIRECTIONS[number % 4]),
@@ -74,5 +89,9 @@ VARIANTS: dict[str, Variant] = {
     "taller": lambda image, number: _resize(image, 0, MARGIN),
     "slanted_left": lambda image, number: _slant(image, -SLANT),
     "slanted_right": lambda image, number: _slant(image, SLANT),
+    "one_left": lambda image, number: _nudge(image, 0, -1),
+    "one_right": lambda image, number: _nudge(image, 0, 1),
+    "one_up": lambda image, number: _nudge(image, -1, 0),
+    "one_down": lambda image, number: _nudge(image, 1, 0),
 }
 NOTEBOOK = tuple(VARIANTS)[:7]

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from PIL import Image, ImageDraw
 
@@ -9,6 +10,7 @@ from handwriting.errors import UserError
 
 SEVEN = ["original", "moved", "moved_diagonally", "turned_left", "turned_right", "smaller", "larger"]
 EXTRA = ["wider", "taller", "slanted_left", "slanted_right"]
+NUDGES = {"one_left": (0, -1), "one_right": (0, 1), "one_up": (-1, 0), "one_down": (1, 0)}
 
 
 def strokes(rng: np.random.Generator, size: int = 28) -> np.ndarray:
@@ -58,7 +60,7 @@ def as_the_notebook_has_it(image: np.ndarray, variant: str, number: int) -> np.n
 
 def test_the_seven_are_named_in_the_notebooks_order():
     assert list(NOTEBOOK) == SEVEN
-    assert list(VARIANTS) == SEVEN + EXTRA
+    assert list(VARIANTS) == [*SEVEN, *EXTRA, *NUDGES]
 
 
 @pytest.mark.parametrize("variant", SEVEN)
@@ -87,8 +89,14 @@ def test_variants_come_in_the_order_asked_for(part):
 
 
 def test_every_variant_differs_from_every_other(part):
-    grown = expand(part, list(VARIANTS)).images.reshape(11, -1)
-    assert len(grown.unique(dim=0)) == 11
+    grown = expand(part, list(VARIANTS)).images.reshape(15, -1)
+    assert len(grown.unique(dim=0)) == 15
+
+
+@pytest.mark.parametrize("variant", NUDGES)
+def test_a_nudge_keeps_every_pixel_that_stays_in_the_frame(part, variant):
+    for image in [*part.images[:, 0].numpy(), part.images[0, 0, :20].numpy()]:
+        np.testing.assert_array_equal(only(image, variant), scipy.ndimage.shift(image, NUDGES[variant], order=0))
 
 
 def test_expanding_twice_gives_the_same_and_leaves_the_part_alone(part):
@@ -149,7 +157,7 @@ def test_slanting_keeps_each_row_in_its_place():
 def test_images_keep_any_size(size):
     part = part_of(*np.random.default_rng(1).integers(1, 256, (5, *size), np.uint8))
     grown = expand(part, list(VARIANTS))
-    assert grown.images.shape == (55, 1, *size)
+    assert grown.images.shape == (75, 1, *size)
     assert grown.images.dtype == torch.uint8
     smaller = grown.images[25:30, 0].numpy()
     assert smaller[:, 2:-2, 2:-2].all()
