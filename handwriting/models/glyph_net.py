@@ -6,6 +6,7 @@ from torch import Tensor, cat, nn, stack
 
 from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import activation_and_pooling, make_activation
+from handwriting.models.moments import MomentNormalization
 from handwriting.models.net import check_dropout, check_sizes
 
 
@@ -18,8 +19,10 @@ class GlyphNet(nn.Module):
 
     After the first ``shared`` stages the net divides into ``branches``, each with the other stages and an answer of
     its own; the net's answer is the mean of their logits. In training each branch has a loss of its own, so that they
-    stay different; the classifier takes its mean (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError when the
-    image is too small for so many stages.
+    stay different; the classifier takes its mean (S. Lee et al., 2015, arXiv:1511.06314).
+
+    With a ``spread`` above 0 the net sees images of that size of sign only (handwriting.models.moments). Raises
+    UserError when the image is too small for so many stages.
     """
 
     def __init__(
@@ -32,8 +35,11 @@ class GlyphNet(nn.Module):
         depths: Sequence[int] = (1, 3, 3),
         activation: str = "relu",
         dropout: float = 0.0,
+        spread: float = 0.0,
+        aspect: float = 0.5,
     ):
         super().__init__()
+        self.normalization = MomentNormalization(spread, aspect) if spread else nn.Identity()
         _check_stages(widths, depths, image_size)
         check_dropout(dropout)
         check_whole("model.branches", branches, at_least=1)
@@ -55,7 +61,7 @@ class GlyphNet(nn.Module):
 
         They are then (branches, N, classes).
         """
-        maps = self.trunk(images)
+        maps = self.trunk(self.normalization(images))
         logits = stack([branch(maps) for branch in self.branches])
         return logits if self.training and len(logits) > 1 else logits.mean(0)
 
