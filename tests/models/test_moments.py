@@ -77,7 +77,7 @@ def test_each_image_is_normalized_alone():
 
 def test_a_net_reads_a_moved_sign_alike_at_the_border_too():
     torch.manual_seed(0)
-    net = GlyphNet(5, widths=[4, 6], depths=[1, 1], spread=0.18).eval()
+    net = GlyphNet(5, widths=[4, 6], depths=[1, 1], normalized=1).eval()
     image = strokes()
     torch.testing.assert_close(net(image), net(image.roll((-2, 9), (2, 3))), atol=1e-4, rtol=0)
 
