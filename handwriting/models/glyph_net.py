@@ -6,7 +6,6 @@ from torch import Tensor, cat, nn, stack
 
 from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import activation_and_pooling, make_activation
-from handwriting.models.moments import MomentNormalization
 from handwriting.models.net import check_dropout, check_sizes
 
 
@@ -19,11 +18,8 @@ class GlyphNet(nn.Module):
 
     After the first ``shared`` stages the net divides into ``branches``, each with the other stages and an answer of
     its own; the net's answer is the mean of their logits. In training each branch has a loss of its own, so that they
-    stay different; the classifier takes its mean (S. Lee et al., 2015, arXiv:1511.06314).
-
-    So many of the branches as ``normalized`` says see each sign in the middle and of one size, by ``spread`` and
-    ``aspect`` (handwriting.models.moments); the stages that they share are other ones. Raises UserError when the image
-    is too small for so many stages.
+    stay different; the classifier takes its mean (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError when the
+    image is too small for so many stages.
     """
 
     def __init__(
@@ -36,54 +32,32 @@ class GlyphNet(nn.Module):
         depths: Sequence[int] = (1, 3, 3),
         activation: str = "relu",
         dropout: float = 0.0,
-        normalized: int = 0,
-        spread: float = 0.18,
-        aspect: float = 0.0,
     ):
         super().__init__()
         _check_stages(widths, depths, image_size)
         check_dropout(dropout)
         check_whole("model.branches", branches, at_least=1)
         check_whole("model.shared", shared, at_least=0, at_most=len(widths) - 1)
-        check_whole("model.normalized", normalized, at_least=0, at_most=branches)
         channels = [1, *widths]
 
         def stages(first: int, end: int) -> list[nn.Module]:
             last = len(widths) - 1
             return [_stage(channels[i], channels[i + 1], depths[i], activation, i < last) for i in range(first, end)]
 
-        def tower(branches: int) -> Tower:
-            trunk = nn.Sequential(*stages(0, shared))
-            ends = (nn.Sequential(*stages(shared, len(widths))) for _ in range(branches))
-            return Tower(trunk, [Branch(end, widths[-1], num_classes, dropout) for end in ends])
-
-        normalize = MomentNormalization(spread, aspect)
-        self.towers = nn.ModuleList()
-        if branches > normalized:
-            self.towers.append(tower(branches - normalized))
-        if normalized:
-            self.towers.append(nn.Sequential(normalize, tower(normalized)))
+        self.trunk = nn.Sequential(*stages(0, shared))
+        self.branches = nn.ModuleList(
+            Branch(nn.Sequential(*stages(shared, len(widths))), widths[-1], num_classes, dropout)
+            for _ in range(branches)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of images (N, 1, H, W); in training those of several branches one by one.
 
         They are then (branches, N, classes).
         """
-        logits = cat([tower(images) for tower in self.towers])
-        return logits if self.training and len(logits) > 1 else logits.mean(0)
-
-
-class Tower(nn.Module):
-    """A trunk of shared stages and the branches that grow from it."""
-
-    def __init__(self, trunk: nn.Module, branches: Sequence[nn.Module]):
-        super().__init__()
-        self.trunk, self.branches = trunk, nn.ModuleList(branches)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (branches, N, classes) of images (N, 1, H, W)."""
         maps = self.trunk(images)
-        return stack([branch(maps) for branch in self.branches])
+        logits = stack([branch(maps) for branch in self.branches])
+        return logits if self.training and len(logits) > 1 else logits.mean(0)
 
 
 class Branch(nn.Module):

@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -7,7 +5,6 @@ from torch.nn import functional as F
 
 from handwriting.errors import UserError
 from handwriting.models.glyph_net import GlyphNet
-from handwriting.models.moments import MomentNormalization
 
 
 def test_the_size_follows_from_widths_depths_and_classes():
@@ -43,10 +40,10 @@ def test_the_answer_is_the_mean_of_the_branches_and_training_sees_each():
     torch.manual_seed(0)
     net = GlyphNet(5, branches=3, widths=[4], depths=[2])
     images = torch.randn(6, 1, 28, 28)
-    each = torch.stack([branch(images) for branch in net.towers[0].branches])
+    each = torch.stack([branch(images) for branch in net.branches])
     torch.testing.assert_close(net.train()(images), each)
     net.eval()
-    torch.testing.assert_close(net(images), torch.stack([branch(images) for branch in net.towers[0].branches]).mean(0))
+    torch.testing.assert_close(net(images), torch.stack([branch(images) for branch in net.branches]).mean(0))
     assert not torch.allclose(each[0], each[1])
 
 
@@ -61,43 +58,20 @@ def test_branches_divide_after_the_shared_stages():
     alone = GlyphNet(5, branches=1, widths=[4, 6], depths=[2, 3])  # the trunk and the second branch in one
     alone.load_state_dict(
         {
-            **{f"towers.0.branches.0.stages.{name}": value for name, value in net.towers[0].trunk.state_dict().items()},
-            **{_moved(name): value for name, value in net.towers[0].branches[1].state_dict().items()},
+            **{f"branches.0.stages.{name}": value for name, value in net.trunk.state_dict().items()},
+            **{_moved(name): value for name, value in net.branches[1].state_dict().items()},
         }
     )
     torch.testing.assert_close(logits[1], alone(images))
 
 
 def _moved(name: str) -> str:
-    return "towers.0.branches.0." + name.replace("stages.0.", "stages.1.", 1)
-
-
-def test_some_branches_see_normalized_signs():
-    torch.manual_seed(0)
-    net = GlyphNet(5, branches=3, shared=1, widths=[4, 6], depths=[1, 1], normalized=2, spread=0.2, aspect=0.5).eval()
-    images = torch.rand(6, 1, 28, 28) ** 8
-    plain, normalized = GlyphNet(5, **SIZE), GlyphNet(5, branches=2, **SIZE)
-    plain.load_state_dict(_of_tower(net, "towers.0."))
-    normalized.load_state_dict(_of_tower(net, "towers.1.1."))
-    own, others = plain.eval()(images), normalized.eval()(MomentNormalization(0.2, 0.5)(images))
-    torch.testing.assert_close(net(images), (own + 2 * others) / 3)
-    assert net.train()(images).shape == (3, 6, 5)
-    assert sum(weight.numel() for weight in net.parameters()) == sum(
-        weight.numel() for one in (plain, normalized) for weight in one.parameters()
-    )
-
-
-SIZE: dict[str, Any] = {"shared": 1, "widths": [4, 6], "depths": [1, 1]}
-
-
-def _of_tower(net: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    state = net.state_dict().items()
-    return {"towers.0." + key.removeprefix(name): value for key, value in state if key.startswith(name)}
+    return "branches.0." + name.replace("stages.0.", "stages.1.", 1)
 
 
 def test_every_parameter_learns():
-    net = GlyphNet(5, branches=2, widths=[4, 6], depths=[2, 2], dropout=0.1, normalized=1)
-    net(torch.randn(8, 1, 28, 28)).logsumexp(2).sum().backward()
+    net = GlyphNet(5, widths=[4, 6], depths=[2, 2], dropout=0.1)
+    net(torch.randn(8, 1, 28, 28)).logsumexp(1).sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in net.parameters())
 
 
@@ -122,7 +96,6 @@ def test_dropout_and_activation_are_those_asked_for():
         ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is used up"),
         ({"dropout": 1}, "model.dropout=1"),
         ({"branches": 0}, "model.branches=0"),
-        ({"branches": 2, "normalized": 3}, "model.normalized=3"),
         ({"shared": 3}, "model.shared=3"),
     ],
 )

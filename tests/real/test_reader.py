@@ -79,7 +79,7 @@ def test_a_reader_of_characters_is_evaluated_and_exported(command, real_data_fol
     if not (real_data_folder / "characters").is_dir():
         pytest.skip(f"{real_data_folder} holds no characters")
     data = {"HANDWRITING_DATA": str(real_data_folder)}
-    net = ["model.branches=2", "model.normalized=1", "model.shared=0", "model.widths=[16,32,64]", "trainer.max_epochs=2"]
+    net = ["model.branches=1", "model.shared=0", "model.widths=[16,32,64]", "trainer.max_epochs=2"]
     done = command("handwriting.run", "experiment=characters", "data.redundant=merge", "name=few", *net, **data)
     assert done.returncode == 0
     (result,) = tmp_path.glob("outputs/few/*/result.json")
