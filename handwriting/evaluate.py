@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="Read a part of the data with trained nets: accuracy, confusion, calibration, mistakes, speed. "
         "Several nets are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
         epilog="Settings: split=test|val|train, data=… and data.path=… for other data than it was trained on, "
-        "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as by "
+        "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as in "
         "the run or by tta.augment=affine, format=png|pdf, dpi=110, out=FOLDER.",
     )
     parser.add_argument(

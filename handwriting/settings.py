@@ -142,7 +142,7 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 def compose_group(group: str, choice: str) -> dict[str, Any]:
     """Return the settings of a choice of a group, such as augment=affine; UserError when there is no such choice."""
-    within = GlobalHydra.instance().is_initialized()  # a job of a sweep; there may be one at a time
+    within = GlobalHydra.instance().is_initialized()  # a job, whose Hydra composes: there can be but one
     try:
         with nullcontext() if within else initialize_config_dir(str(CONF), version_base="1.3"):
             return OmegaConf.to_container(compose("config", [f"{group}={choice}"])[group], resolve=True)  # type: ignore

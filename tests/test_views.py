@@ -46,7 +46,7 @@ def test_what_changes_no_single_image_gives_no_views(steps: dict):
 
 def test_the_fixed_variants_are_views_before_the_random_ones():
     images = read_digits().test.images[:6]
-    fixed = Augmentation(["one_left", "original", "one_down"])
+    fixed = Augmentation(["one_pixel_left", "original", "one_pixel_down"])
     views = list(fixed.views(images, 3))
     assert [torch.equal(view, images) for view in views] == [True, False, False]
     assert torch.equal(views[1][..., :-1], images[..., 1:])

@@ -71,7 +71,7 @@ class Augmentation:
             if not self.steps or targets.ndim > 1:
                 raise UserError(
                     f"tta.views={number} is more than the {1 + len(fixed)} that this augmentation makes of an image: "
-                    "choose fewer, or tta.augment=affine, elastic, strong, erasing, noise or blur (any number)."
+                    "choose fewer, or one that draws at random, such as tta.augment=affine."
                 )
             yield view
 

@@ -64,10 +64,7 @@ def _move(image: Image.Image, step: tuple[int, int]) -> np.ndarray:
 
 def _nudge(image: Image.Image, down: int, right: int) -> np.ndarray:
     """Return the image moved by whole pixels; what comes in is black."""
-    pixels = np.asarray(image)
-    height, width = pixels.shape
-    framed = np.pad(pixels, ((max(down, 0), max(-down, 0)), (max(right, 0), max(-right, 0))))
-    return framed[max(-down, 0) :, max(-right, 0) :][:height, :width]
+    return np.asarray(image.transform(image.size, Image.Transform.AFFINE, (1, 0, -right, 0, 1, -down)))
 
 
 def _slant(image: Image.Image, slant: float) -> np.ndarray:
@@ -89,9 +86,9 @@ VARIANTS: dict[str, Variant] = {
     "taller": lambda image, number: _resize(image, 0, MARGIN),
     "slanted_left": lambda image, number: _slant(image, -SLANT),
     "slanted_right": lambda image, number: _slant(image, SLANT),
-    "one_left": lambda image, number: _nudge(image, 0, -1),
-    "one_right": lambda image, number: _nudge(image, 0, 1),
-    "one_up": lambda image, number: _nudge(image, -1, 0),
-    "one_down": lambda image, number: _nudge(image, 1, 0),
+    "one_pixel_left": lambda image, number: _nudge(image, 0, -1),
+    "one_pixel_right": lambda image, number: _nudge(image, 0, 1),
+    "one_pixel_up": lambda image, number: _nudge(image, -1, 0),
+    "one_pixel_down": lambda image, number: _nudge(image, 1, 0),
 }
 NOTEBOOK = tuple(VARIANTS)[:7]

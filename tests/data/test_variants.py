@@ -10,7 +10,7 @@ from handwriting.errors import UserError
 
 SEVEN = ["original", "moved", "moved_diagonally", "turned_left", "turned_right", "smaller", "larger"]
 EXTRA = ["wider", "taller", "slanted_left", "slanted_right"]
-NUDGES = {"one_left": (0, -1), "one_right": (0, 1), "one_up": (-1, 0), "one_down": (1, 0)}
+NUDGES = {"one_pixel_left": (0, -1), "one_pixel_right": (0, 1), "one_pixel_up": (-1, 0), "one_pixel_down": (1, 0)}
 
 
 def strokes(rng: np.random.Generator, size: int = 28) -> np.ndarray:
