@@ -95,22 +95,21 @@ def load_trained(path: Path) -> Trained:
     try:
         settings, names, size = facts["settings"], [str(name) for name in facts["class_names"]], facts["image_size"]
         check_targets(settings["model"], "model", path)
-        net = build("model", settings["model"], num_classes=len(names), image_size=(int(size[0]), int(size[1])))
+        height, width = int(size[0]), int(size[1])
+        net = build("model", settings["model"], num_classes=len(names), image_size=(height, width))
         model = Classifier(net, partial(torch.optim.SGD, lr=0.0), num_classes=len(names))
         model.load_state_dict(content["state_dict"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), dict(facts.get("ink", {"size": 20.0, "stroke": 2.5}))
+        examples = np.asarray(facts.get("examples", np.zeros((0, height, width), np.uint8)))
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} does not fit the net that it names, perhaps as another version made it: train it again, with "
             f"force=true ({shorten(str(error), 120, placeholder=' …')})."
         ) from error
-    height, width = int(size[0]), int(size[1])
-    glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), facts.get("ink", {"size": 20.0, "stroke": 2.5})
-    none = torch.zeros(0, height, width, dtype=torch.uint8)
-    examples = np.asarray(facts.get("examples", none))
-    shapes = (none.shape, (len(names), height, width))
+    shapes = ((0, height, width), (len(names), height, width))
     if examples.dtype != np.uint8 or examples.shape not in shapes or len(glyphs) not in (0, len(names)):
         raise UserError(f"{path} has not one glyph and one example for each of its {len(names)} classes: not loaded.")
-    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, dict(ink))
+    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, ink)
 
 
 def check_targets(config: Any, group: str, path: Path) -> None:

@@ -152,7 +152,8 @@ def compose_group(group: str, choice: str) -> dict[str, Any]:
 
 def augmentation_of_views(settings: Mapping[str, Any]) -> Any:
     """Return the settings of the augmentation that makes a run's views: that of tta.augment, or else of training."""
-    chosen = (settings.get("tta") or {}).get("augment")
+    views = settings.get("tta")
+    chosen = views.get("augment") if isinstance(views, Mapping) else None
     return compose_group("augment", chosen) if chosen else settings.get("augment")
 
 

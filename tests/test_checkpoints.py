@@ -14,6 +14,7 @@ from handwriting.checkpoints import find_checkpoints, load_trained
 from handwriting.classifier import Classifier
 from handwriting.errors import UserError
 from handwriting.models.net import Net
+from handwriting.settings import augmentation_of_views
 
 MODEL = {"_target_": "handwriting.models.net.Net", "widths": [4, 8], "hidden": [16]}
 
@@ -111,6 +112,18 @@ def test_weights_of_another_net_than_the_file_names_are_one_sentence(file: Path,
     with pytest.raises(UserError, match=r"does not fit the net .* train it again, with force=true") as caught:
         load_trained(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [{"image_size": [28]}, {"ink": 5}, {"glyphs": 5}, {"settings": 5}])
+def test_damaged_facts_are_one_sentence(file: Path, changed: dict[str, Any]):
+    torch.save(content(**changed), file)
+    with pytest.raises(UserError, match="does not fit the net that it names"):
+        load_trained(file)
+
+
+@pytest.mark.parametrize("views", [5, "nudge", ["nudge"], None, {"augment": ""}])
+def test_without_settings_of_its_views_training_s_augmentation_makes_them(views: Any):
+    assert augmentation_of_views({"tta": views, "augment": {"steps": {}}}) == {"steps": {}}
 
 
 def test_a_huge_file_is_not_read(file: Path, monkeypatch: pytest.MonkeyPatch):
