@@ -55,6 +55,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     use_machine()
     from handwriting.checkpoints import find_checkpoints, load_trained, snapshots_of
     from handwriting.evaluation import evaluate_all, measure_speed, read_part
+    from handwriting.scores import agreement
 
     paths: list[Path] = []
     for place in places:
@@ -72,8 +73,10 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     folder = _folder(trained, options, str(data.name))
     figures = _figures(found, data, part)
     speed = measure_speed(trained[0], part) if len(trained) == 1 else {}
-    files = _write(folder, found, figures, data, speed, options)
-    _print(found, speed, len(part), f"{data.name}, {options['split']}", files)
+    alone = [one.probabilities.argmax(1) for one in found[: len(trained)]]
+    read_right_by = agreement(alone, part.labels) if len(trained) > 1 else []
+    files = _write(folder, found, figures, data, {"speed": speed, "read_right_by": read_right_by}, options)
+    _print(found, speed, read_right_by, f"{data.name}, {options['split']}: {len(part):,} images", files)
     return found
 
 
@@ -154,7 +157,7 @@ def _write(
     found: "Sequence[Evaluation]",
     figures: dict[str, Any],
     data: "DataModule",
-    speed: dict[str, float],
+    more: dict[str, Any],
     options: dict[str, Any],
 ) -> list[Path]:
     from handwriting.plots import as_file
@@ -167,7 +170,7 @@ def _write(
         "split": options["split"],
         "images": int(last.counts.sum()),
         "readers": {one.name: one.scores for one in found},
-        **({"speed": speed} if speed else {}),
+        **{key: value for key, value in more.items() if value},
     }
     files = {
         "evaluation.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
@@ -181,10 +184,10 @@ def _write(
 
 
 def _print(
-    found: "Sequence[Evaluation]", speed: dict[str, float], images: int, title: str, files: Sequence[Path]
+    found: "Sequence[Evaluation]", speed: dict[str, float], read_right_by: list[int], title: str, files: Sequence[Path]
 ) -> None:
     console = Console(highlight=False)
-    table = Table(title=f"{title}: {images:,} images", title_justify="left", box=None)
+    table = Table(title=title, title_justify="left", box=None)
     table.add_column("reader", overflow="fold")
     columns = {"acc": "accuracy", "top5": "top-5", "f1": "macro F1"}  # evaluation.json has the rest
     columns = {key: head for key, head in columns.items() if key in found[0].scores}
@@ -194,7 +197,11 @@ def _print(
         shares = [f"{one.scores[key]:.2%}" for key in columns]
         table.add_row(one.name, *shares, f"{one.scores['loss']:.4f}", f"{one.scores['calibration_error']:.2%}")
     console.print(table)
+    if read_right_by:
+        none, *some, every = read_right_by
+        console.print(f"All {len(some) + 1} read {every:,} images right, some of them {sum(some):,}, none {none:,}.")
     if speed:
+        images = int(found[0].counts.sum())
         per_second = images / speed["all_seconds"]
         console.print(
             f"{images:,} images are read in {speed['all_seconds']:.2f} s ({per_second:,.0f} a second in batches of "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -42,6 +43,15 @@ def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 def confusion(readings: Tensor, labels: Tensor, classes: int) -> np.ndarray:
     """Return how often each true class (rows) was read as each class (columns), from labels (N,) and readings (N,)."""
     return multiclass_confusion_matrix(readings, labels, num_classes=classes).numpy()
+
+
+def agreement(readings: Sequence[Tensor], labels: Tensor) -> list[int]:
+    """Return how many images none, one, two … and all of several readers read right: labels (N,), readings (N,) each.
+
+    What none reads right, more readers of the same kind will hardly mend.
+    """
+    right = sum((reading == labels).long() for reading in readings)
+    return torch.bincount(torch.as_tensor(right), minlength=len(readings) + 1).tolist()
 
 
 def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:

@@ -59,11 +59,17 @@ def test_validation_and_training_parts_are_those_of_the_run(runs: Path):
     assert scores["acc"] == pytest.approx(result["metrics"]["val/acc"], abs=1e-6)
 
 
-def test_several_runs_are_also_averaged(runs: Path, tmp_path: Path):
+def test_several_runs_are_also_averaged(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     evaluate([str(runs), f"out={tmp_path}"])
-    readers = evaluation(tmp_path)["readers"]
+    record = evaluation(tmp_path)
+    readers = record["readers"]
     assert list(readers) == ["seed=0", "seed=1", "mean of the 2"]
     assert (tmp_path / "confusions.png").is_file()
+    none, one, both = record["read_right_by"]
+    assert none + one + both == record["images"]
+    right = [reader["acc"] * record["images"] for reader in readers.values()]
+    assert one + 2 * both == pytest.approx(right[0] + right[1])
+    assert f"All 2 read {both} images right, some of them {one}, none {none}." in capsys.readouterr().out
 
 
 def test_names_lose_what_all_of_them_have():

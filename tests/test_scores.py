@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from handwriting.scores import confused_pairs, confusion, per_class, score
+from handwriting.scores import agreement, confused_pairs, confusion, per_class, score
 
 
 def test_a_class_says_how_many_were_read_and_what_the_others_were_taken_for():
@@ -71,3 +71,11 @@ def test_pairs_are_counted_in_both_directions():
     assert confused_pairs(counts) == [(0, 1, 5), (0, 2, 1)]
     assert confused_pairs(counts, most=1) == [(0, 1, 5)]
     assert confused_pairs(np.eye(3, dtype=int)) == []
+
+
+def test_images_are_counted_by_how_many_readers_read_them():
+    labels = torch.tensor([0, 1, 2, 1])
+    first, second = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 2])
+    assert agreement([first, second], labels) == [2, 1, 1]
+    assert agreement([first, second, labels], labels) == [0, 2, 1, 1]
+    assert agreement([labels, labels], labels) == [0, 0, 4]
