@@ -7,17 +7,19 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 import torch
+from torch import Tensor
 
 from handwriting.data import omniglot
 from handwriting.data.files import data_root, has_file, read_bytes
 from handwriting.data.mat import read_mat, say_once
 from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError, check_whole, exit_on_bad_input
+from handwriting.errors import UserError, check_number, check_whole, exit_on_bad_input
 from handwriting.writing import write_bytes
 
 LABELS = "labels.tsv"
@@ -29,14 +31,17 @@ def read_characters(
     invert: bool | str = "auto",
     redundant: str = "keep",
     redundant_groups: Sequence[Sequence[int]] = (),
+    redundant_smoothing: float = 0.0,
 ) -> HandwritingSet:
     """Return the characters of a .mat file whose ``train`` and ``test`` are (classes, examples, height, width).
 
     Without ``path`` it is ``HANDWRITING_DATA/characters/characters.mat``, which is made from Omniglot when it is not
     there. ``invert`` says whether its ink is dark; ``auto`` looks at the images. ``redundant`` is what becomes of
     classes that nobody can tell apart, as ``redundant_groups`` lists them: ``keep`` them, ``drop`` all but the first of
-    a group, or ``merge`` them under one label. The published set has 200 classes, 15 training and 5 test images each.
+    a group, or ``merge`` them under one label. Where they are kept, training divides the share ``redundant_smoothing``
+    of a label evenly among its group. The published set has 200 classes, 15 training and 5 test images each.
     """
+    check_number("data.redundant_smoothing", redundant_smoothing, at_least=0, at_most=1)
     file = Path(path).expanduser() if path is not None else data_root() / "characters" / "characters.mat"
     if not has_file(file):
         if file.is_dir():
@@ -50,7 +55,8 @@ def read_characters(
     arrays, texts = read_mat(file, invert)
     names, glyphs = _names(file, len(arrays["train"]), texts)
     train, test = (_flatten(arrays[key]) for key in ("train", "test"))
-    return _without_redundant(HandwritingSet(train, test, names, glyphs), redundant, redundant_groups, file)
+    whole = HandwritingSet(train, test, names, glyphs)
+    return _treat_redundant(whole, redundant, redundant_groups, redundant_smoothing, file)
 
 
 def write_characters(file: Path, characters: Sequence[omniglot.Character], train: int) -> dict[str, np.ndarray]:
@@ -106,14 +112,16 @@ def _flatten(array: np.ndarray) -> LabelledImages:
     return LabelledImages(images, torch.arange(classes).repeat_interleave(examples))
 
 
-def _without_redundant(
-    whole: HandwritingSet, redundant: str, groups: Sequence[Sequence[int]], file: Path
+def _treat_redundant(
+    whole: HandwritingSet, redundant: str, groups: Sequence[Sequence[int]], smoothing: float, file: Path
 ) -> HandwritingSet:
     if redundant not in ("keep", "drop", "merge"):
         raise UserError(f"data.redundant={redundant} must be keep, drop or merge.")
-    if redundant == "keep":
+    if redundant == "keep" and not smoothing:
         return whole
     first = _first_of_group(groups, len(whole.class_names), file)
+    if redundant == "keep":
+        return replace(whole, label_shares=_smooth_groups(torch.tensor(first), smoothing))
     kept = sorted(set(first))
     labels = torch.tensor([kept.index(label) for label in first])
 
@@ -150,6 +158,12 @@ def _first_of_group(groups: Sequence[Sequence[int]], classes: int, file: Path) -
         for label in group:
             first[label] = group[0]
     return first
+
+
+def _smooth_groups(first: Tensor, share: float) -> Tensor:
+    """Return what each label is taken for, (classes, classes); ``first`` (classes,) names each one's group."""
+    together = (first[:, None] == first).float()
+    return (1 - share) * torch.eye(len(first)) + share * together / together.sum(1, keepdim=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

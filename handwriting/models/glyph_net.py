@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, cat, nn, stack
+from torch import Tensor, cat, nn, outer, stack, tensor
+from torch.nn import functional as F
 
 from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import activation_and_pooling, make_activation
@@ -14,7 +15,8 @@ class GlyphNet(nn.Module):
 
     ``widths`` are the channels of the stages, ``depths`` how many convolutions each has; all but the first of a stage
     add to their input (K. He et al., 2015, arXiv:1512.03385). No linear layer sees places, so that a sign may stand
-    anywhere, and there is little to learn by heart.
+    anywhere, and there is little to learn by heart. ``pooling`` between stages is ``max`` (2×2) or ``blur``: then the
+    maximum of each 2×2 pixels is blurred before every second is taken.
 
     After the first ``shared`` stages the net divides into ``branches``, each with the other stages and an answer of
     its own; the net's answer is the mean of their logits. In training each branch has a loss of its own, so that they
@@ -32,9 +34,12 @@ class GlyphNet(nn.Module):
         depths: Sequence[int] = (1, 3, 3),
         activation: str = "relu",
         dropout: float = 0.0,
+        pooling: str = "max",
     ):
         super().__init__()
         _check_stages(widths, depths, image_size)
+        if pooling not in ("max", "blur"):
+            raise UserError(f"model.pooling={pooling} must be max or blur.")
         check_dropout(dropout)
         check_whole("model.branches", branches, at_least=1)
         check_whole("model.shared", shared, at_least=0, at_most=len(widths) - 1)
@@ -42,7 +47,10 @@ class GlyphNet(nn.Module):
 
         def stages(first: int, end: int) -> list[nn.Module]:
             last = len(widths) - 1
-            return [_stage(channels[i], channels[i + 1], depths[i], activation, i < last) for i in range(first, end)]
+            return [
+                _stage(channels[i], channels[i + 1], depths[i], activation, pooling if i < last else None)
+                for i in range(first, end)
+            ]
 
         self.trunk = nn.Sequential(*stages(0, shared))
         self.branches = nn.ModuleList(
@@ -90,11 +98,32 @@ class Residual(nn.Module):
         return self.activation(maps + self.convolution(maps))
 
 
-def _stage(channels: int, width: int, depth: int, activation: str, pool: bool) -> nn.Sequential:
-    """(N, channels, h, w) → (N, width, h, w), or half as high and wide when it pools at its end."""
+class Blur(nn.Module):
+    """Takes every second pixel of maps along both axes, after a 3×3 binomial filter.
+
+    What stands a pixel aside then changes the result little; without the filter it may change much (R. Zhang, 2019,
+    arXiv:1904.11486).
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        line = tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", outer(line, line).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return maps (N, channels, h, w) as (N, channels, (h + 1)//2, (w + 1)//2); around them all is 0."""
+        return F.conv2d(maps, self.kernel, stride=2, padding=1, groups=len(self.kernel))
+
+
+def _stage(channels: int, width: int, depth: int, activation: str, pooling: str | None) -> nn.Sequential:
+    """(N, channels, h, w) → (N, width, h, w), or half as high and wide (h//2, w//2) when it pools at its end."""
     activations = [make_activation(activation) for _ in range(depth)]
-    if pool:
+    if pooling == "max":
         activations[-1] = nn.Sequential(*activation_and_pooling(activation))
+    elif pooling == "blur":  # 28×28 → 27×27 → 14×14
+        activations[-1] = nn.Sequential(*activation_and_pooling(activation, stride=1), Blur(width))
     first, *others = activations
     return nn.Sequential(*_convolution(channels, width), first, *(Residual(width, other) for other in others))
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from handwriting.errors import UserError
-from handwriting.models.glyph_net import GlyphNet
+from handwriting.models.glyph_net import Branch, GlyphNet
 
 
 def test_the_size_follows_from_widths_depths_and_classes():
@@ -27,6 +27,51 @@ def test_it_computes_stages_residuals_and_both_poolings():
     x = F.relu(x + norm(F.conv2d(x, third, padding=1), gain3, shift3))
     pooled = torch.cat([x.flatten(2).mean(2), x.flatten(2).max(2).values], 1)
     torch.testing.assert_close(net(images), F.linear(norm(pooled, gain, shift), weight, bias))
+
+
+def test_blurred_pooling_is_that_of_torchs_own_pieces():
+    torch.manual_seed(0)
+    net = GlyphNet(5, widths=[4, 6], depths=[1, 1], pooling="blur").eval()
+    first, gain1, shift1, second, gain2, shift2, gain, shift, weight, bias = net.parameters()
+
+    def norm(x: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return F.batch_norm(x, torch.zeros(len(gain)), torch.ones(len(gain)), gain, shift)
+
+    images = torch.randn(3, 1, 28, 28)
+    x = F.max_pool2d(F.relu(norm(F.conv2d(images, first, padding=1), gain1, shift1)), 2, stride=1)  # 27×27
+    twice = F.avg_pool2d(F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 2, stride=1), 2, stride=1)  # a binomial filter
+    assert twice.shape[2:] == (27, 27)
+    x = F.relu(norm(F.conv2d(twice[:, :, ::2, ::2], second, padding=1), gain2, shift2))
+    pooled = torch.cat([x.flatten(2).mean(2), x.flatten(2).max(2).values], 1)
+    torch.testing.assert_close(net(images), F.linear(norm(pooled, gain, shift), weight, bias))
+
+
+@pytest.mark.parametrize("pooling", ["max", "blur"])
+@pytest.mark.parametrize("size", [(28, 28), (33, 20), (5, 4)])
+def test_each_pooling_halves_the_maps(pooling, size):
+    net = GlyphNet(5, size, widths=[4, 4, 6], depths=[2, 1, 1], pooling=pooling)
+    (branch,) = net.branches.children()
+    assert isinstance(branch, Branch)
+    maps = branch.stages(torch.randn(2, 1, *size))
+    assert maps.shape == (2, 6, size[0] // 4, size[1] // 4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_sign_moved_by_a_pixel_is_read_more_alike_when_blurred(activation):
+    def change(pooling: str) -> float:
+        torch.manual_seed(0)
+        net = GlyphNet(5, widths=[8, 8, 8], depths=[2, 1, 1], activation=activation, pooling=pooling).eval()
+        images = torch.zeros(50, 1, 28, 28)
+        images[:, :, 6:20, 6:20] = torch.rand(50, 1, 14, 14)
+        here, there = net(images), net(images.roll((1, 1), (2, 3)))
+        return ((here - there).norm() / here.std(0).norm()).item()
+
+    assert change("blur") < 0.8 * change("max")
+
+
+def test_what_blurs_is_no_part_of_the_checkpoint():
+    blurred, pooled = GlyphNet(5, pooling="blur"), GlyphNet(5)
+    assert blurred.state_dict().keys() == pooled.state_dict().keys()
 
 
 def test_a_sign_is_read_alike_wherever_it_stands():
@@ -97,6 +142,7 @@ def test_dropout_and_activation_are_those_asked_for():
         ({"dropout": 1}, "model.dropout=1"),
         ({"branches": 0}, "model.branches=0"),
         ({"shared": 3}, "model.shared=3"),
+        ({"pooling": "mean"}, "model.pooling=mean must be max or blur"),
     ],
 )
 def test_impossible_settings_are_refused(settings, sentence):
