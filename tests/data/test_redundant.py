@@ -69,7 +69,8 @@ def test_a_class_without_a_glyph_adds_none_when_it_is_merged(file):
 
 
 def test_training_divides_a_share_of_a_kept_label_among_its_group(file):
-    kept = read_characters(file, redundant_groups=[[0, 3, 4], [5, 1]], redundant_smoothing=0.6)
+    groups = {"redundant_groups": [[2, 5]], "smoothed_groups": [[0, 3, 4], [5, 1]]}
+    kept = read_characters(file, redundant_smoothing=0.6, **groups)
     assert kept.label_shares is not None
     expected = torch.eye(6)
     for label in (0, 3, 4):
@@ -85,7 +86,7 @@ def test_training_divides_a_share_of_a_kept_label_among_its_group(file):
 @pytest.mark.parametrize("redundant", ["keep", "drop", "merge"])
 def test_labels_are_believed_wholly_where_nothing_is_to_be_divided(file, redundant):
     assert read(file, redundant, [[0, 3]]).label_shares is None
-    divided = read_characters(file, redundant=redundant, redundant_groups=[[0, 3]], redundant_smoothing=0.5)
+    divided = read_characters(file, redundant=redundant, smoothed_groups=[[0, 3]], redundant_smoothing=0.5)
     assert (divided.label_shares is None) == (redundant != "keep")
 
 
@@ -96,8 +97,8 @@ def test_an_impossible_share_is_refused(file, complaint, share):
 
 
 def test_a_group_that_is_to_share_its_labels_must_be_there(file, complaint):
-    with complaint("data.redundant_groups", "class 99", file):
-        read_characters(file, redundant_groups=[[0, 99]], redundant_smoothing=0.5)
+    with complaint("data.smoothed_groups", "class 99", file, "data.redundant_smoothing=0"):
+        read_characters(file, smoothed_groups=[[0, 99]], redundant_smoothing=0.5)
 
 
 @pytest.mark.parametrize("redundant", ["drop", "merge"])
