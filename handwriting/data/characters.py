@@ -7,19 +7,17 @@ import argparse
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 import torch
-from torch import Tensor
 
 from handwriting.data import omniglot
 from handwriting.data.files import data_root, has_file, read_bytes
 from handwriting.data.mat import read_mat, say_once
 from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError, check_number, check_whole, exit_on_bad_input
+from handwriting.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.writing import write_bytes
 
 LABELS = "labels.tsv"
@@ -31,19 +29,14 @@ def read_characters(
     invert: bool | str = "auto",
     redundant: str = "keep",
     redundant_groups: Sequence[Sequence[int]] = (),
-    redundant_smoothing: float = 0.0,
-    smoothed_groups: Sequence[Sequence[int]] = (),
 ) -> HandwritingSet:
     """Return the characters of a .mat file whose ``train`` and ``test`` are (classes, examples, height, width).
 
     Without ``path`` it is ``HANDWRITING_DATA/characters/characters.mat``, which is made from Omniglot when it is not
     there. ``invert`` says whether its ink is dark; ``auto`` looks at the images. ``redundant`` is what becomes of
-    classes that stand for the same sign, as ``redundant_groups`` lists them: ``keep`` them, ``drop`` all but the first
-    of a group, or ``merge`` them under one label. Where they are kept, training divides the share
-    ``redundant_smoothing`` of a label evenly among its group in ``smoothed_groups``. The published set has 200 classes,
-    15 training and 5 test images each.
+    classes that nobody can tell apart, as ``redundant_groups`` lists them: ``keep`` them, ``drop`` all but the first of
+    a group, or ``merge`` them under one label. The published set has 200 classes, 15 training and 5 test images each.
     """
-    check_number("data.redundant_smoothing", redundant_smoothing, at_least=0, at_most=1)
     file = Path(path).expanduser() if path is not None else data_root() / "characters" / "characters.mat"
     if not has_file(file):
         if file.is_dir():
@@ -57,11 +50,7 @@ def read_characters(
     arrays, texts = read_mat(file, invert)
     names, glyphs = _names(file, len(arrays["train"]), texts)
     train, test = (_flatten(arrays[key]) for key in ("train", "test"))
-    whole = HandwritingSet(train, test, names, glyphs)
-    if redundant == "keep" and redundant_smoothing:
-        first = torch.tensor(_first_of_group("smoothed_groups", smoothed_groups, len(names), file))
-        return replace(whole, label_shares=_smooth_groups(first, redundant_smoothing))
-    return _without_redundant(whole, redundant, redundant_groups, file)
+    return _without_redundant(HandwritingSet(train, test, names, glyphs), redundant, redundant_groups, file)
 
 
 def write_characters(file: Path, characters: Sequence[omniglot.Character], train: int) -> dict[str, np.ndarray]:
@@ -124,7 +113,7 @@ def _without_redundant(
         raise UserError(f"data.redundant={redundant} must be keep, drop or merge.")
     if redundant == "keep":
         return whole
-    first = _first_of_group("redundant_groups", groups, len(whole.class_names), file)
+    first = _first_of_group(groups, len(whole.class_names), file)
     kept = sorted(set(first))
     labels = torch.tensor([kept.index(label) for label in first])
 
@@ -142,32 +131,25 @@ def _without_redundant(
     return HandwritingSet(relabel(whole.train), relabel(whole.test), names, glyphs)
 
 
-def _first_of_group(setting: str, groups: Sequence[Sequence[int]], classes: int, file: Path) -> list[int]:
-    """Return for each class the first one of its group, itself where it is in none; ``setting`` names the groups."""
-    way_out = "data.redundant=keep" if setting == "redundant_groups" else "data.redundant_smoothing=0"
+def _first_of_group(groups: Sequence[Sequence[int]], classes: int, file: Path) -> list[int]:
+    """Return for each class the first one of its group, itself where it is in none."""
     first = list(range(classes))
     try:
         members = [label for group in groups for label in group]
     except TypeError as error:
-        raise UserError(f"data.{setting}={groups} must be a list of lists, as [[0,81],[27,39]].") from error
+        raise UserError(f"data.redundant_groups={groups} must be a list of lists, as [[0,81],[27,39]].") from error
     for label in members:
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
             raise UserError(
-                f"data.{setting} names class {label}, but {file} has the classes 0 to {classes - 1}: "
-                f"give the groups of that file, or {way_out}."
+                f"data.redundant_groups names class {label}, but {file} has the classes 0 to {classes - 1}: "
+                "give the groups of that file, or data.redundant=keep."
             )
         if members.count(label) > 1:
-            raise UserError(f"data.{setting} names class {label} twice; each belongs to one group.")
+            raise UserError(f"data.redundant_groups names class {label} twice; each belongs to one group.")
     for group in groups:
         for label in group:
             first[label] = group[0]
     return first
-
-
-def _smooth_groups(first: Tensor, share: float) -> Tensor:
-    """Return what each label is taken for, (classes, classes); ``first`` (classes,) names each one's group."""
-    together = (first[:, None] == first).float()
-    return (1 - share) * torch.eye(len(first)) + share * together / together.sum(1, keepdim=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

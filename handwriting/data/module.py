@@ -66,7 +66,6 @@ class DataModule(lightning.LightningDataModule):
             kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
         self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
-        self._label_shares = whole.label_shares
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels on the scale 0…1."""
@@ -102,21 +101,13 @@ class DataModule(lightning.LightningDataModule):
         return [self._serve_share(part) for part in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a training batch on its device, except in the last epochs, which are to be clean.
-
-        Where the set says that labels are not to be believed wholly, they become shares of the classes.
-        """
+        """Augment a training batch on its device, except in the last epochs, which are to be clean."""
         trainer: Any = self.trainer
-        if not trainer.training:
+        if not trainer.training or trainer.current_epoch >= trainer.max_epochs - self.augmentation.clean_epochs:
             return batch
-        images, targets = batch
-        if trainer.current_epoch < trainer.max_epochs - self.augmentation.clean_epochs:
-            generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
-            images, targets = self.augmentation.vary(images, targets, len(self.class_names), generator)
-        if self._label_shares is not None:
-            self._label_shares = self._label_shares.to(targets.device)  # once
-            targets = self._label_shares[targets] if targets.ndim == 1 else targets @ self._label_shares
-        return images, targets
+        images, labels = batch
+        generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
+        return self.augmentation.vary(images, labels, len(self.class_names), generator)
 
     def _serve_share(self, part: LabelledImages) -> Batches:
         """Serve the images that this process reads of a part in whole: of two processes, every second one."""

@@ -38,15 +38,13 @@ class HandwritingSet:
     """A data set as published: its training part, its test part, and the names of its classes, each a name of its own.
 
     ``glyphs`` are the signs that the classes stand for, to be shown in place of the names where a font has them; ''
-    where none is known, and no glyphs at all where the names are the signs. ``label_shares``, where labels are not to
-    be believed wholly, are what training takes each label for: float (classes, classes), each row sums to 1.
+    where none is known, and no glyphs at all where the names are the signs.
     """
 
     train: LabelledImages
     test: LabelledImages
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...] = ()
-    label_shares: Tensor | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """What the data module makes of an augmentation, and of the notebook's four test parts."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -157,26 +156,6 @@ def test_mixed_labels_are_shares_of_all_classes():
     assert (images.dtype, images.shape) == (torch.uint8, (8, 1, 28, 28))
     assert shares.shape == (8, 4)
     torch.testing.assert_close(shares.sum(1), torch.ones(8))
-    assert torch.equal(transfer(data, 0, training=False)[1], data.train.labels[:8])
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-def test_training_alone_sees_labels_as_the_shares_that_the_set_gives(mixed):
-    rows = torch.tensor([[0.5, 0.5, 0, 0], [0.25, 0.75, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    believed = replace(WHOLE, label_shares=rows)
-    steps = {"mixup": Mixup(alpha=1)} if mixed else {}
-
-    def make_of(whole: HandwritingSet) -> DataModule:
-        augmentation = Augmentation(steps=steps, clean_epochs=1)
-        return DataModule("made up", lambda: whole, val_fraction=0.2, batch_size=8, augmentation=augmentation)
-
-    data, plain = make_of(believed), make_of(WHOLE)
-    for epoch in (0, 9):  # the last is clean
-        images, shares = transfer(data, epoch)
-        same_images, targets = transfer(plain, epoch)
-        one_hot = targets if targets.ndim == 2 else torch.nn.functional.one_hot(targets, 4).float()
-        assert torch.equal(images, same_images)
-        torch.testing.assert_close(shares, one_hot @ rows)
     assert torch.equal(transfer(data, 0, training=False)[1], data.train.labels[:8])
 
 

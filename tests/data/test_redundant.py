@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from handwriting.data.characters import read_characters
 from handwriting.data.sets import HandwritingSet
@@ -66,39 +65,6 @@ def test_merged_classes_share_their_names_and_each_glyph_once(file):
 
 def test_a_class_without_a_glyph_adds_none_when_it_is_merged(file):
     assert read(file, "merge", [[5, 2]]).glyphs[-1] == "γ"
-
-
-def test_training_divides_a_share_of_a_kept_label_among_its_group(file):
-    groups = {"redundant_groups": [[2, 5]], "smoothed_groups": [[0, 3, 4], [5, 1]]}
-    kept = read_characters(file, redundant_smoothing=0.6, **groups)
-    assert kept.label_shares is not None
-    expected = torch.eye(6)
-    for label in (0, 3, 4):
-        expected[label, [0, 3, 4]] = 0.2
-        expected[label, label] = 0.6
-    for label in (1, 5):
-        expected[label, [1, 5]] = 0.3
-        expected[label, label] = 0.7
-    torch.testing.assert_close(kept.label_shares, expected)
-    assert kept.train.labels.tolist() == np.repeat(range(6), 3).tolist()
-
-
-@pytest.mark.parametrize("redundant", ["keep", "drop", "merge"])
-def test_labels_are_believed_wholly_where_nothing_is_to_be_divided(file, redundant):
-    assert read(file, redundant, [[0, 3]]).label_shares is None
-    divided = read_characters(file, redundant=redundant, smoothed_groups=[[0, 3]], redundant_smoothing=0.5)
-    assert (divided.label_shares is None) == (redundant != "keep")
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, None, "half", True, float("nan")])
-def test_an_impossible_share_is_refused(file, complaint, share):
-    with complaint(f"data.redundant_smoothing={share}"):
-        read_characters(file, redundant_smoothing=share)
-
-
-def test_a_group_that_is_to_share_its_labels_must_be_there(file, complaint):
-    with complaint("data.smoothed_groups", "class 99", file, "data.redundant_smoothing=0"):
-        read_characters(file, smoothed_groups=[[0, 99]], redundant_smoothing=0.5)
 
 
 @pytest.mark.parametrize("redundant", ["drop", "merge"])
