@@ -16,7 +16,8 @@ class GlyphNet(nn.Module):
     ``widths`` are the channels of the stages, ``depths`` how many convolutions each has; all but the first of a stage
     add to their input (K. He et al., 2015, arXiv:1512.03385). No linear layer sees places, so that a sign may stand
     anywhere, and there is little to learn by heart. ``pooling`` between stages is ``max`` (2×2) or ``blur``: then the
-    maximum of each 2×2 pixels is blurred before every second is taken.
+    maximum of each 2×2 pixels is blurred before every second is taken. ``margin`` is how many pixels of each side are
+    not read.
 
     After the first ``shared`` stages the net divides into ``branches``, each with the other stages and an answer of
     its own; the net's answer is the mean of their logits. In training each branch has a loss of its own, so that they
@@ -35,9 +36,10 @@ class GlyphNet(nn.Module):
         activation: str = "relu",
         dropout: float = 0.0,
         pooling: str = "max",
+        margin: int = 0,
     ):
         super().__init__()
-        _check_stages(widths, depths, image_size)
+        _check_stages(widths, depths, image_size, margin)
         if pooling not in ("max", "blur"):
             raise UserError(f"model.pooling={pooling} must be max or blur.")
         check_dropout(dropout)
@@ -52,6 +54,7 @@ class GlyphNet(nn.Module):
                 for i in range(first, end)
             ]
 
+        self.inner = nn.ZeroPad2d(-margin) if margin else nn.Identity()
         self.trunk = nn.Sequential(*stages(0, shared))
         self.branches = nn.ModuleList(
             Branch(nn.Sequential(*stages(shared, len(widths))), widths[-1], num_classes, dropout)
@@ -63,7 +66,7 @@ class GlyphNet(nn.Module):
 
         They are then (branches, N, classes).
         """
-        maps = self.trunk(images)
+        maps = self.trunk(self.inner(images))
         logits = stack([branch(maps) for branch in self.branches])
         return logits if self.training and len(logits) > 1 else logits.mean(0)
 
@@ -132,15 +135,17 @@ def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, nn.Module
     return nn.Conv2d(channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
 
 
-def _check_stages(widths: Sequence[int], depths: Sequence[int], image_size: tuple[int, int]) -> None:
+def _check_stages(widths: Sequence[int], depths: Sequence[int], image_size: tuple[int, int], margin: int) -> None:
     check_sizes("model.widths", widths, at_least_one=True)
     check_sizes("model.depths", depths, at_least_one=True)
     if len(widths) != len(depths):
         raise UserError(
             f"model.widths has {len(widths)} stages and model.depths {len(depths)}; both need as many numbers."
         )
-    if min(image_size) >> (len(widths) - 1) < 1:
+    check_whole("model.margin", margin, at_least=0)
+    if (min(image_size) - 2 * margin) >> (len(widths) - 1) < 1:
+        without = f" without its margin of {margin}" if margin else ""
         raise UserError(
-            f"model.widths has {len(widths)} stages, but an image of {image_size[0]}×{image_size[1]} is used up "
-            "before the last: leave it out."
+            f"model.widths has {len(widths)} stages, but an image of {image_size[0]}×{image_size[1]}{without} is used "
+            "up before the last: leave it out."
         )

@@ -114,6 +114,16 @@ def _moved(name: str) -> str:
     return "branches.0." + name.replace("stages.0.", "stages.1.", 1)
 
 
+def test_the_margin_is_not_read():
+    torch.manual_seed(0)
+    net = GlyphNet(5, widths=[4, 6], depths=[1, 2], margin=3).eval()
+    whole = GlyphNet(5, (22, 22), widths=[4, 6], depths=[1, 2]).eval()
+    whole.load_state_dict(net.state_dict())
+    images = torch.randn(6, 1, 28, 28)
+    torch.testing.assert_close(net(images), whole(images[:, :, 3:-3, 3:-3]))
+    torch.testing.assert_close(net(images), net(F.pad(images[:, :, 3:-3, 3:-3], (3, 3, 3, 3), value=9.0)))
+
+
 def test_every_parameter_learns():
     net = GlyphNet(5, widths=[4, 6], depths=[2, 2], dropout=0.1)
     net(torch.randn(8, 1, 28, 28)).logsumexp(1).sum().backward()
@@ -139,6 +149,8 @@ def test_dropout_and_activation_are_those_asked_for():
         ({"widths": [8, 0], "depths": [1, 1]}, "model.widths="),
         ({"widths": [8], "depths": [0]}, "model.depths="),
         ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is used up"),
+        ({"margin": 13}, "28×28 without its margin of 13 is used up"),
+        ({"margin": -1}, "model.margin=-1 must be a whole number"),
         ({"dropout": 1}, "model.dropout=1"),
         ({"branches": 0}, "model.branches=0"),
         ({"shared": 3}, "model.shared=3"),
