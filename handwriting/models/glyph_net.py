@@ -54,7 +54,7 @@ class GlyphNet(nn.Module):
                 for i in range(first, end)
             ]
 
-        self.inner = nn.ZeroPad2d(-margin) if margin else nn.Identity()
+        self.crop = nn.ZeroPad2d(-margin) if margin else nn.Identity()
         self.trunk = nn.Sequential(*stages(0, shared))
         self.branches = nn.ModuleList(
             Branch(nn.Sequential(*stages(shared, len(widths))), widths[-1], num_classes, dropout)
@@ -66,7 +66,7 @@ class GlyphNet(nn.Module):
 
         They are then (branches, N, classes).
         """
-        maps = self.trunk(self.inner(images))
+        maps = self.trunk(self.crop(images))
         logits = stack([branch(maps) for branch in self.branches])
         return logits if self.training and len(logits) > 1 else logits.mean(0)
 
@@ -144,8 +144,8 @@ def _check_stages(widths: Sequence[int], depths: Sequence[int], image_size: tupl
         )
     check_whole("model.margin", margin, at_least=0)
     if (min(image_size) - 2 * margin) >> (len(widths) - 1) < 1:
-        without = f" without its margin of {margin}" if margin else ""
+        without, or_less = (f" without its margin of {margin}", " or make the margin smaller") if margin else ("", "")
         raise UserError(
             f"model.widths has {len(widths)} stages, but an image of {image_size[0]}×{image_size[1]}{without} is used "
-            "up before the last: leave it out."
+            f"up before the last: leave it out{or_less}."
         )
