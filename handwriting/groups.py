@@ -28,6 +28,11 @@ class Setting:
         return self.runs[0].settings
 
     @cached_property
+    def asked(self) -> set[str]:
+        """Return what its command lines named: settings, and groups of which they chose."""
+        return {setting_of(override) for run in self.runs for override in run.overrides}
+
+    @cached_property
     def done(self) -> list[Run]:
         """Return the runs that came to their end."""
         return [run for run in self.runs if run.status == "done"]
@@ -79,25 +84,39 @@ def read_settings(folder: Path) -> tuple[list[Setting], list[str]]:
 def _label(settings: Sequence[Setting]) -> list[str]:
     """Give every setting a label of what differs among those that finished, and return the keys that differ.
 
-    One that never finished is called by its folder: a mistyped value should not lengthen every other label.
+    One that never finished is called by what it asked for that not all others did: a mistyped value should not lengthen
+    every other label.
     """
     finished = [setting for setting in settings if setting.done]
-    asked = {
-        setting_of(override)
-        for setting in finished
-        for run in setting.runs
-        for override in run.record.get("overrides", [])
-    }
+    asked = {key for setting in finished for key in setting.asked}
     keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
     if len({_join(setting, keys) for setting in finished}) < len(finished):
         # The same overrides, but a file in conf/ changed between the runs.
         every = {key for setting in finished for key in setting.settings}
         keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
-    brief = len({_join(setting, keys, brief=True) for setting in finished}) == len(finished)
+    for setting, name in zip(finished, _names(finished, keys), strict=True):
+        setting.label = name
+    overrides = [set(run.overrides) for setting in finished for run in setting.runs]
+    shared = set.intersection(*overrides) if overrides else set()
     for setting in settings:
-        folder = setting.runs[0].folder.name
-        setting.label = (_join(setting, keys, brief) or _without_seed(folder)) if setting.done else folder
+        if not setting.done:
+            own = (word for word in setting.runs[0].overrides if word not in shared)
+            setting.label = ", ".join(word for word in own if setting_of(word) not in PER_SEED | NOT_SETTINGS)
+        setting.label = setting.label or _without_seed(setting.runs[0].folder.name)
     return keys
+
+
+def _names(settings: Sequence[Setting], keys: Sequence[str]) -> list[str]:
+    """Return a name of each setting: its values of the keys, or of three and more keys those that it asked for itself.
+
+    So of settings that were changed one at a time each is called by its change, where that tells them all apart.
+    """
+    brief = len({_join(setting, keys, brief=True) for setting in settings}) == len(settings)
+    names = [_join(setting, keys, brief) for setting in settings]
+    own = [_join(setting, [key for key in keys if key in setting.asked], brief) for setting in settings]
+    if len(keys) > 2 and len(set(own)) == len(own):
+        return [change or name for change, name in zip(own, names, strict=True)]
+    return names
 
 
 def as_text(value: Any, brief: bool = False) -> str:

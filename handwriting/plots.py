@@ -57,12 +57,16 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
         seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
         which = (", mean and range of the seeds" if bands else ", mean of the seeds") if seeds else ""
         right.set_title("Validation accuracy" + which + _best_of(labels, of), fontsize=10)
-        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
         scale_by_error(right, "y", np.concatenate(values))
-        for axes in (left, right):
+        for axes, curves, rhythm in ((left, losses, "step"), (right, accuracies, "epoch")):
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
+            if all(frame.empty for frame in curves.values()):
+                axes.set(xticks=[], yticks=[])
+                axes.minorticks_off()
+                axes.text(0.5, 0.5, f"nothing logged by {rhythm}", transform=axes.transAxes, ha="center", color=GREY)
         figure.legend(
             *right.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
         )

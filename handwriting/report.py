@@ -134,7 +134,7 @@ def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
 
     metric, best = str(runs[0].settings["monitor.metric"]), str(runs[0].settings["monitor.mode"])
     trials = sorted((run for run in runs if metric in run.metrics), key=lambda run: run.record["started"])
-    asked = [{setting_of(override) for override in run.record["overrides"]} for run in trials]
+    asked = [{setting_of(override) for override in run.overrides} for run in trials]
     parameters = {
         key: [run.settings.get(key) if key in chosen else None for run, chosen in zip(trials, asked, strict=True)]
         for key in keys

@@ -48,6 +48,11 @@ class Run:
         """Return running, done, failed or interrupted."""
         return self.record["status"]
 
+    @property
+    def overrides(self) -> list[str]:
+        """Return what its command line asked for, as ``optim=adam``."""
+        return self.record.get("overrides", [])
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Return every setting by its dotted name, and each group's choice by the group's name."""

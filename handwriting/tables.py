@@ -19,7 +19,7 @@ from handwriting.writing import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SHORTEST_LABEL = 16  # characters; a longer label folds into lines
+SHORTEST_LABEL = 16  # characters that a label always has in a line; a longer one folds, between words where it can
 # Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
 PARTS = {
     "test/top5": "top 5 %",
@@ -104,7 +104,10 @@ def _metrics(report: Report) -> list[str]:
 
 def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
     """Print the table, what it proves, the failures under it, and the paths of what was written."""
-    header, *rows = _fit(_cells(report), console.width)
+    cells = _cells(report)
+    longest_word = max(len(word) for row in cells for word in row[0].split())
+    label_width = min(longest_word, max(SHORTEST_LABEL, console.width // 3))
+    header, *rows = _fit(cells, label_width, console.width)
     table = Table(
         title=str(report.folder),
         title_justify="left",
@@ -120,7 +123,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
             justify="left" if first else "right",
             overflow="fold",
             no_wrap=not first,
-            min_width=SHORTEST_LABEL if first else None,
+            min_width=label_width if first else None,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
@@ -131,10 +134,10 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
         console.print(Text(f"  {path}"), soft_wrap=True)
 
 
-def _fit(rows: list[list[str]], width: int) -> list[list[str]]:
+def _fit(rows: list[list[str]], label_width: int, width: int) -> list[list[str]]:
     """Leave out the last columns where the terminal is too narrow, so that no figure is cut off."""
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-    widths[0] = min(widths[0], SHORTEST_LABEL + 2)
+    widths[0] = min(widths[0], label_width + 2)
     columns = len(widths)
     while sum(widths[:columns]) > width and columns > 2:
         columns -= 1

@@ -143,9 +143,13 @@ def make_run() -> Callable[..., Path]:
         given = dict(override.split("=", 1) for override in overrides)
         seed = int(given.get("seed", 0))
         choices = {"optim": given.get("optim", "adam"), "data": "digits"}
-        settings = {"seed": seed, "optim": {"lr": float(given.get("optim.lr", 0.001))}, "data": {"shuffle_seed": seed}}
-        settings["optim"]["_target_"] = choices["optim"]
-        settings["augment"] = {"seed": seed}
+        settings = {
+            "seed": seed,
+            "optim": {"lr": float(given.get("optim.lr", 0.001)), "_target_": choices["optim"]},
+            "data": {"shuffle_seed": seed, "batch_size": int(given.get("data.batch_size", 64))},
+            "model": {"pooling": given.get("model.pooling", "max")},
+            "augment": {"seed": seed},
+        }
         path = folder / (",".join(sorted(overrides)) or "default")
         path.mkdir(parents=True)
         metrics = {"test/acc": accuracy, "val/acc": accuracy - 0.01, "test/loss": 0.3, "val/loss": 0.4}

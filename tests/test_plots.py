@@ -39,6 +39,18 @@ def test_the_legend_covers_no_line_and_lies_inside_the_picture(settings: int, se
     assert len(legend.get_texts()) == settings
 
 
+def test_a_panel_without_a_curve_says_so_and_has_no_scale():
+    losses, accuracies = curves(2, 1)
+    left, right = drawn(plots.draw_curves(losses, {label: pd.DataFrame() for label in accuracies})).axes
+    assert [text.get_text() for text in (*left.texts, *right.texts)] == ["nothing logged by epoch"]
+    assert not [tick for tick in right.get_xticklabels() + right.get_yticklabels() if tick.get_text()]
+
+
+def test_epochs_are_whole_though_there_is_one():
+    axes = drawn(plots.draw_curves(*curves(1, 1, epochs=1))).axes[1]
+    assert [text for text in (tick.get_text() for tick in axes.get_xticklabels()) if "." in text] == []
+
+
 def test_as_many_settings_as_are_drawn_look_different():
     figure = plots.draw_curves(*curves(plots.MOST_CURVES, 1))
     lines = figure.axes[1].get_lines()

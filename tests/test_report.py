@@ -68,6 +68,20 @@ def test_rates_that_differ_by_little_keep_different_labels(tmp_path: Path, make_
     assert {setting.label for setting in read_report(tmp_path).settings} == {"optim.lr=0.1", "optim.lr=0.10000001"}
 
 
+def test_of_settings_changed_one_at_a_time_each_is_called_by_its_own(tmp_path: Path, make_run):
+    make_run(tmp_path)
+    for changed in ("optim=sgd", "data.batch_size=32", "optim.lr=0.5"):
+        make_run(tmp_path, changed)
+    make_run(tmp_path, "optim=sgd", "optim.lr=0.5")
+    assert {setting.label for setting in read_report(tmp_path).settings} == {
+        "optim=adam, data.batch_size=64, optim.lr=0.001",  # none was asked for: what all the others are changes of
+        "optim=sgd",
+        "data.batch_size=32",
+        "optim.lr=0.5",
+        "optim=sgd, optim.lr=0.5",
+    }
+
+
 def test_values_are_written_as_on_the_command_line():
     values = [True, None, 0.001, [32, 64], "relu", 3]
     assert [as_text(value) for value in values] == ["true", "null", "0.001", "[32,64]", "relu", "3"]
@@ -94,6 +108,16 @@ def test_a_failed_job_is_a_row_with_its_reason(tmp_path: Path, make_run):
     assert read_report(tmp_path).keys == []  # the failed value does not lengthen the name of the good run
 
 
+def test_jobs_that_differ_in_their_seed_are_one_row_though_none_finished(tmp_path: Path, make_run):
+    for rate in (0.1, 0.2):
+        make_run(tmp_path, "data=digits", f"optim.lr={rate}", "seed=0", accuracy=rate)
+    for seed in (0, 1):
+        make_run(tmp_path, "data=digits", "optim=adagrad", f"seed={seed}", status="failed", reason="killed")
+    labels = [setting.label for setting in read_report(tmp_path).settings]
+    assert labels == ["optim.lr=0.2", "optim.lr=0.1", "optim=adagrad"]
+    assert "Not finished: data=digits,optim=adagrad,seed=1: killed" in printed(tmp_path)
+
+
 def test_one_seed_is_said_to_prove_nothing_and_two_are_not(tmp_path: Path, make_run):
     for optim in ("sgd", "adam"):
         make_run(tmp_path, f"optim={optim}", "seed=0")
@@ -116,6 +140,13 @@ def test_no_figure_is_cut_off_on_a_narrow_terminal(tmp_path: Path, make_run, wid
     assert shown[0]
     assert shown == sorted(shown, reverse=True)  # from the right they go, whole
     assert ("weights" in text) == (width == 200) == shown[-1]
+
+
+def test_a_long_label_folds_between_its_words(tmp_path: Path, make_run):
+    make_run(tmp_path, "data.batch_size=128", "model.pooling=blur", "optim=sgd")
+    make_run(tmp_path, "data.batch_size=1024", "model.pooling=max", "optim=adam")
+    text = printed(tmp_path, width=80)
+    assert all(word in text for word in ("data.batch_size=128,", "data.batch_size=1024,", "model.pooling=blur"))
 
 
 def test_plots_are_written_and_a_folder_of_failures_has_none(tmp_path: Path, make_run):
