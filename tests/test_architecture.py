@@ -38,6 +38,7 @@ ALLOWED = {
     "frame": {"errors"},
     "parts": {"errors"},
     "losses": {"errors"},
+    "optimizers": {"errors"},
     "averaging": {"errors"},
     "snapshots": {"errors"},
     "ensembles": {"errors"},

@@ -14,6 +14,7 @@ from handwriting.data import DataModule
 from handwriting.data.digits import read_digits
 from handwriting.errors import UserError
 from handwriting.models.net import Net
+from handwriting.optimizers import Muon
 from handwriting.tally import Tally
 from handwriting.train import fit_and_test
 
@@ -48,6 +49,7 @@ OPTIMIZERS = [
     SGD,
     partial(torch.optim.SGD, lr=0.05, momentum=0.9),
     partial(torch.optim.Adam, lr=0.001),
+    partial(Muon, lr=0.001),
 ]
 
 
