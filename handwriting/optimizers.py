@@ -73,11 +73,17 @@ class Muon(Optimizer):
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Return a matrix with the singular vectors of this one and singular values between about .7 and 1.2.
 
-    Five steps of Newton and Schulz with K. Jordan's coefficients, which raise small values fast and do not settle.
+    Five steps of Newton and Schulz with K. Jordan's coefficients, which raise small values fast and do not settle. All
+    of them happen to the small square matrix of products of rows: with the long one it takes nearly twice as long.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
+    square, factor = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(5):
-        square = x @ x.T
-        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
+        # The step of x is p @ x; all p are polynomials of x @ x.T, so that their order does not matter.
+        p = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
+        p.diagonal().add_(3.4445)
+        square = p @ square @ p
+        factor = p @ factor
+    x = factor @ x
     return x.T if tall else x
