@@ -29,8 +29,8 @@ class Setting:
 
     @cached_property
     def asked(self) -> set[str]:
-        """Return what its command lines named: settings, and groups of which they chose."""
-        return {setting_of(override) for run in self.runs for override in run.overrides}
+        """Return what the command lines of its runs named."""
+        return {key for run in self.runs for key in run.asked}
 
     @cached_property
     def done(self) -> list[Run]:
@@ -113,10 +113,11 @@ def _names(settings: Sequence[Setting], keys: Sequence[str]) -> list[str]:
     """
     brief = len({_join(setting, keys, brief=True) for setting in settings}) == len(settings)
     names = [_join(setting, keys, brief) for setting in settings]
+    if len(keys) < 3:
+        return names
     own = [_join(setting, [key for key in keys if key in setting.asked], brief) for setting in settings]
-    if len(keys) > 2 and len(set(own)) == len(own):
-        return [change or name for change, name in zip(own, names, strict=True)]
-    return names
+    apart = len(set(own)) == len(own)
+    return [change or name for change, name in zip(own, names, strict=True)] if apart else names
 
 
 def as_text(value: Any, brief: bool = False) -> str:

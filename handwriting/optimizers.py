@@ -1,4 +1,4 @@
-"""Optimizers that torch does not have."""
+"""Optimizers that torch does not have, or not for convolutions."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -78,12 +78,17 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
-    square, factor = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
-    for _ in range(5):
-        # The step of x is p @ x; all p are polynomials of x @ x.T, so that their order does not matter.
-        p = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
-        p.diagonal().add_(3.4445)
-        square = p @ square @ p
-        factor = p @ factor
+    square = x @ x.T
+    factor = step = _polynomial(square)
+    for _ in range(4):  # x goes to step @ x; all steps are polynomials of the first square, so that order is nothing
+        square = step @ square @ step
+        step = _polynomial(square)
+        factor = step @ factor
     x = factor @ x
     return x.T if tall else x
+
+
+def _polynomial(square: Tensor) -> Tensor:
+    step = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
+    step.diagonal().add_(3.4445)
+    return step

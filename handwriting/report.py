@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handwriting.groups import Setting, as_text, read_settings
-from handwriting.results import Run, setting_of
+from handwriting.results import Run
 from handwriting.verdicts import Verdict, judge
 from handwriting.writing import write_bytes
 
@@ -134,11 +134,7 @@ def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
 
     metric, best = str(runs[0].settings["monitor.metric"]), str(runs[0].settings["monitor.mode"])
     trials = sorted((run for run in runs if metric in run.metrics), key=lambda run: run.record["started"])
-    asked = [{setting_of(override) for override in run.overrides} for run in trials]
-    parameters = {
-        key: [run.settings.get(key) if key in chosen else None for run, chosen in zip(trials, asked, strict=True)]
-        for key in keys
-    }
+    parameters = {key: [run.settings.get(key) if key in run.asked else None for run in trials] for key in keys}
     return draw_search([run.metrics[metric] for run in trials], parameters, metric, best)
 
 

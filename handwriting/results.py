@@ -54,6 +54,11 @@ class Run:
         return self.record.get("overrides", [])
 
     @cached_property
+    def asked(self) -> set[str]:
+        """Return what its command line named: settings, and groups of which it chose."""
+        return {setting_of(override) for override in self.overrides}
+
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """Return every setting by its dotted name, and each group's choice by the group's name."""
         return {**flatten(self.record["settings"]), **self.record["choices"]}
@@ -229,16 +234,8 @@ def _finite(value: Any) -> Any:
 
 def _git_revision() -> str | None:
     """Return the commit of the package's source, with + when it was changed; None outside a checkout."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty=+",
-        "--exclude=*",
-    ]
+    describe = ["describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
