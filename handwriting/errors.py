@@ -29,13 +29,21 @@ def check_whole(setting: str, value: object, at_least: int, at_most: float = inf
 
 
 def check_number(
-    setting: str, value: object, at_least: float = -inf, at_most: float = inf, above: float = -inf
+    setting: str,
+    value: object,
+    at_least: float = -inf,
+    at_most: float = inf,
+    above: float = -inf,
+    below: float = inf,
 ) -> None:
-    """Raise UserError unless the value of a setting is a finite number within the limits; ``above`` is left out."""
+    """Raise UserError unless the value of a setting is a finite number within the limits.
+
+    ``above`` and ``below`` are limits that the value may not take itself.
+    """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and at_least <= value <= at_most and value > above and abs(value) < inf):  # type: ignore[operator]
+    if not (is_number and at_least <= value <= at_most and above < value < below and abs(value) < inf):  # type: ignore[operator]
         limits = [f"at least {at_least:g}"] * (at_least > -inf) + [f"at most {at_most:g}"] * (at_most < inf)
-        limits += [f"above {above:g}"] * (above > -inf)
+        limits += [f"above {above:g}"] * (above > -inf) + [f"below {below:g}"] * (below < inf)
         raise UserError(f"{setting}={value} must be a number, {' and '.join(limits) or 'not infinite'}.")
 
 

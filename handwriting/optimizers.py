@@ -1,13 +1,13 @@
 """Optimizers that torch does not have, or not for convolutions."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from handwriting.errors import check_number
+from handwriting.errors import UserError, check_number
 
 
 class Muon(Optimizer):
@@ -25,14 +25,16 @@ class Muon(Optimizer):
         params: Iterable[Any],
         lr: float = 1e-3,
         momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.01,
     ):
         check_number("optim.lr", lr, at_least=0)
-        check_number("optim.momentum", momentum, at_least=0, at_most=1)
+        check_number("optim.momentum", momentum, at_least=0, below=1)
         check_number("optim.weight_decay", weight_decay, at_least=0)
+        if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
+            raise UserError(f"optim.betas={betas} must be two numbers, as in [0.9, 0.999].")
         for beta in betas:
-            check_number("optim.betas", beta, at_least=0, at_most=1)
+            check_number("optim.betas", beta, at_least=0, below=1)
         super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()

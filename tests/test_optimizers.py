@@ -88,7 +88,18 @@ def test_it_goes_on_from_its_state_as_if_it_had_not_stopped():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -1}, {"momentum": 1.5}, {"weight_decay": "much"}, {"betas": (0.9, 2)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": -1},
+        {"momentum": 1.5},
+        {"momentum": 1},
+        {"weight_decay": "much"},
+        {"betas": (0.9, 1)},
+        {"betas": (0.9,)},
+        {"betas": 0.9},
+    ],
+)
 def test_impossible_settings_are_named(wrong: dict):
     with pytest.raises(UserError, match=f"optim.{next(iter(wrong))}="):
         Muon([nn.Parameter(torch.ones(2))], **wrong)
