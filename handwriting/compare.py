@@ -19,9 +19,16 @@ def main(arguments: list[str] | None = None) -> None:
         description="Print the table of a folder's runs and what they prove; write its summary and plots.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="as in outputs/mnist")
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="SETTING",
+        help="compare the others with this one alone (optim=adam), and not each with each; choose it before you train",
+    )
+    asked = parser.parse_args(arguments)
     try:
-        for folder in parser.parse_args(arguments).folders:
-            report = read_report(folder)
+        for folder in asked.folders:
+            report = read_report(folder, asked.against)
             print_report(report, [*write_tables(report), *write_plots(report)], Console())
     except UserError as error:
         print(error, file=sys.stderr)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from handwriting.errors import UserError, did_you_mean
 from handwriting.groups import Setting, as_text, read_settings
 from handwriting.results import Run
-from handwriting.verdicts import Verdict, judge
+from handwriting.verdicts import Verdict, judge, short_names
 from handwriting.writing import write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+MOST_NAMED = 12  # settings, where one is asked for that is not there
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Report:
     folder: Path
     settings: list[Setting]  # best test accuracy first
     keys: list[str]  # the settings that differ and so name the rows
+    against: Setting | None = None  # what all others are compared with; without it, each with each
 
     @property
     def failed(self) -> list[Run]:
@@ -35,7 +39,7 @@ class Report:
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """Return which setting is shown to beat which."""
-        return judge(self.settings)
+        return judge(self.settings, self.against)
 
     @property
     def sizes(self) -> int:
@@ -49,15 +53,30 @@ class Report:
         return max(with_runs, key=lambda setting: setting.interval("val/acc")[0], default=None)
 
 
-def read_report(folder: Path) -> Report:
-    """Group a folder's runs by setting; UserError when it holds none."""
+def read_report(folder: Path, against: str = "") -> Report:
+    """Group a folder's runs by setting; UserError when it holds none, or none to compare with ``against``."""
     settings, keys = read_settings(folder)
 
     def rank(setting: Setting) -> tuple[bool, float, str]:
         accuracy = setting.interval("test/acc")[0]
         return math.isnan(accuracy), -accuracy, setting.label
 
-    return Report(folder, sorted(settings, key=rank), keys)
+    settings = sorted(settings, key=rank)
+    report = Report(folder, settings, keys, _find(against, settings, keys, folder) if against else None)
+    if against and not report.verdicts:
+        raise UserError(f"{folder} has no other setting that shares two seeds with {against}: add seed=0,1,2,3,4.")
+    return report
+
+
+def _find(name: str, settings: Sequence[Setting], keys: Sequence[str], folder: Path) -> Setting:
+    """Return the setting that is called so, in full or in short."""
+    short = short_names(settings, keys)
+    by_name = {called: setting for setting in settings for called in (short[setting.label], setting.label)}
+    if name not in by_name:
+        known = ", ".join(repr(setting.label) for setting in settings[:MOST_NAMED])
+        more = ", …" if len(settings) > MOST_NAMED else ""
+        raise UserError(f"{folder} has no setting {name!r}.{did_you_mean(name, by_name)} It has {known}{more}.")
+    return by_name[name]
 
 
 def write_plots(report: Report) -> list[Path]:

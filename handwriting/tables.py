@@ -210,7 +210,8 @@ def _verdicts(report: Report, most: int) -> list[str]:
     if len(report.verdicts) > most:
         sentences.append(f"{len(report.verdicts) - most} more pairs are in differences.csv.")
     if len(report.verdicts) > 1:
-        sentences.append(f"What is shown is corrected for {len(report.verdicts)} comparisons (Holm, paired t-test).")
+        which = f"comparisons with {names[report.against.label]}" if report.against else "comparisons"
+        sentences.append(f"What is shown is corrected for {len(report.verdicts)} {which} (Holm, paired t-test).")
     return sentences
 
 

@@ -36,11 +36,16 @@ class Verdict:
         return f"{better} against {worse}: no difference shown ({points}, {seeds})."
 
 
-def judge(settings: Sequence[Setting]) -> list[Verdict]:
-    """Compare every two settings, the best first, that share at least two seeds."""
+def judge(settings: Sequence[Setting], against: Setting | None = None) -> list[Verdict]:
+    """Compare every two settings, the best first, that share at least two seeds; or each with ``against`` alone.
+
+    Fewer comparisons are corrected less: what all others are compared with should be chosen before it is trained.
+    """
     scores = [(setting, setting.by_seed(METRIC)) for setting in settings]
     pairs = list(combinations([pair for pair in scores if len(pair[1]) > 1], 2))
-    if len(pairs) > MOST_PAIRS:
+    if against:
+        pairs = [pair for pair in pairs if any(setting is against for setting, _ in pair)]
+    elif len(pairs) > MOST_PAIRS:
         pairs = [pair for pair in pairs if pair[0] is pairs[0][0]]
     found: list[tuple[Setting, Setting, Difference]] = []
     for (first, values), (second, others) in pairs:

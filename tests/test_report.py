@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 from rich.console import Console
+from statsmodels.stats.multitest import multipletests
 
 from handwriting import plots
+from handwriting.errors import UserError
 from handwriting.groups import as_text
 from handwriting.report import read_report, write_plots
 from handwriting.tables import print_report, write_tables
@@ -215,6 +217,34 @@ def test_verdicts_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
     assert "no difference shown" in text
     assert "3 comparisons (Holm" in text
     assert "adam beats sgd" in printed(tmp_path, 160)
+
+
+def test_against_one_setting_the_others_are_not_compared_with_each_other(tmp_path: Path, make_run):
+    gains = {"sgd": 0.0, "adam": 0.003, "adagrad": 0.002, "rmsprop": 0.001}
+    random = np.random.default_rng(0)
+    accuracies = {name: 0.9 + gain + random.normal(0, 0.0005, 5) for name, gain in gains.items()}
+    for name, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=accuracy)
+    for called in ("optim=sgd", "sgd"):
+        report = read_report(tmp_path, called)
+        assert [verdict.worse.label for verdict in report.verdicts] == ["optim=sgd"] * 3
+        better = [verdict.better.label.removeprefix("optim=") for verdict in report.verdicts]
+        assert better == ["adam", "adagrad", "rmsprop"]
+        chances = [scipy.stats.ttest_rel(accuracies[name], accuracies["sgd"]).pvalue for name in better]
+        assert [verdict.p for verdict in report.verdicts] == pytest.approx(multipletests(chances, method="holm")[1])
+    write_tables(report)
+    assert "corrected for 3 comparisons with sgd (Holm" in (tmp_path / "summary.md").read_text()
+    assert len(pd.read_csv(tmp_path / "differences.csv")) == 3
+
+
+def test_against_what_is_not_there_or_has_one_seed_is_one_sentence(tmp_path: Path, make_run):
+    make_run(tmp_path, "optim=sgd", "seed=0")
+    make_run(tmp_path, "optim=adam", "seed=0")
+    with pytest.raises(UserError, match=r"no setting 'adm'\. Did you mean 'adam'"):
+        read_report(tmp_path, "adm")
+    with pytest.raises(UserError, match="no other setting that shares two seeds with adam"):
+        read_report(tmp_path, "adam")
 
 
 def test_one_seed_each_leaves_no_verdict(tmp_path: Path, make_run):
