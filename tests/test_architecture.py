@@ -28,7 +28,7 @@ ALLOWED = {
     "settings": {"errors", "results"},
     "groups": {"results", "stats"},
     "verdicts": {"groups", "stats"},
-    "report": {"groups", "landscapes", "results", "verdicts", "plots", "writing"},
+    "report": {"errors", "groups", "landscapes", "results", "verdicts", "plots", "writing"},
     "tables": {"groups", "report", "results", "verdicts", "writing"},
     "search": {"errors"},
     "launching": {"errors", "results", "settings"},
