@@ -90,6 +90,7 @@ def draw_ranking(
         figure = Figure(figsize=(8, 1.3 + tall), dpi=110, layout="constrained")
         axes = figure.subplots()
         drawn: list[float] = []
+        wide: list[float] = []
         for row, (label, values, half_width) in enumerate(zip(labels, accuracies, half_widths, strict=True)):
             percent = np.asarray(values) * 100
             colour = GREY if label in beaten else COLOURS[0]
@@ -98,7 +99,12 @@ def draw_ranking(
             # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.
             reach = None if half_width is None else half_width * 100
             error = None if reach is None else [[min(reach, mean)], [min(reach, 100 - mean)]]
-            drawn += [*percent, *([] if error is None else [mean - error[0][0], mean + error[1][0]])]
+            ends = [] if error is None else [mean - error[0][0], mean + error[1][0]]
+            if len(percent) > 2:
+                drawn += ends
+            else:  # 13 times the standard error: the others would be drawn on one spot
+                wide += ends
+            drawn += [*percent]
             axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
         axes.set_yticks(range(len(labels)), shown)
@@ -112,6 +118,9 @@ def draw_ranking(
         axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
         scale_by_error(axes, "x", np.array(drawn))
+        low, high = axes.get_xlim()
+        if any(not low <= end <= high for end in wide):
+            axes.set_title(axes.get_title() + "\nintervals of two seeds reach out of the picture", fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -190,7 +199,11 @@ def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
     margin = max(0.05 * (ends[1] - ends[0]), 0.02)
     low, high = inverse(np.array([ends[0] - margin, ends[1] + margin]))
     in_sight = [tick for tick in ACCURACY_TICKS if low <= tick <= high]
-    ticks = in_sight if len(in_sight) > 3 else [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick]
+    ticks = (
+        in_sight
+        if len(in_sight) > 3
+        else [tick for tick in MaxNLocator(6).tick_values(low, high) if tick >= max(low, 0)]
+    )
     ticks = [tick for tick in ticks if 100 - tick > 1.2 * floor and tick <= high]
     if 100 in percents:
         ticks.append(100)

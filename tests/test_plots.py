@@ -125,6 +125,16 @@ def test_the_scale_of_errors_keeps_every_value_in_order_and_in_sight(worst: floa
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
+def test_an_interval_of_two_seeds_does_not_set_the_scale():
+    of_three = [0.982, 0.979, 0.981]
+    for half_width, reaches_out in ((0.3, True), (0.001, False)):
+        axes = plots.draw_ranking(["a", "b"], [[0.985, 0.987], of_three], [half_width, 0.004]).axes[0]
+        low, high = axes.get_xlim()
+        assert 97 < low < 97.7  # the other's interval, of three seeds, begins at 97.67
+        assert high > 98.7
+        assert ("reach out of the picture" in axes.get_title()) is reaches_out
+
+
 def test_on_the_scale_of_errors_98_to_99_is_as_far_as_80_to_90():
     axes = plots.draw_ranking(["a", "b"], [[0.5], [0.999]], [None, None]).axes[0]
     a, b, c, d = (axes.transData.transform((value, 0))[0] for value in (80, 90, 98, 99))
