@@ -99,12 +99,9 @@ def draw_ranking(
             # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.
             reach = None if half_width is None else half_width * 100
             error = None if reach is None else [[min(reach, mean)], [min(reach, 100 - mean)]]
-            ends = [] if error is None else [mean - error[0][0], mean + error[1][0]]
-            if len(percent) > 2:
-                drawn += ends
-            else:  # 13 times the standard error: the others would be drawn on one spot
-                wide += ends
             drawn += [*percent]
+            if error:  # of two seeds it is 13 standard errors long, and would squeeze all others into one spot
+                (drawn if len(percent) > 2 else wide).extend([mean - error[0][0], mean + error[1][0]])
             axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
         axes.set_yticks(range(len(labels)), shown)
