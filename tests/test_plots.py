@@ -133,6 +133,16 @@ def test_an_interval_of_two_seeds_does_not_set_the_scale():
         assert 97 < low < 97.7  # the other's interval, of three seeds, begins at 97.67
         assert high > 98.7
         assert ("reach out of the picture" in axes.get_title()) is reaches_out
+    costs = landscapes.draw_costs(["a", "b"], [[0.985, 0.987], of_three], [0.3, 0.004], {"weights": [1, 2]}).axes[0]
+    assert 97 < costs.get_ylim()[0] < 97.7
+
+
+def test_costs_that_are_close_are_written_plainly():
+    axes = drawn(landscapes.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": [4e5, 2e6]})).axes[0]
+    low, high = axes.get_xlim()
+    texts = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert texts == ["500,000", "1,000,000", "2,000,000"]
+    assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
 
 
 def test_on_the_scale_of_errors_98_to_99_is_as_far_as_80_to_90():
