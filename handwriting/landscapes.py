@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from handwriting.fonts import fonts_for
-from handwriting.plots import COLOURS, GREY, MOST_CURVES, fold, scale_by_error
+from handwriting.plots import COLOURS, GREY, MOST_CURVES, SEEDS_IN_SCALE, fold, label_plainly, scale_by_error
 
 MARKERS = "oDs^v"
 PANEL = (3.4, 2.9)  # inches
@@ -107,15 +106,13 @@ def draw_costs(
             if min(values) > 0:
                 axes.set_xscale("log")
                 if max(values) < WIDE_RANGE * min(values):  # powers of ten alone would be one tick or none
-                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                    axes.xaxis.set_major_formatter(lambda tick, _: f"{tick:,.12g}")
-                axes.xaxis.set_minor_formatter(NullFormatter())
+                    label_plainly(axes.xaxis)
             axes.set_xlabel(name)
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         drawn = list(means)
         for mean, reach, values in zip(means, reaches, accuracies, strict=True):
-            if len(values) > 2:  # the interval of two seeds is 13 standard errors long: it may reach out
+            if len(values) >= SEEDS_IN_SCALE:
                 drawn += [mean - reach, mean + reach]
         scale_by_error(places[0], "y", np.clip(drawn, 0, 100))
         places[0].set_ylabel("test accuracy (%, log scale of errors)")

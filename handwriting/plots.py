@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.scale import FuncScale
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -26,6 +27,7 @@ WIDTH = 11.0  # inches
 MOST_BANDS = 8  # of more settings than that the bands hide each other
 MOST_CURVES = len(STYLES)  # of more, two would look the same
 MOST_ROWS = 100
+SEEDS_IN_SCALE = 3  # the interval of two seeds is 13 standard errors long and would squeeze the others into one spot
 
 # Accuracies in percent whose errors are spaced evenly enough on a logarithmic scale.
 ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99]
@@ -51,7 +53,7 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
             _draw_loss(left, losses[label], colour, dash, bands)
             _draw_band(right, accuracies[label] * 100, colour, dash, bands, text)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
-        _label_plainly(left)
+        label_plainly(left.yaxis)
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
@@ -100,8 +102,8 @@ def draw_ranking(
             reach = None if half_width is None else half_width * 100
             error = None if reach is None else [[min(reach, mean)], [min(reach, 100 - mean)]]
             drawn += [*percent]
-            if error:  # of two seeds it is 13 standard errors long, and would squeeze all others into one spot
-                (drawn if len(percent) > 2 else wide).extend([mean - error[0][0], mean + error[1][0]])
+            if error:
+                (drawn if len(percent) >= SEEDS_IN_SCALE else wide).extend([mean - error[0][0], mean + error[1][0]])
             axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
         axes.set_yticks(range(len(labels)), shown)
@@ -166,13 +168,13 @@ def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
         axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
 
 
-def _label_plainly(axes: Axes) -> None:
-    """Write 0.1, 0.2 and 0.5 on a logarithmic y-axis, which is read, and drawn, sooner than powers of ten."""
-    low, high = axes.get_ylim()
+def label_plainly(axis: Axis) -> None:
+    """Write 0.1, 0.2 and 0.5 on a logarithmic axis, which is read, and drawn, sooner than powers of ten."""
+    low, high = axis.get_view_interval()
     if high < 1000 * low:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda tick, _: f"{tick:,.12g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
@@ -196,12 +198,8 @@ def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
     margin = max(0.05 * (ends[1] - ends[0]), 0.02)
     low, high = inverse(np.array([ends[0] - margin, ends[1] + margin]))
     in_sight = [tick for tick in ACCURACY_TICKS if low <= tick <= high]
-    ticks = (
-        in_sight
-        if len(in_sight) > 3
-        else [tick for tick in MaxNLocator(6).tick_values(low, high) if tick >= max(low, 0)]
-    )
-    ticks = [tick for tick in ticks if 100 - tick > 1.2 * floor and tick <= high]
+    ticks = in_sight if len(in_sight) > 3 else MaxNLocator(6).tick_values(low, high)
+    ticks = [tick for tick in ticks if max(low, 0) <= tick <= high and 100 - tick > 1.2 * floor]
     if 100 in percents:
         ticks.append(100)
     axes.set(**{f"{direction}lim": (low, high), f"{direction}ticks": ticks})
