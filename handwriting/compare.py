@@ -13,7 +13,7 @@ from handwriting.tables import print_report, write_tables
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read each folder, write its summary and plots, print its table; exit code 2 when there is none."""
+    """Read all folders, write the summary and plots of each, print its table; exit code 2 when one has none."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.compare",
         description="Print the table of a folder's runs and what they prove; write its summary and plots.",
@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     asked = parser.parse_args(arguments)
     try:
-        for folder in asked.folders:
-            report = read_report(folder, asked.against)
+        reports = [read_report(folder, asked.against) for folder in asked.folders]  # all, before anything is written
+        for report in reports:
             print_report(report, [*write_tables(report), *write_plots(report)], Console())
     except UserError as error:
         print(error, file=sys.stderr)

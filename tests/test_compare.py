@@ -23,3 +23,14 @@ def test_a_wrong_folder_is_one_sentence(folder: str, sentence: str, tmp_path: Pa
         main([folder])
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_nothing_is_written_when_a_later_folder_is_wrong(tmp_path: Path, monkeypatch, make_run, capsys):
+    make_run(tmp_path / "digits", "optim=sgd", accuracy=0.8)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["digits", "nowhere"])
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("nowhere is not a folder") and said.err.count("\n") == 1
+    assert not list((tmp_path / "digits").glob("summary.*"))
