@@ -32,5 +32,7 @@ def test_nothing_is_written_when_a_later_folder_is_wrong(tmp_path: Path, monkeyp
         main(["digits", "nowhere"])
     assert stop.value.code == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("nowhere is not a folder") and said.err.count("\n") == 1
+    assert said.out == ""
+    assert said.err.startswith("nowhere is not a folder")
+    assert said.err.count("\n") == 1
     assert not list((tmp_path / "digits").glob("summary.*"))
