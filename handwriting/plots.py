@@ -171,7 +171,9 @@ def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
 def label_plainly(axis: Axis) -> None:
     """Write 0.1, 0.2 and 0.5 on a logarithmic axis, which is read, and drawn, sooner than powers of ten."""
     low, high = axis.get_view_interval()
-    if high < 1000 * low:
+    if high < 5 * low:  # of 1, 2 and 5 perhaps one is in sight
+        axis.set_major_locator(MaxNLocator(3))
+    elif high < 1000 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda tick, _: f"{tick:,.12g}")
     axis.set_minor_formatter(NullFormatter())

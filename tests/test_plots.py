@@ -145,6 +145,16 @@ def test_costs_that_are_close_are_written_plainly():
     assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
 
 
+@pytest.mark.parametrize("weights", [[225_034, 701_178], [2.1e5, 9.5e5], [1e6, 1.8e6], [2e7, 9e7], [61_706, 62_006]])
+def test_the_costs_that_are_written_do_not_overlap(weights: list[float]):
+    figure = landscapes.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": weights, "seconds": [1, 2]})
+    axes = drawn(figure).axes[0]
+    low, high = axes.get_xlim()
+    written = [label.get_window_extent() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert len(written) > 1
+    assert all(left.x1 < right.x0 for left, right in pairwise(written))
+
+
 def test_on_the_scale_of_errors_98_to_99_is_as_far_as_80_to_90():
     axes = plots.draw_ranking(["a", "b"], [[0.5], [0.999]], [None, None]).axes[0]
     a, b, c, d = (axes.transData.transform((value, 0))[0] for value in (80, 90, 98, 99))
