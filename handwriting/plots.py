@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.scale import FuncScale
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
+from pandas.api.indexers import BaseIndexer
 
 from handwriting.fonts import fonts_for
 
@@ -62,7 +63,8 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
         scale_by_error(right, "y", np.concatenate(values))
-        for axes, curves, rhythm in ((left, losses, "step"), (right, accuracies, "epoch")):
+        unheld = "epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
+        for axes, curves, rhythm in ((left, losses, "step"), (right, accuracies, unheld)):
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
             if all(frame.empty for frame in curves.values()):
@@ -156,8 +158,28 @@ def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
     raw = frame.mean(axis=1)
     axes.plot(raw.index, raw.to_numpy(), color=colour, alpha=0.18, linewidth=0.8)
     window = max(3, round(SMOOTHING * len(frame)))
-    smoothed: pd.DataFrame = frame.rolling(window, center=True, min_periods=1).mean()  # type: ignore[assignment]
+    smoothed: pd.DataFrame = frame.rolling(_Around(window_size=window), min_periods=1).mean()  # type: ignore[assignment]
     _draw_band(axes, smoothed, colour, dash, band)
+
+
+class _Around(BaseIndexer):
+    """Windows of ``window_size`` rows around each row, which is in their middle save at the end.
+
+    At the start, where losses fall steeply, a window of later rows alone would let the line begin far below the first.
+    """
+
+    def get_window_bounds(
+        self,
+        num_values: int = 0,
+        min_periods: int | None = None,
+        center: bool | None = None,
+        closed: str | None = None,
+        step: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first row of each window and the one after its last, (rows,) each."""
+        rows = np.arange(num_values)
+        reach = np.minimum(rows, self.window_size // 2)
+        return rows - reach, np.minimum(rows + reach + 1, num_values)
 
 
 def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bool, label: str | None = None) -> None:

@@ -42,7 +42,9 @@ def test_the_legend_covers_no_line_and_lies_inside_the_picture(settings: int, se
 def test_a_panel_without_a_curve_says_so_and_has_no_scale():
     losses, accuracies = curves(2, 1)
     left, right = drawn(plots.draw_curves(losses, {label: pd.DataFrame() for label in accuracies})).axes
-    assert [text.get_text() for text in (*left.texts, *right.texts)] == ["nothing logged by epoch"]
+    assert [text.get_text() for text in (*left.texts, *right.texts)] == [
+        "nothing logged by epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
+    ]
     assert not [tick for tick in right.get_xticklabels() + right.get_yticklabels() if tick.get_text()]
 
 
@@ -80,6 +82,16 @@ def test_the_bold_line_is_the_mean_of_the_seeds_and_the_band_their_range():
     band = axes.collections[0].get_paths()[0].vertices
     assert isinstance(band, np.ndarray)
     assert band[:, 1].max() == pytest.approx(100 * frame.to_numpy().max())
+
+
+def test_the_smoothed_loss_begins_at_the_first_loss_and_keeps_to_the_middle_of_what_it_averages():
+    steps = np.arange(10, 2001, 10)
+    falling = pd.DataFrame({0: 2300 - steps})  # the mean of a window that has the step in its middle is the loss there
+    smooth = np.asarray(plots.draw_curves({"a": falling}, {"a": falling}).axes[0].get_lines()[1].get_ydata())
+    assert smooth[:-10] == pytest.approx(2300 - steps[:-10])
+    rough = pd.DataFrame({0: np.where(np.arange(200) % 2, 1.0, 3.0)})
+    smooth = np.asarray(plots.draw_curves({"a": rough}, {"a": rough}).axes[0].get_lines()[1].get_ydata())
+    assert smooth[10:] == pytest.approx(2.0, abs=0.15)
 
 
 def test_axes_carry_their_units():
