@@ -165,7 +165,8 @@ def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bo
 class _Around(BaseIndexer):
     """Windows of ``window_size`` rows around each row, which is in their middle save at the end.
 
-    At the start, where losses fall steeply, a window of later rows alone would let the line begin far below the first.
+    At the start, where losses fall steeply, windows are narrower and leave the first losses soon: the line begins where
+    they do, and has no kink where a wide window would leave them all at once.
     """
 
     def get_window_bounds(
@@ -178,7 +179,7 @@ class _Around(BaseIndexer):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the first row of each window and the one after its last, (rows,) each."""
         rows = np.arange(num_values)
-        reach = np.minimum(rows, self.window_size // 2)
+        reach = np.minimum(rows // 2, self.window_size // 2)
         return rows - reach, np.minimum(rows + reach + 1, num_values)
 
 

@@ -92,6 +92,9 @@ def test_the_smoothed_loss_begins_at_the_first_loss_and_keeps_to_the_middle_of_w
     rough = pd.DataFrame({0: np.where(np.arange(200) % 2, 1.0, 3.0)})
     smooth = np.asarray(plots.draw_curves({"a": rough}, {"a": rough}).axes[0].get_lines()[1].get_ydata())
     assert smooth[10:] == pytest.approx(2.0, abs=0.15)
+    spike = pd.DataFrame({0: [2.0] + 199 * [0.5]})  # seen in no window but its own
+    smooth = np.asarray(plots.draw_curves({"a": spike}, {"a": spike}).axes[0].get_lines()[1].get_ydata())
+    assert smooth == pytest.approx(spike[0].to_numpy())
 
 
 def test_axes_carry_their_units():
