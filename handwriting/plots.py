@@ -63,14 +63,14 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
         scale_by_error(right, "y", np.concatenate(values))
-        unheld = "epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
-        for axes, curves, rhythm in ((left, losses, "step"), (right, accuracies, unheld)):
+        unheld = "nothing logged by epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
+        for axes, curves, missing in ((left, losses, "nothing logged by step"), (right, accuracies, unheld)):
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
             if all(frame.empty for frame in curves.values()):
                 axes.set(xticks=[], yticks=[])
                 axes.minorticks_off()
-                axes.text(0.5, 0.5, f"nothing logged by {rhythm}", transform=axes.transAxes, ha="center", color=GREY)
+                axes.text(0.5, 0.5, missing, transform=axes.transAxes, ha="center", color=GREY)
         figure.legend(
             *right.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
         )
