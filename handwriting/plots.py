@@ -25,7 +25,7 @@ STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COL
 SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
 GREY = "#999999"
 WIDTH = 11.0  # inches
-MOST_BANDS = 8  # of more settings than that the bands hide each other
+MOST_WITH_SEEDS = 8  # of more settings than that the lines of the seeds hide each other
 MOST_CURVES = len(STYLES)  # of more, two would look the same
 MOST_ROWS = 100
 SEEDS_IN_SCALE = 3  # the interval of two seeds is 13 standard errors long and would squeeze the others into one spot
@@ -39,8 +39,9 @@ Curves = Mapping[str, pd.DataFrame]
 def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Figure:
     """Draw training loss by step and validation accuracy by epoch, one colour a setting.
 
-    Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A band spans
-    the seeds, the line is their mean. ``of`` how many settings these are the best is said where there are more.
+    Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A thin line is a
+    seed, the bold one their mean: where some seeds learn and others do not, no seed is near the mean. ``of`` how many
+    settings these are the best is said where there are more.
     """
     labels = list(losses)
     shown = [fold(label, 100) for label in labels]
@@ -49,16 +50,16 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
         lines = max((text.count("\n") + 1 for text in shown), default=1)
         figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines * -(-len(labels) // columns)), dpi=110, layout="constrained")
         left, right = figure.subplots(1, 2)
-        bands = len(labels) <= MOST_BANDS
+        each = len(labels) <= MOST_WITH_SEEDS
         for label, text, (colour, dash) in zip(labels, shown, cycle(STYLES), strict=False):
-            _draw_loss(left, losses[label], colour, dash, bands)
-            _draw_band(right, accuracies[label] * 100, colour, dash, bands, text)
+            _draw_loss(left, losses[label], colour, dash, each)
+            _draw_seeds(right, accuracies[label] * 100, colour, dash, each, text)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
         label_plainly(left.yaxis)
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
-        which = (", mean and range of the seeds" if bands else ", mean of the seeds") if seeds else ""
+        which = (", mean and each seed" if each else ", mean of the seeds") if seeds else ""
         right.set_title("Validation accuracy" + which + _best_of(labels, of), fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
@@ -154,12 +155,12 @@ def fold(label: str, width: int) -> str:
     return "\n".join(piece for line in lines for piece in textwrap.wrap(line.strip(), width) or [""])
 
 
-def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bool) -> None:
+def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bool) -> None:
     raw = frame.mean(axis=1)
     axes.plot(raw.index, raw.to_numpy(), color=colour, alpha=0.18, linewidth=0.8)
     window = max(3, round(SMOOTHING * len(frame)))
     smoothed: pd.DataFrame = frame.rolling(_Around(window_size=window), min_periods=1).mean()  # type: ignore[assignment]
-    _draw_band(axes, smoothed, colour, dash, band)
+    _draw_seeds(axes, smoothed, colour, dash, each)
 
 
 class _Around(BaseIndexer):
@@ -183,12 +184,12 @@ class _Around(BaseIndexer):
         return rows - reach, np.minimum(rows + reach + 1, num_values)
 
 
-def _draw_band(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, band: bool, label: str | None = None) -> None:
+def _draw_seeds(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bool, label: str | None = None) -> None:
     mean = frame.mean(axis=1)
     marker = "o" if len(mean) == 1 else None  # a line of one point cannot be seen
     axes.plot(mean.index, mean.to_numpy(), dash, color=colour, linewidth=1.6, label=label, marker=marker)
-    if band and frame.shape[1] > 1:
-        axes.fill_between(mean.index, frame.min(axis=1), frame.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+    if each and frame.shape[1] > 1:
+        axes.plot(frame.index, frame.to_numpy(), dash, color=colour, linewidth=0.7, alpha=0.5, zorder=1.9)
 
 
 def label_plainly(axis: Axis) -> None:

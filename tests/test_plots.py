@@ -74,14 +74,21 @@ def test_of_more_settings_than_are_drawn_the_title_says_how_many_there_are():
             assert ("the best 2 of 40 settings; summary.csv has all" in axes.get_title()) is said
 
 
-def test_the_bold_line_is_the_mean_of_the_seeds_and_the_band_their_range():
+def test_the_bold_line_is_the_mean_of_the_seeds_and_below_it_is_each_seed():
     losses, accuracies = curves(1, 3)
     axes = plots.draw_curves(losses, accuracies).axes[1]
     (frame,) = accuracies.values()
-    assert axes.get_lines()[0].get_ydata() == pytest.approx(100 * frame.to_numpy().mean(1))
-    band = axes.collections[0].get_paths()[0].vertices
-    assert isinstance(band, np.ndarray)
-    assert band[:, 1].max() == pytest.approx(100 * frame.to_numpy().max())
+    mean, *seeds = axes.get_lines()
+    assert mean.get_ydata() == pytest.approx(100 * frame.to_numpy().mean(1))
+    assert [list(line.get_ydata()) for line in seeds] == (100 * frame.to_numpy().T).tolist()
+    for line in seeds:
+        assert line.get_linewidth() < mean.get_linewidth()
+        assert line.get_zorder() < mean.get_zorder()
+    assert "mean and each seed" in axes.get_title()
+    many, more = curves(plots.MOST_WITH_SEEDS + 1, 3)
+    axes = plots.draw_curves(many, more).axes[1]
+    assert len(axes.get_lines()) == len(more)
+    assert "each seed" not in axes.get_title()
 
 
 def test_the_smoothed_loss_begins_at_the_first_loss_and_keeps_to_the_middle_of_what_it_averages():
