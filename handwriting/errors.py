@@ -44,7 +44,8 @@ def check_number(
     if not (is_number and at_least <= value <= at_most and above < value < below and abs(value) < inf):  # type: ignore[operator]
         limits = [f"at least {at_least:g}"] * (at_least > -inf) + [f"at most {at_most:g}"] * (at_most < inf)
         limits += [f"above {above:g}"] * (above > -inf) + [f"below {below:g}"] * (below < inf)
-        raise UserError(f"{setting}={value} must be a number, {' and '.join(limits) or 'not infinite'}.")
+        limits = limits or ["not infinite"] * is_number
+        raise UserError(f"{setting}={value} must be a number{', ' * bool(limits)}{' and '.join(limits)}.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

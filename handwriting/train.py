@@ -216,8 +216,8 @@ def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -
 
 
 def _callbacks(configs: DictConfig, validates: bool) -> list[lightning.Callback]:
-    watched = [callback for callback in configs.values() if callback]
-    return [build("callbacks", callback if validates else _without_validation(callback)) for callback in watched]
+    watched = {f"callbacks.{name}": callback for name, callback in configs.items() if callback}
+    return [build(name, callback if validates else _without_validation(callback)) for name, callback in watched.items()]
 
 
 def _without_validation(callback: DictConfig) -> DictConfig:
