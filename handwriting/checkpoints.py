@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from handwriting.classifier import Classifier
-from handwriting.errors import UserError
+from handwriting.errors import UserError, folders_beside
 from handwriting.parts import build
 from handwriting.results import RESULT, read_result
 from handwriting.settings import CONF
@@ -57,7 +57,8 @@ def find_checkpoints(place: Path) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise UserError(f"{place} is neither a checkpoint nor a folder of runs; give one as in outputs/mnist/RUN.")
+        hint = folders_beside(place) or " Give one as in outputs/mnist/RUN."
+        raise UserError(f"{place} is neither a checkpoint nor a folder of runs.{hint}")
     if (place / RESULT).is_file():
         if not (place / BEST).is_file():
             raise UserError(

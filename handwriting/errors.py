@@ -5,6 +5,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator
 from math import inf
+from pathlib import Path
 
 LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
 
@@ -53,6 +54,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def folders_beside(missing: Path) -> str:
+    """Return ' In … there are …' with up to three folders from where one is missing, or ''; the nearest first."""
+    parent = missing.parent
+    if parent == Path() or not parent.is_dir():
+        return ""
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    near = difflib.get_close_matches(missing.name, sorted(names), n=3, cutoff=0)
+    more = " and others" if len(names) > len(near) else ""
+    return f" In {parent} there {'is' if len(names) == 1 else 'are'} {', '.join(near)}{more}." if near else ""
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handwriting import __version__
-from handwriting.errors import UserError
+from handwriting.errors import UserError, folders_beside
 from handwriting.writing import write_text
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def read_folder(folder: Path) -> list[Run]:
     Raises UserError when the folder is missing or holds no run.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; give one that runs were written to, as in outputs/mnist.")
+        hint = folders_beside(folder) or " Give one that runs were written to, as in outputs/mnist."
+        raise UserError(f"{folder} is not a folder.{hint}")
     by_print: dict[str, Run] = {}
     for run in _runs(folder):
         other = by_print.get(run.record["fingerprint"])

@@ -1,3 +1,4 @@
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,18 @@ def test_a_wrong_folder_is_one_sentence(folder: str, sentence: str, tmp_path: Pa
         main([folder])
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["handwriting.compare", "handwriting.evaluate"])
+def test_for_a_folder_that_is_not_there_the_nearest_beside_it_are_named(command: str, tmp_path: Path, capsys):
+    for name in ("optim=adam,seed=0", "optim=sgd,seed=0", "optim=sgd,seed=1", "evaluation"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(SystemExit) as stop:
+        import_module(command).main([str(tmp_path / "optim=sgd")])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert f"In {tmp_path} there are optim=sgd,seed=1, optim=sgd,seed=0, optim=adam,seed=0 and others." in said
+    assert said.count("\n") == 1
 
 
 def test_nothing_is_written_when_a_later_folder_is_wrong(tmp_path: Path, monkeypatch, make_run, capsys):
