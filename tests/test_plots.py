@@ -80,7 +80,7 @@ def test_the_bold_line_is_the_mean_of_the_seeds_and_below_it_is_each_seed():
     (frame,) = accuracies.values()
     mean, *seeds = axes.get_lines()
     assert mean.get_ydata() == pytest.approx(100 * frame.to_numpy().mean(1))
-    assert [list(line.get_ydata()) for line in seeds] == (100 * frame.to_numpy().T).tolist()
+    assert [np.asarray(line.get_ydata()).tolist() for line in seeds] == (100 * frame.to_numpy().T).tolist()
     for line in seeds:
         assert line.get_linewidth() < mean.get_linewidth()
         assert line.get_zorder() < mean.get_zorder()
