@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from handwriting.fonts import fonts_for
-from handwriting.plots import COLOURS, GREY, MOST_CURVES, SEEDS_IN_SCALE, fold, label_plainly, scale_by_error
+from handwriting.names import fold
+from handwriting.plots import COLOURS, GREY, MOST_CURVES, SEEDS_IN_SCALE, label_plainly, scale_by_error
 
 MARKERS = "oDs^v"
 PANEL = (3.4, 2.9)  # inches

@@ -1,6 +1,7 @@
-"""What to call the classes in tables and figures, where there is little room. Imports no torch."""
+"""Names of classes and labels of settings where there is little room for them. Imports no torch."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 
@@ -8,3 +9,13 @@ def shorten(class_names: Sequence[str]) -> list[str]:
     """Return the names without what stands in brackets: Malay 2 for Malay (Jawi - Arabic) 2, if they stay different."""
     short = [re.sub(r" \(.*?\)", "", name) for name in class_names]
     return short if len(set(short)) == len(short) else list(class_names)
+
+
+def fold(label: str, width: int) -> str:
+    """Return a label in lines of at most so many letters, parted at its commas where that is possible."""
+    lines = [""]
+    for part in re.split(r"(?<=,)", label):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(piece for line in lines for piece in textwrap.wrap(line.strip(), width) or [""])

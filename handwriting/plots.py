@@ -1,8 +1,6 @@
 """The figures of a folder of runs. A function takes plain arrays and returns a Figure. Imports no torch."""
 
 import io
-import re
-import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle, product
 
@@ -18,6 +16,7 @@ from numpy.typing import ArrayLike
 from pandas.api.indexers import BaseIndexer
 
 from handwriting.fonts import fonts_for
+from handwriting.names import fold
 
 # Okabe and Ito's colours, told apart by colour-blind readers too (yellow left out: too pale for a line).
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
@@ -143,16 +142,6 @@ def as_file(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
         figure.set_layout_engine("none")
     figure.savefig(picture, format=kind, dpi="figure")
     return picture.getvalue()
-
-
-def fold(label: str, width: int) -> str:
-    """Return a label in lines of at most so many letters, parted at its commas where that is possible."""
-    lines = [""]
-    for part in re.split(r"(?<=,)", label):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(piece for line in lines for piece in textwrap.wrap(line.strip(), width) or [""])
 
 
 def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bool) -> None:

@@ -1,6 +1,7 @@
 """A report as text: the table on the terminal, summary.csv and summary.md. Imports no torch."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from handwriting.groups import as_text
+from handwriting.names import fold
 from handwriting.report import Report
 from handwriting.results import Run
 from handwriting.verdicts import short_names
@@ -19,7 +21,7 @@ from handwriting.writing import write_text
 if TYPE_CHECKING:
     import pandas as pd
 
-SHORTEST_LABEL = 16  # characters that a label always has in a line; a longer one folds, between words where it can
+SHORTEST_LABEL = 16  # characters that a label always has in a line; a longer one folds, at its commas where it can
 # Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
 PARTS = {
     "test/top5": "top 5 %",
@@ -105,9 +107,10 @@ def _metrics(report: Report) -> list[str]:
 def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
     """Print the table, what it proves, the failures under it, and the paths of what was written."""
     cells = _cells(report)
-    longest_word = max(len(word) for row in cells for word in row[0].split())
+    longest_word = max(len(word) for row in cells for word in re.split(r"(?<=,)|\s", row[0]))
     label_width = min(longest_word, max(SHORTEST_LABEL, console.width // 3))
-    header, *rows = _fit(cells, label_width, console.width)
+    header, *rows = shown = _fit(cells, label_width, console.width)
+    others = sum(max(map(len, column)) + 2 for column in list(zip(*shown, strict=True))[1:])
     table = Table(
         title=str(report.folder),
         title_justify="left",
@@ -125,8 +128,9 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
             no_wrap=not first,
             min_width=label_width if first else None,
         )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
+    for label, *figures in rows:
+        label = fold(label, max(label_width, console.width - others - 2))
+        table.add_row(*map(Text, [label, *figures]))  # Text: a label such as [32,64] is no markup
     console.print(table)
     for sentence in _sentences(report, most_verdicts=5):
         console.print(Text(sentence), soft_wrap=True)
