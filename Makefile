@@ -12,7 +12,7 @@ demo: .venv/core ## set up, then compare four optimizers on bundled digits
 	$(BIN)/python -m handwriting.run -m data=digits optim=sgd,adam,adagrad,adadelta
 
 test: .venv/dev ## set up, then run the tests; those on real data skip without HANDWRITING_DATA
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m real_data
