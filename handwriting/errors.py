@@ -29,6 +29,11 @@ def check_whole(setting: str, value: object, at_least: int, at_most: float = inf
         raise UserError(f"{setting}={value} must be a whole number {limits}.")
 
 
+def is_number(value: object) -> bool:
+    """Say whether a value of a setting is a number; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def check_number(
     setting: str,
     value: object,
@@ -41,12 +46,11 @@ def check_number(
 
     ``above`` and ``below`` are limits that the value may not take itself.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and at_least <= value <= at_most and above < value < below and abs(value) < inf):  # type: ignore[operator]
+    if not (is_number(value) and at_least <= value <= at_most and above < value < below and abs(value) < inf):  # type: ignore[operator]
         limits = [f"at least {at_least:g}"] * (at_least > -inf) + [f"at most {at_most:g}"] * (at_most < inf)
         limits += [f"above {above:g}"] * (above > -inf) + [f"below {below:g}"] * (below < inf)
-        limits = limits or ["not infinite"] * is_number
-        raise UserError(f"{setting}={value} must be a number{', ' * bool(limits)}{' and '.join(limits)}.")
+        limits = limits or ["not infinite"] * is_number(value)
+        raise UserError(f"{setting}={value} must be a number, {' and '.join(limits)}".removesuffix(", ") + ".")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -59,7 +63,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def folders_beside(missing: Path) -> str:
     """Return ' In … there are …' with up to three folders from where one is missing, or ''; the nearest first."""
     parent = missing.parent
-    if parent == Path() or not parent.is_dir():
+    if parent == Path() or not parent.is_dir():  # in the folder that one stands in lies more than runs
         return ""
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
     near = difflib.get_close_matches(missing.name, sorted(names), n=3, cutoff=0)

@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from handwriting.errors import UserError, check_number, check_whole
+from handwriting.errors import UserError, check_number, check_whole, is_number
 
 
 def build(kind: str, config: Any, **more: Any) -> Any:
@@ -46,14 +46,13 @@ def _check_settings(kind: str, config: Any) -> None:
 
 
 def _check_number(setting: str, value: Any, parameter: inspect.Parameter) -> None:
-    annotation, default = parameter.annotation, parameter.default
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    if text.startswith("tuple[float"):
+    default = parameter.default  # annotations are written differently by each version of torch
+    if isinstance(default, tuple) and default and all(map(is_number, default)):
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(default):
             raise UserError(f"{setting}={value} must be {len(default)} numbers, as in {list(default)}.")
         for one in value:
             check_number(setting, one)
-    elif text == "int" and default is parameter.empty:  # a length, such as StepLR's step_size
-        check_whole(setting, value, at_least=1)
-    elif text in ("int", "float") or text.startswith("float |"):
+    elif is_number(default):
         check_number(setting, value)
+    elif default is parameter.empty and parameter.annotation in (int, "int"):  # a length, such as StepLR's step_size
+        check_whole(setting, value, at_least=1)

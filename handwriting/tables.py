@@ -109,8 +109,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
     cells = _cells(report)
     longest_word = max(len(word) for row in cells for word in re.split(r"(?<=,)|\s", row[0]))
     label_width = min(longest_word, max(SHORTEST_LABEL, console.width // 3))
-    header, *rows = shown = _fit(cells, label_width, console.width)
-    others = sum(max(map(len, column)) + 2 for column in list(zip(*shown, strict=True))[1:])
+    header, *rows = _fit(cells, label_width, console.width)
     table = Table(
         title=str(report.folder),
         title_justify="left",
@@ -128,9 +127,8 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
             no_wrap=not first,
             min_width=label_width if first else None,
         )
-    for label, *figures in rows:
-        label = fold(label, max(label_width, console.width - others - 2))
-        table.add_row(*map(Text, [label, *figures]))  # Text: a label such as [32,64] is no markup
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
     console.print(table)
     for sentence in _sentences(report, most_verdicts=5):
         console.print(Text(sentence), soft_wrap=True)
@@ -139,13 +137,14 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
 
 
 def _fit(rows: list[list[str]], label_width: int, width: int) -> list[list[str]]:
-    """Leave out the last columns where the terminal is too narrow, so that no figure is cut off."""
+    """Leave out the last columns where the terminal is too narrow, so that no figure is cut off; fold the labels."""
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     widths[0] = min(widths[0], label_width + 2)
     columns = len(widths)
     while sum(widths[:columns]) > width and columns > 2:
         columns -= 1
-    return [row[:columns] for row in rows]
+    room = max(label_width, width - sum(widths[1:columns]) - 2)
+    return [[fold(row[0], room), *row[1:columns]] for row in rows]
 
 
 def _reason(run: Run) -> str:
