@@ -1,5 +1,6 @@
 """MNIST as Kaggle hands it out: one image a row, its label first, then its pixels."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ def read_csv_images(path: Path) -> LabelledImages:
     if not rows:
         raise UserError(f"{path} holds no images; fetch it again.")
     try:
-        table = torch.from_numpy(np.loadtxt(list(rows.values()), np.uint8, comments=None, delimiter=",", ndmin=2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy before 2.4 reads -1 as 255, nan as 0 and 1e2 as 100, and only warns
+            table = torch.from_numpy(np.loadtxt(list(rows.values()), np.uint8, comments=None, delimiter=",", ndmin=2))
         if table.shape[1] != COLUMNS:
             raise ValueError(f"{table.shape[1]} columns")
     except (ValueError, OverflowError) as error:
