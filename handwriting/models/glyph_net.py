@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import activation_and_pooling, make_activation
-from handwriting.models.net import check_dropout, check_sizes
+from handwriting.models.net import Crop, check_dropout, check_sizes
 
 
 class GlyphNet(nn.Module):
@@ -54,7 +54,7 @@ class GlyphNet(nn.Module):
                 for i in range(first, end)
             ]
 
-        self.crop = nn.ZeroPad2d(-margin) if margin else nn.Identity()
+        self.crop = Crop(margin)
         self.trunk = nn.Sequential(*stages(0, shared))
         self.branches = nn.ModuleList(
             Branch(nn.Sequential(*stages(shared, len(widths))), widths[-1], num_classes, dropout)

@@ -71,6 +71,19 @@ class MLP(nn.Module):
         return self.classifier(images.flatten(1))
 
 
+class Crop(nn.Module):
+    """Leaves ``margin`` pixels of each side of (N, C, H, W) out."""
+
+    def __init__(self, margin: int):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (N, C, H - 2 margin, W - 2 margin)."""
+        height, width = images.shape[2:]
+        return images[:, :, self.margin : height - self.margin, self.margin : width - self.margin]
+
+
 def linear_layers(
     features: int, hidden: Sequence[int], num_classes: int, activation: str, dropout: float
 ) -> nn.Sequential:

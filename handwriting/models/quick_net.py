@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from handwriting.errors import UserError, check_whole
 from handwriting.models.activations import make_activation
-from handwriting.models.net import check_dropout, check_sizes, linear_layers
+from handwriting.models.net import Crop, check_dropout, check_sizes, linear_layers
 
 
 class QuickNet(nn.Module):
@@ -46,7 +46,7 @@ class QuickNet(nn.Module):
             raise UserError(f"model.strides={list(strides)} must be 1 (and a pooling) or 2 for each block.")
         check_whole("model.margin", margin, at_least=0)
         (height, width), channels = (side - 2 * margin for side in image_size), 1
-        blocks: list[nn.Module] = [nn.ZeroPad2d(-margin)] if margin else []
+        blocks: list[nn.Module] = [Crop(margin)] if margin else []
         for number, (out_channels, kernel, stride) in enumerate(zip(widths, kernels, strides, strict=True)):
             height, width = (((side - kernel) // stride + 1) // (2 // stride) for side in (height, width))
             if min(height, width) < 1:
