@@ -180,7 +180,7 @@ def _without_dust(clear: np.ndarray) -> np.ndarray:
     pieces, number = ndimage.label(clear > 0.5, structure=np.ones((3, 3)))  # type: ignore[misc]
     if not number:
         raise UserError(NOTHING)
-    sizes = np.bincount(pieces.ravel())[1:]
+    sizes = np.bincount(pieces.ravel())[1:]  # type: ignore[arg-type]
     kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= SPECK * sizes.max()))
     return np.where(ndimage.binary_dilation(kept, iterations=2), clear, 0)
 
