@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data test-long test-cluster test-browser lint bench clean
+.PHONY: help demo test test-data test-long test-oldest test-cluster test-browser lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test-data: .venv/dev ## the tests on real data, found through HANDWRITING_DATA
 test-long: .venv/dev ## killed sweeps, jobs in processes of their own, notebooks: minutes (LONG=tests/long/test_ddp.py)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(LONG)
 
+test-oldest: .venv-oldest ## the tests on the oldest packages that pyproject.toml allows; the newest are what .venv has
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal
+
 test-cluster: .venv/dev ## a sweep on a SLURM that is started for it; needs root, slurm-wlm and munge
 	$(BIN)/python -m pytest -m cluster
 
@@ -34,8 +37,8 @@ lint: .venv/dev ## style (ruff) and types (pyright)
 bench: .venv/dev ## speed beside other ways to train, as ratios; start, memory and scale (BENCH="--only steps")
 	$(BIN)/python tests/bench $(BENCH)
 
-clean: ## remove .venv and caches; outputs/ stays
-	rm -rf .venv dist build .pytest_cache .ruff_cache
+clean: ## remove what was installed, and caches; outputs/ stays
+	rm -rf .venv .venv-oldest dist build .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -49,3 +52,9 @@ clean: ## remove .venv and caches; outputs/ stays
 .venv/dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ .venv/core
+
+.venv-oldest: pyproject.toml
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check uv
+	$@/bin/uv pip install --quiet --python $@/bin/python --resolution lowest-direct -e '.[dev]'
+	@touch $@

@@ -210,7 +210,7 @@ def test_verdicts_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
     report = read_report(tmp_path)
     paths = write_tables(report)
     assert {path.name for path in paths} == {"summary.csv", "summary.md", "differences.csv"}
-    found = pd.read_csv(tmp_path / "differences.csv").set_index(["better", "worse"])
+    found = pd.read_csv(tmp_path / "differences.csv", float_precision="round_trip").set_index(["better", "worse"])
     pairs = [("adam", "sgd"), ("adam", "adagrad")]
     for better, worse in pairs:
         test = scipy.stats.ttest_rel([*accuracies[better].values()], [*accuracies[worse].values()])
