@@ -40,8 +40,8 @@ def test_the_result_has_the_notebooks_four_accuracies_and_top5(main, characters:
     assert {f"{part}/{name}" for part in NOTEBOOK for name in ("acc", "top5", "loss")} <= metrics.keys()
     assert all(metrics[f"{part}/acc"] <= metrics[f"{part}/top5"] <= 1 for part in NOTEBOOK)
     assert record["images"] == {"train": 48, "val": 12, "test": 24}
-    summary = pd.read_csv(run.parent / "summary.csv", float_precision="round_trip")
-    assert summary["test_augmented/acc"].tolist() == [metrics["test_augmented/acc"]]
+    summary = pd.read_csv(run.parent / "summary.csv")
+    assert summary["test_augmented/acc"].tolist() == [pytest.approx(metrics["test_augmented/acc"])]
     assert "augmented test %" in (run.parent / "summary.md").read_text()
     table = pd.read_csv(run / "per_class.csv")
     assert sum(table["right"].tolist()) / sum(table["images"].tolist()) == pytest.approx(metrics["test/acc"])
@@ -100,7 +100,7 @@ def test_redundant_classes_are_kept_dropped_or_merged(main, characters: Path):
         record = json.loads(path.read_text())
         images = {"keep": (48, 24), "drop": (36, 18), "merge": (48, 24)}[record["settings"]["data"]["redundant"]]
         assert (record["images"]["train"], record["images"]["test"]) == images
-    table = pd.read_csv(characters / "outputs" / "characters" / "summary.csv", float_precision="round_trip")
+    table = pd.read_csv(characters / "outputs" / "characters" / "summary.csv")
     assert dict(zip(table["data.redundant"], table["parameters"], strict=True)) == {
         "keep": 60_576 + 8_320 + 16_512 + 129 * 12,
         "drop": 60_576 + 8_320 + 16_512 + 129 * 9,
