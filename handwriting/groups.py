@@ -84,8 +84,8 @@ def read_settings(folder: Path) -> tuple[list[Setting], list[str]]:
 def _label(settings: Sequence[Setting]) -> list[str]:
     """Give every setting a label of what differs among those that finished, and return the keys that differ.
 
-    One that never finished is called by what it asked for that not all others did: a mistyped value should not lengthen
-    every other label.
+    One that never finished, or finished alone, is called by what it asked for that not all others did: a mistyped value
+    should not lengthen every other label.
     """
     finished = [setting for setting in settings if setting.done]
     asked = {key for setting in finished for key in setting.asked}
@@ -96,10 +96,11 @@ def _label(settings: Sequence[Setting]) -> list[str]:
         keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
     for setting, name in zip(finished, _names(finished, keys), strict=True):
         setting.label = name
-    overrides = [set(run.overrides) for setting in finished for run in setting.runs]
+    compared = finished if len(finished) > 1 else settings
+    overrides = [set(run.overrides) for setting in compared for run in setting.runs]
     shared = set.intersection(*overrides) if overrides else set()
     for setting in settings:
-        if not setting.done:
+        if not setting.label:
             own = (word for word in setting.runs[0].overrides if word not in shared)
             setting.label = ", ".join(word for word in own if setting_of(word) not in PER_SEED | NOT_SETTINGS)
         setting.label = setting.label or _without_seed(setting.runs[0].folder.name)
