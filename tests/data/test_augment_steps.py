@@ -30,7 +30,8 @@ def spread_evenly(values: np.ndarray, low: float, high: float, slack: float = 0.
         low - slack * width <= values.min() <= low + 0.05 * width
         and high - 0.05 * width <= values.max() <= high + slack * width
     )
-    return bool(from_low_to_high and scipy.stats.kstest(np.ravel(values), scipy.stats.uniform(low, width).cdf).pvalue > 1e-3)
+    even = scipy.stats.uniform(low, width)
+    return bool(from_low_to_high and scipy.stats.kstest(np.ravel(values), even.cdf).pvalue > 1e-3)
 
 
 @pytest.mark.parametrize(("smallest", "largest"), [(0.3, 0.3), (0.2, 0.6), (0.0, 1.0)])
