@@ -72,14 +72,14 @@ class MLP(nn.Module):
 
 
 class Crop(nn.Module):
-    """Leaves ``margin`` pixels of each side of (N, C, H, W) out."""
+    """Leaves ``margin`` pixels of each side out; by a slice, for some exporters break a negative padding."""
 
     def __init__(self, margin: int):
         super().__init__()
         self.margin = margin
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return (N, C, H - 2 margin, W - 2 margin)."""
+        """Return the middle of images (N, C, H, W), (N, C, H - 2 margin, W - 2 margin)."""
         height, width = images.shape[2:]
         return images[:, :, self.margin : height - self.margin, self.margin : width - self.margin]
 
