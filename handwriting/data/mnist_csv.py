@@ -47,7 +47,7 @@ def read_csv_images(path: Path) -> LabelledImages:
         raise UserError(f"{path} holds no images; fetch it again.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # numpy before 2.4 reads -1 as 255, nan as 0 and 1e2 as 100, and only warns
+            warnings.simplefilter("error")  # numpy 2.2 reads -1 as 255, nan as 0 and 1e2 as 100, and only warns
             table = torch.from_numpy(np.loadtxt(list(rows.values()), np.uint8, comments=None, delimiter=",", ndmin=2))
         if table.shape[1] != COLUMNS:
             raise ValueError(f"{table.shape[1]} columns")
