@@ -36,7 +36,7 @@ def draw_grid(
     axes.set_xticks(range(len(column_values)), column_values)
     axes.set_yticks(range(len(row_values)), row_values)
     axes.set(xlabel=column_name, ylabel=row_name)
-    axes.set_title("Test accuracy (%), mean ± 95 % interval over the seeds", fontsize=10)
+    axes.set_title("Test accuracy (%), mean ± 95 % interval", fontsize=10)
     for (row, column), cell in np.ndenumerate(cells):
         if np.isnan(cell):
             continue

@@ -35,12 +35,12 @@ ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.
 Curves = Mapping[str, pd.DataFrame]
 
 
-def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Figure:
+def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None, repeat: str = "seed") -> Figure:
     """Draw training loss by step and validation accuracy by epoch, one colour a setting.
 
     Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A thin line is a
     seed, the bold one their mean: where some seeds learn and others do not, no seed is near the mean. ``of`` how many
-    settings these are the best is said where there are more.
+    settings these are the best is said where there are more; ``repeat`` is what a run of a setting is called.
     """
     labels = list(losses)
     shown = [fold(label, 100) for label in labels]
@@ -57,8 +57,8 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None) -> Fi
         label_plainly(left.yaxis)
         left.set_title("Training loss, smoothed over its raw values", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
-        seeds = any(frame.shape[1] > 1 for frame in accuracies.values())
-        which = (", mean and each seed" if each else ", mean of the seeds") if seeds else ""
+        several = any(frame.shape[1] > 1 for frame in accuracies.values())
+        which = (f", mean and each {repeat}" if each else f", mean of the {repeat}s") if several else ""
         right.set_title("Validation accuracy" + which + _best_of(labels, of), fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
@@ -83,10 +83,12 @@ def draw_ranking(
     half_widths: Sequence[float | None],
     beaten: Collection[str] = (),
     of: int | None = None,
+    repeat: str = "seed",
 ) -> Figure:
-    """Draw the test accuracy of each setting in the order given: mean, interval and every seed (fractions).
+    """Draw the test accuracy of each setting in the order given: mean, interval and every run (fractions).
 
-    The labels in ``beaten`` are drawn in grey. ``of`` how many settings these are the best is said if there are more.
+    The labels in ``beaten`` are drawn in grey. ``of`` how many settings these are the best is said if there are more;
+    ``repeat`` is what a run of a setting is called.
     """
     shown = [fold(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
@@ -114,14 +116,14 @@ def draw_ranking(
         right.set_yticks(range(len(labels)), means)
         right.tick_params(length=0)
         right.spines["right"].set_visible(False)
-        seeds = {len(values) for values in accuracies}
-        title = _interval_title(seeds) + _best_of(labels, of)
+        counts = {len(values) for values in accuracies}
+        title = _interval_title(counts, repeat) + _best_of(labels, of)
         axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
         scale_by_error(axes, "x", np.array(drawn))
         low, high = axes.get_xlim()
         if any(not low <= end <= high for end in wide):
-            axes.set_title(axes.get_title() + "\nintervals of two seeds reach out of the picture", fontsize=10)
+            axes.set_title(axes.get_title() + f"\nintervals of two {repeat}s reach out of the picture", fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -226,8 +228,8 @@ def _best_of(labels: Sequence[str], of: int | None) -> str:
     return f"\nthe best {len(labels)} of {of:,} settings; summary.csv has all" if of and of > len(labels) else ""
 
 
-def _interval_title(seeds: set[int]) -> str:
-    if seeds == {1}:
-        return "One seed a setting: the order proves nothing"
-    counts = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-    return f"Mean with 95 % interval, {counts} seeds (dots)"
+def _interval_title(counts: set[int], repeat: str) -> str:
+    if counts == {1}:
+        return f"One {repeat} a setting: the order proves nothing"
+    number = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"Mean with 95 % interval, {number} {repeat}s (dots)"

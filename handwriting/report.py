@@ -42,6 +42,11 @@ class Report:
         return judge(self.settings, self.against)
 
     @property
+    def repeat(self) -> str:
+        """Return what a run of a setting is called: a seed, or just a run where settings have several folds."""
+        return "run" if any(setting.overlap for setting in self.settings) else "seed"
+
+    @property
     def sizes(self) -> int:
         """Return how many different sizes the nets have that finished."""
         return len({setting.mean("parameters") for setting in self.settings if setting.values("test/acc")})
@@ -91,9 +96,9 @@ def write_plots(report: Report) -> list[Path]:
         return []
     losses, accuracies = {}, {}
     for setting in finished[:MOST_CURVES]:
-        curves = [run.curves() for run in setting.done]
-        losses[setting.label] = _by_seed(curves, "train/loss_step", "step")
-        accuracies[setting.label] = _by_seed(curves, "val/acc", "epoch").rename(index=lambda epoch: epoch + 1)
+        logged = [run.curves() for run in setting.done]
+        losses[setting.label] = _by_seed(logged, "train/loss_step", "step")
+        accuracies[setting.label] = _by_seed(logged, "val/acc", "epoch").rename(index=lambda epoch: epoch + 1)
     ranked = finished[:MOST_ROWS]
     ranking = draw_ranking(
         [setting.label for setting in ranked],
@@ -101,8 +106,10 @@ def write_plots(report: Report) -> list[Path]:
         [setting.interval("test/acc")[1] for setting in ranked],
         {verdict.worse.label for verdict in report.verdicts if verdict.shown},
         len(finished),
+        report.repeat,
     )
-    figures = {"curves.png": draw_curves(losses, accuracies, len(finished)), "ranking.png": ranking}
+    curves = draw_curves(losses, accuracies, len(finished), report.repeat)
+    figures = {"curves.png": curves, "ranking.png": ranking}
     if len(report.keys) == 2:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
     if report.sizes > 2:

@@ -162,7 +162,7 @@ def _cells(report: Report) -> list[list[str]]:
     parts = [part for part in PARTS if any(setting.values(part) for setting in report.settings)]
     header = [
         "setting",
-        "seeds",
+        f"{report.repeat}s",
         "test %",
         "validation %",
         "epochs",

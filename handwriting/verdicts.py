@@ -30,10 +30,11 @@ class Verdict:
         """Say it in words, in points of a percent; ``names`` has a short name for each label."""
         better, worse = names[self.better.label], names[self.worse.label]
         points = f"{100 * self.difference.mean:.2f} ± {100 * self.difference.half_width:.2f} points"
-        seeds = f"{self.difference.pairs} seeds"
+        folds = self.better.overlap or self.worse.overlap
+        number = f"{self.difference.pairs} {'runs' if folds else 'seeds'}"
         if self.shown:
-            return f"{better} beats {worse} by {points}, {seeds}."
-        return f"{better} against {worse}: no difference shown ({points}, {seeds})."
+            return f"{better} beats {worse} by {points}, {number}."
+        return f"{better} against {worse}: no difference shown ({points}, {number})."
 
 
 def judge(settings: Sequence[Setting], against: Setting | None = None) -> list[Verdict]:

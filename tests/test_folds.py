@@ -1,6 +1,7 @@
 """Cross-validation and bootstrap as a user runs them: each image is held out once, and one figure comes of it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def test_the_folds_are_combined_into_one_figure_and_one_file(main, tmp_path: Pat
     half_width = scipy.stats.t(2).ppf(0.975) * gaps.std(ddof=1) * np.sqrt(1 / 3 + 1 / 2)
     assert differences["±"] == pytest.approx(half_width, rel=1e-3)
     assert "over the seeds and folds, widened for the images that folds share" in outcome.output
+    assert re.search(r"\| runs .*points, 3 runs\)?\.", (folder / "summary.md").read_text(), re.DOTALL)
 
     table = pd.read_csv(folder / "out_of_fold.csv")
     train = read_digits().train

@@ -112,6 +112,14 @@ def test_axes_carry_their_units():
     assert ranking.get_xlabel() == "test accuracy (%, log scale of errors)"
 
 
+def test_where_folds_are_compared_no_picture_calls_them_seeds():
+    curve = plots.draw_curves(*curves(2, 3), repeat="run").axes[1]
+    ranking = plots.draw_ranking(["a"], [[0.9, 0.8, 0.7]], [0.1], repeat="run").axes[0]
+    assert "each run" in curve.get_title()
+    assert "3 runs" in ranking.get_title()
+    assert "seed" not in curve.get_title() + ranking.get_title()
+
+
 def test_the_ranking_keeps_the_order_best_on_top():
     axes = drawn(plots.draw_ranking(["best", "second"], [[0.99, 0.98], [0.5, 0.6]], [0.01, 0.02])).axes[0]
     boxes = [label.get_window_extent() for label in axes.get_yticklabels()]

@@ -182,10 +182,10 @@ def test_of_very_many_settings_the_plots_show_the_best(tmp_path: Path, make_run,
     monkeypatch.setattr("handwriting.plots.MOST_ROWS", 3)
     for name in ("draw_curves", "draw_ranking"):
         draw = getattr(plots, name)
-        monkeypatch.setattr(plots, name, lambda *a, n=name, d=draw: shown.update({n: (list(a[0]), a[-1])}) or d(*a))
+        monkeypatch.setattr(plots, name, lambda *a, n=name, d=draw: shown.update({n: (list(a[0]), a[-2:])}) or d(*a))
     write_plots(read_report(tmp_path))
     best = ["optim.lr=0.4", "optim.lr=0.3", "optim.lr=0.2"]
-    assert shown == {"draw_curves": (best[:2], 4), "draw_ranking": (best, 4)}
+    assert shown == {"draw_curves": (best[:2], (4, "seed")), "draw_ranking": (best, (4, "seed"))}
 
 
 def test_nets_of_several_sizes_are_drawn_against_their_costs(tmp_path: Path, make_run):
