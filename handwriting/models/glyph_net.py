@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, cat, nn, outer, stack, tensor
+from torch import Tensor, autocast, cat, float32, nn, outer, promote_types, stack, tensor
 from torch.nn import functional as F
 
 from handwriting.errors import UserError, check_whole
@@ -117,7 +117,10 @@ class Blur(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (N, channels, h, w) as (N, channels, (h + 1)//2, (w + 1)//2); around them all is 0."""
-        return F.conv2d(maps, self.kernel, stride=2, padding=1, groups=len(self.kernel))
+        full = promote_types(maps.dtype, float32)  # in bf16 a CPU needs three to eight times as long, forth and back
+        with autocast(maps.device.type, enabled=False):
+            blurred = F.conv2d(maps.to(full), self.kernel.to(full), stride=2, padding=1, groups=len(self.kernel))
+        return blurred.to(maps.dtype)
 
 
 def _stage(channels: int, width: int, depth: int, activation: str, pooling: str | None) -> nn.Sequential:

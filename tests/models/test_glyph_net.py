@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from handwriting.errors import UserError
-from handwriting.models.glyph_net import Branch, GlyphNet
+from handwriting.models.glyph_net import Blur, Branch, GlyphNet
 
 
 def test_the_size_follows_from_widths_depths_and_classes():
@@ -67,6 +67,22 @@ def test_a_sign_moved_by_a_pixel_is_read_more_alike_when_blurred(activation):
         return ((here - there).norm() / here.std(0).norm()).item()
 
     assert change("blur") < 0.8 * change("max")
+
+
+@pytest.mark.parametrize(("dtype", "full"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+def test_blurring_computes_in_full_precision_and_answers_in_that_of_its_maps(dtype: torch.dtype, full: torch.dtype):
+    maps = torch.randn(2, 3, 7, 7).to(dtype).requires_grad_()
+    exact = maps.detach().to(full).requires_grad_()
+    line = torch.tensor([0.25, 0.5, 0.25], dtype=full)
+    expected = F.conv2d(exact, torch.outer(line, line).repeat(3, 1, 1, 1), stride=2, padding=1, groups=3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        blurred = Blur(3)(maps)
+    upstream = torch.randn(blurred.shape).to(dtype)
+    (gradient,) = torch.autograd.grad(blurred, maps, upstream)
+    (exact_gradient,) = torch.autograd.grad(expected, exact, upstream.to(full))
+    assert blurred.dtype == dtype
+    assert torch.equal(blurred, expected.to(dtype))
+    assert torch.equal(gradient, exact_gradient.to(dtype))
 
 
 def test_what_blurs_is_no_part_of_the_checkpoint():
