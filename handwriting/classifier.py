@@ -76,7 +76,8 @@ class Classifier(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of uint8 images (N, 1, H, W)."""
-        return self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        logits = self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # in bf16 a loss has three digits
 
     def probabilities(self, images: Tensor, views: Views | None = None) -> Tensor:
         """Return the probabilities (N, classes), on the CPU, that the net gives uint8 images (N, 1, H, W), as tested.
@@ -196,7 +197,8 @@ class Classifier(lightning.LightningModule):
     def _read(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         """Count a batch for a part, by its cross-entropy, and return its logits (B, classes)."""
         images, labels = batch
-        logits = self(images)
+        with torch.autocast(self.device.type, enabled=False):  # as by whoever loads the weights, in their precision
+            logits = self(images)
         self.tally[part].add(F.cross_entropy(logits, labels), logits, labels)
         return logits
 

@@ -1,5 +1,7 @@
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
@@ -25,9 +27,12 @@ def digits(limit: int | None = 320, batch_size: int = 32) -> DataModule:
     return DataModule("digits", read_digits, batch_size=batch_size, limit=limit, shuffle_seed=3)
 
 
-def trainer(tmp_path: Path, epochs: int = 1, callbacks: list[lightning.Callback] | None = None) -> lightning.Trainer:
+def trainer(
+    tmp_path: Path, epochs: int = 1, callbacks: list[lightning.Callback] | None = None, precision: Any = "32-true"
+) -> lightning.Trainer:
     return lightning.Trainer(
         max_epochs=epochs,
+        precision=precision,
         accelerator="cpu",
         default_root_dir=str(tmp_path),
         logger=False,
@@ -133,6 +138,22 @@ def test_each_branch_of_a_net_has_its_loss_and_their_mean_is_counted():
     each = [F.cross_entropy(pixels, labels), F.cross_entropy(-3 * pixels, labels)]
     assert loss.item() == pytest.approx(sum(each).item() / 2)  # type: ignore[union-attr]
     assert model.tally["train"].means()["acc"] == pytest.approx((pixels.argmin(1) == labels).float().mean().item())
+
+
+def test_trained_in_bf16_a_net_is_measured_as_it_reads_in_full_precision(tmp_path: Path):
+    data = digits()
+    model = classifier(data)
+    losses: list[torch.Tensor] = []
+    model.loss.register_forward_hook(lambda module, seen, loss: losses.append(loss.detach()))
+    metrics = fit_and_test(data, model, trainer(tmp_path, precision="bf16-mixed"))["metrics"]
+    for name, part in (("val", data.val), ("test", data.test)):
+        with torch.inference_mode():
+            logits = model.eval()(part.images)
+        assert metrics[f"{name}/loss"] == pytest.approx(F.cross_entropy(logits, part.labels).item(), rel=1e-5)
+        assert metrics[f"{name}/acc"] == pytest.approx((logits.argmax(1) == part.labels).float().mean().item())
+    rounded = [bool(loss == loss.bfloat16()) for loss in losses]
+    assert len(rounded) == len(data.train) // 32
+    assert not all(rounded)
 
 
 def test_without_held_out_images_the_last_weights_are_tested(tmp_path: Path):
@@ -256,8 +277,9 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path):
     assert torch.equal(*weights)
 
 
-def test_no_step_waits_for_a_value():
+def test_no_step_waits_for_a_value(monkeypatch: pytest.MonkeyPatch):
     # A tensor of the device "meta" has no values: to ask for one, as a wait for a GPU does, is an error.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no such device
     model = Classifier(Net(), partial(torch.optim.Adam, lr=0.1)).to("meta")
     optimizer = torch.optim.Adam(model.parameters())
     images = torch.empty(8, 1, 28, 28, dtype=torch.uint8, device="meta")
