@@ -4,10 +4,12 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
-from handwriting.machine import cores, free_cores, pass_over_modules
+from handwriting.machine import cores, free_cores, pass_over_modules, slow_precision
 
 SHOW = """
 from handwriting.machine import leave_busy_cores, use_machine
@@ -95,3 +97,24 @@ def test_the_search_for_unused_memory_passes_over_what_was_there_before_the_firs
         assert any(found is later[-1] for found in gc.get_objects())
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("precision", "cpuinfo", "slow"),
+    [
+        ("bf16-mixed", "flags\t\t: fpu avx2 avx512f\n", True),
+        ("16-mixed", "flags\t\t: fpu avx2 avx512f\n", True),  # which Lightning takes for bf16-mixed on a CPU
+        ("bf16-mixed", "flags\t\t: fpu avx2 avx512f avx512_bf16\n", False),
+        ("bf16-true", "flags\t\t: fpu avx2 avx512f amx_bf16\n", False),
+        ("bf16-mixed", "Features\t: fp asimd bf16\n", False),
+        ("32-true", "flags\t\t: fpu avx2\n", False),
+        (64, "flags\t\t: fpu avx2\n", False),
+    ],
+)
+def test_bf16_on_a_processor_without_instructions_for_it_is_said_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: object, cpuinfo: str, slow: bool
+):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert ("no instructions for bf16" in slow_precision(precision, tmp_path / "cpuinfo")) == slow
+    assert not slow_precision(precision, tmp_path / "of another system")
