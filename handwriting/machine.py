@@ -14,6 +14,7 @@ ONE_GIB = 1 << 30
 SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
 LONG_ENOUGH = 0.5  # seconds to look at what others do
 _SETTLED: list[tuple[float, float, float]] = []  # what had been worked when this process set its threads itself
+_WARNED: set[str] = set()  # of which precisions
 
 
 def use_machine() -> None:
@@ -47,12 +48,13 @@ def leave_busy_cores() -> str:
 
 
 def slow_precision(precision: object, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Say that this processor has no instructions for bf16 where training is to be in it; else nothing.
+    """Say, once, that this processor has no instructions for bf16 where training is to be in it; else nothing.
 
     To be asked after torch is imported. Held to AVX-512 (ONEDNN_MAX_CPU_ISA), a step of experiment=mnist took 2.3 times
     as long in bf16 as in float32, and one of experiment=characters 2.7 times; with the instructions .75 and .68 times.
     """
-    if "16" not in str(precision) or sys.modules["torch"].accelerator.is_available():
+    asked = str(precision)
+    if "16" not in asked or asked in _WARNED or sys.modules["torch"].accelerator.is_available():
         return ""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
@@ -61,6 +63,7 @@ def slow_precision(precision: object, cpuinfo: Path = Path("/proc/cpuinfo")) -> 
     flags = next((line.split() for line in lines if line.startswith("flags")), ["avx512_bf16"])  # no x86: it may have
     if {"avx512_bf16", "amx_bf16"} & set(flags):
         return ""
+    _WARNED.add(asked)
     return "this processor has no instructions for bf16: trainer.precision=32-true trains at least twice as fast"
 
 
