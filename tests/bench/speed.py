@@ -174,14 +174,11 @@ def characters(root: Path) -> tuple[LabelledImages, int]:
 def compare_on_mnist(root: Path, folder: Path, rounds: int, steps: int = 300, batch: int = 64) -> Contest:
     """Compare Net's training on MNIST, a third of an epoch."""
     part = read_mnist(str(root)).train
-    ours = {PACKAGE: lambda: package(root, folder, batch, steps)}
-    if has_bf16():
-        ours[PACKAGE_BF16] = lambda: package(root, folder, batch, steps, "trainer.precision=bf16-mixed")
     return _compare(
         (student_on_mnist, root, batch, steps),
         (template_on_mnist, root, folder / "template", batch, steps),
         lambda channels_last: bare_loop(Net, part, batch, steps, channels_last, False),
-        ours,
+        (root, folder, batch, steps),
         rounds,
     )
 
@@ -189,12 +186,11 @@ def compare_on_mnist(root: Path, folder: Path, rounds: int, steps: int = 300, ba
 def compare_on_characters(root: Path, folder: Path, rounds: int, steps: int = 12, batch: int = 64) -> Contest:
     """Compare CharNet's training on the characters, each image moved by its own random affine map."""
     part, classes = characters(root)
-    choices = ("data=characters", "model=char_net", "augment=affine")
     return _compare(
         (student_on_characters, root, batch, steps),
         (template_on_characters, root, folder / "template", batch, steps),
         lambda channels_last: bare_loop(lambda: CharNet(classes), part, batch, steps, channels_last, True),
-        {PACKAGE: lambda: package(root, folder, batch, steps, *choices)},
+        (root, folder, batch, steps, "data=characters", "model=char_net", "augment=affine"),
         rounds,
     )
 
@@ -203,10 +199,13 @@ def _compare(
     by_student: tuple[Any, ...],
     by_template: tuple[Any, ...],
     bare: Callable[[bool], float],
-    ours: dict[str, Callable[[], float]],
+    ours: tuple[Any, ...],
     rounds: int,
 ) -> Contest:
-    """Compare the student's loop and the template, each a function and its arguments, a bare loop and this package."""
+    """Compare the student's loop and the template, each a function and its arguments, a bare loop and this package.
+
+    ``ours`` are the arguments of ``package``, which trains in bf16 too where there are instructions for it.
+    """
     with OrdinaryProcess() as process:
         sides = {
             STUDENT_ALONE: process.side(*by_student),
@@ -215,8 +214,10 @@ def _compare(
             TEMPLATE: partial(*by_template),
             BARE: partial(bare, False),
             BARE_LAST: partial(bare, True),
-            **ours,
+            PACKAGE: partial(package, *ours),
         }
+        if has_bf16():
+            sides[PACKAGE_BF16] = partial(package, *ours, "trainer.precision=bf16-mixed")
         return take_turns(sides, rounds, "images/s")
 
 
