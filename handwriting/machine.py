@@ -12,6 +12,7 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
 SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
+CPUINFO = Path("/proc/cpuinfo")
 LONG_ENOUGH = 0.5  # seconds to look at what others do
 _SETTLED: list[tuple[float, float, float]] = []  # what had been worked when this process set its threads itself
 _WARNED: set[str] = set()  # of which precisions
@@ -47,7 +48,17 @@ def leave_busy_cores() -> str:
     return f"{some} on {all_cores} cores, as other programs keep the rest busy; OMP_NUM_THREADS={all_cores} takes all"
 
 
-def slow_precision(precision: object, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def has_bf16(cpuinfo: Path = CPUINFO) -> bool | None:
+    """Return whether this processor has instructions for bf16; None where it is no x86, or the system does not tell."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # another system
+        return None
+    flags = next((line.split() for line in lines if line.startswith("flags")), None)
+    return None if flags is None else "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def slow_precision(precision: object, cpuinfo: Path = CPUINFO) -> str:
     """Say, once, that this processor has no instructions for bf16 where training is to be in it; else nothing.
 
     To be asked after torch is imported. Held to AVX-512 (ONEDNN_MAX_CPU_ISA), a step of experiment=mnist took 2.3 times
@@ -56,12 +67,7 @@ def slow_precision(precision: object, cpuinfo: Path = Path("/proc/cpuinfo")) -> 
     asked = str(precision)
     if "16" not in asked or asked in _WARNED or sys.modules["torch"].accelerator.is_available():
         return ""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):  # another system
-        return ""
-    flags = next((line.split() for line in lines if line.startswith("flags")), ["avx512_bf16"])  # no x86: it may have
-    if {"avx512_bf16", "amx_bf16"} & set(flags):
+    if has_bf16(cpuinfo) is not False:
         return ""
     _WARNED.add(asked)
     return "this processor has no instructions for bf16: trainer.precision=32-true trains at least twice as fast"

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision import transforms
 
+from handwriting import machine
 from handwriting.data.augment import Warp
 from handwriting.data.characters import read_characters
 from handwriting.data.mnist import read_mnist
@@ -124,9 +125,7 @@ def package(root: Path, folder: Path, batch: int, steps: int, *overrides: str) -
 
 def has_bf16() -> bool:
     """Has this machine instructions for bf16?"""
-    if DEVICE == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+    return torch.cuda.is_bf16_supported() if DEVICE == "cuda" else bool(machine.has_bf16())
 
 
 def student_on_mnist(root: Path, batch: int, steps: int) -> float:
