@@ -165,6 +165,10 @@ def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
 
 
 def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":
+    """Return a metric with a column a run, by step or epoch; between two of its own a run has what lies between them.
+
+    Epochs of different folds may differ by a step.
+    """
     import pandas as pd
 
     known = [frame for frame in curves if metric in frame and index in frame]
@@ -174,7 +178,10 @@ def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.D
         there = ~(np.isnan(heights) | np.isnan(places))
         seed = pd.Series(heights[there], places[there], name=metric)
         seeds.append(seed[~seed.index.duplicated(keep="last")])
-    return pd.concat(seeds, axis=1, keys=range(len(seeds))) if seeds else pd.DataFrame()
+    if not seeds:
+        return pd.DataFrame()
+    frame = pd.concat(seeds, axis=1, keys=range(len(seeds))).sort_index()
+    return frame.interpolate(method="index", limit_area="inside")
 
 
 def _save(figure: "Figure", path: Path) -> Path:

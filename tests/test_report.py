@@ -188,6 +188,28 @@ def test_of_very_many_settings_the_plots_show_the_best(tmp_path: Path, make_run,
     assert shown == {"draw_curves": (best[:2], (4, "seed")), "draw_ranking": (best, (4, "seed"))}
 
 
+def test_curves_of_folds_whose_epochs_differ_by_a_step_go_from_step_to_step(
+    tmp_path: Path, make_run, monkeypatch: pytest.MonkeyPatch
+):
+    logged = ({10: 3.0, 20: 2.0, 27: 0.6}, {10: 5.0, 18: 4.2, 20: 4.0, 28: 0.8})
+    for seed, losses in enumerate(logged):
+        rows = [f",{step},{loss}," for step, loss in losses.items()] + ["0,26,,0.9"]
+        path = make_run(tmp_path, f"seed={seed}")
+        (path / "metrics.csv").write_text("\n".join(["epoch,step,train/loss_step,val/acc", *rows]) + "\n")
+    drawn = {}
+    draw = plots.draw_curves
+    monkeypatch.setattr(plots, "draw_curves", lambda losses, *others: drawn.update(losses) or draw(losses, *others))
+    write_plots(read_report(tmp_path))
+    (frame,) = drawn.values()
+    steps = [10, 18, 20, 27, 28]
+    assert frame.index.tolist() == steps
+    for column, losses in zip(frame, logged, strict=True):
+        expected = np.interp(steps, [*losses], [*losses.values()])
+        inside = np.array(steps) <= max(losses)  # after its last step a run has nothing
+        assert frame[column].to_numpy()[inside] == pytest.approx(expected[inside])
+        assert np.isnan(frame[column].to_numpy()[~inside]).all()
+
+
 def test_nets_of_several_sizes_are_drawn_against_their_costs(tmp_path: Path, make_run):
     for number, size in enumerate((1000, 2000, 2000)):
         make_run(tmp_path, f"optim.lr=0.{number + 1}", parameters=size)
