@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from handwriting.errors import DivergedError, UserError
-from handwriting.machine import leave_busy_cores, pass_over_modules, slow_precision, use_machine
+from handwriting.machine import pass_over_modules, slow_precision, use_machine
 from handwriting.results import Run, clear_run, new_record, now, read_result, write_result
 
 Say = Callable[[str], None]
@@ -51,9 +51,8 @@ def train(task: Task, go_on: bool, say: Say) -> None:
         from handwriting.train import build_job, train_job
 
         pass_over_modules()
-        for note in (leave_busy_cores(), slow_precision(task.config["trainer"]["precision"])):
-            if note:
-                say(note)
+        if note := slow_precision(task.config["trainer"]["precision"]):
+            say(note)
         objects = build_job(OmegaConf.create(task.config), task.settings, task.folder, task.title, go_on)
         begun = True
         if objects.last:

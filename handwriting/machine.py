@@ -6,15 +6,12 @@ import ctypes
 import gc
 import os
 import sys
-import time
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
 SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
 CPUINFO = Path("/proc/cpuinfo")
-LONG_ENOUGH = 0.5  # seconds to look at what others do
-_SETTLED: list[tuple[float, float, float]] = []  # what had been worked when this process set its threads itself
 _WARNED: set[str] = set()  # of which precisions
 
 
@@ -23,29 +20,6 @@ def use_machine() -> None:
     _set_threads()
     _let_waiting_threads_sleep()
     _keep_freed_memory()
-
-
-def leave_busy_cores() -> str:
-    """Give up, once and after torch is imported, as many threads as others keep cores busy; say so, else nothing.
-
-    All threads wait in each layer for the one that shares its core: beside a busy core Net's step took 27.4 ms with 2
-    threads, 12.4 with one. What others do is seen over the seconds that the imports took. Where OMP_NUM_THREADS was
-    set by whoever started this process, it stands.
-    """
-    if not _SETTLED:
-        return ""
-    before, all_cores = _SETTLED.pop(), cores()
-    time.sleep(max(LONG_ENOUGH - (time.monotonic() - before[0]), 0))
-    now = _worked()
-    assert now is not None  # it told at the start
-    seconds, busy, own = (late - early for late, early in zip(now, before, strict=True))
-    threads = free_cores(seconds, busy, own, usable=len(os.sched_getaffinity(0)))
-    if threads >= all_cores:
-        return ""
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # for the processes that this one starts
-    sys.modules["torch"].set_num_threads(threads)
-    some = "1 thread" if threads == 1 else f"{threads} threads"
-    return f"{some} on {all_cores} cores, as other programs keep the rest busy; OMP_NUM_THREADS={all_cores} takes all"
 
 
 def has_bf16(cpuinfo: Path = CPUINFO) -> bool | None:
@@ -107,42 +81,32 @@ def cores() -> int:
     return cpu_count(only_physical_cores=True)
 
 
-def free_cores(seconds: float, busy: float, own: float, usable: int) -> int:
-    """Return how many of the ``usable`` cores others left free: in so many seconds all were ``busy`` so long together.
+def share_cores(jobs: int) -> None:
+    """Give each of ``jobs`` that run at the same time an equal number of cores, unless OMP_NUM_THREADS is set."""
+    if not os.environ.get("OMP_NUM_THREADS"):
+        os.environ["OMP_NUM_THREADS"] = str(max(cores() // jobs, 1))
 
-    ``own`` of that, in seconds too, was this process itself. At least one is free.
+
+def is_zombie(pid: int, started: int | None) -> bool:
+    """Return whether a process has ended and only its parent has not noticed yet; False where that is not known.
+
+    ``started`` is the process's start time as filelock records it: another process may have got its number.
     """
-    return max(round(usable - (busy - own) / seconds), 1)
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return fields[0] in (b"Z", b"X") and (started is None or int(fields[19]) == started % 2**64)
+    except (OSError, ValueError, IndexError):  # no such process, or no Linux
+        return False
 
 
 def _set_threads() -> None:
     """Let torch use the physical cores that this process may use, unless OMP_NUM_THREADS says otherwise.
 
     More threads than cores train at a third of the speed, and torch by itself sees every core of a machine of which a
-    container may use two. Jobs that run side by side share the cores: who starts them says so by OMP_NUM_THREADS
-    (joblib does: cores ÷ jobs).
+    container may use two. The number never depends on the load of the moment: it changes the order of sums, and so the
+    results.
     """
-    if not os.environ.get("OMP_NUM_THREADS"):
-        os.environ["OMP_NUM_THREADS"] = str(cores())
-        if now := _worked():
-            _SETTLED.append(now)
-
-
-def _worked() -> tuple[float, float, float] | None:
-    """Return the time, and how long the cores that this process may use have worked, and itself: all in seconds.
-
-    None where the system does not tell.
-    """
-    try:
-        lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-        mine = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        counts = [[int(count) for count in line.split()[1:8]] for line in lines if line.split(" ")[0] in mine]
-        ticks = sum(user + nice + system + irq + soft for user, nice, system, _idle, _wait, irq, soft in counts)
-    except (OSError, ValueError, AttributeError):  # another system
-        return None
-    own = os.times()
-    spent = own.user + own.system + own.children_user + own.children_system
-    return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), spent
+    share_cores(1)
 
 
 def _let_waiting_threads_sleep() -> None:

@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from handwriting.launching import ONE_PROCESS, check_each_choice_once, outlive_lost_jobs
+from handwriting.machine import share_cores
 from handwriting.search import prepare_study
 from handwriting.settings import count_jobs, sweep_values
 
@@ -25,8 +26,10 @@ class Progress:
     stopped_by: int = 0  # a signal's number
     parallel: bool = False  # the jobs run in other processes
     failures: list[BaseException] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)  # of failures, as far as they were printed
     folders: set[Path] = field(default_factory=set)
     job_started: float = 0.0
+    tables_written: float = field(default_factory=time.monotonic)  # when, on the monotonic clock; at first the start
 
     def begin_job(self) -> None:
         """Note that the next job begins."""
@@ -70,7 +73,14 @@ class CountJobs(Callback):
             names = sweep_values("name", overrides) or [config.name]
             PROGRESS.folders |= {Path.cwd() / config.hydra.sweep.dir / name for name in names}
             PROGRESS.parallel = True
-            if "submitit" in config.hydra.launcher["_target_"]:
+            launcher = config.hydra.launcher["_target_"]
+            if "joblib" in launcher:
+                from joblib import effective_n_jobs  # 0.3 s
+
+                share_cores(effective_n_jobs(config.hydra.launcher.n_jobs))
+            elif launcher.endswith("LocalLauncher"):  # submitit's, which starts all jobs at once
+                share_cores(PROGRESS.jobs)
+            if "submitit" in launcher:
                 outlive_lost_jobs()
 
 

@@ -9,25 +9,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from handwriting.machine import cores, free_cores, pass_over_modules, slow_precision
+from handwriting.machine import cores, is_zombie, pass_over_modules, slow_precision
 
 SHOW = """
-from handwriting.machine import leave_busy_cores, use_machine
+from handwriting.machine import share_cores, use_machine
+import sys
+if len(sys.argv) > 1:
+    share_cores(int(sys.argv[1]))
 use_machine()
 import torch
-print(leave_busy_cores())
 print(torch.get_num_threads())
 """
 SETTLED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
-def settle(**environment: str) -> subprocess.CompletedProcess:
+def settle(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     kept = {key: value for key, value in os.environ.items() if key not in SETTLED} | environment
-    return subprocess.run([sys.executable, "-c", SHOW], env=kept, capture_output=True, text=True, check=True)
+    return subprocess.run(
+        [sys.executable, "-c", SHOW, *arguments], env=kept, capture_output=True, text=True, check=True
+    )
 
 
-def threads(**environment: str) -> int:
-    return int(settle(**environment).stdout.splitlines()[-1])
+def threads(*arguments: str, **environment: str) -> int:
+    return int(settle(*arguments, **environment).stdout.splitlines()[-1])
 
 
 def turns_before_sleep(**environment: str) -> str:
@@ -50,33 +54,32 @@ def test_no_more_threads_than_cores_that_the_process_may_use():
         os.sched_setaffinity(0, mine)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "busy", "own", "usable", "free"),
-    [
-        (1, 0.0, 0.0, 2, 2),
-        (0.5, 0.5, 0.5, 2, 2),  # this process itself
-        (1, 1.9, 0.9, 2, 1),  # and another on the other core
-        (0.25, 0.1, 0.0, 2, 2),
-        (2, 6.4, 0.4, 8, 5),
-        (1, 4.0, 0.0, 4, 1),
-        (1, 0.4, 0.5, 2, 2),  # the two are not counted alike
-    ],
-)
-def test_the_cores_that_others_keep_busy_are_not_free(seconds, busy, own, usable, free):
-    assert free_cores(seconds, busy, own, usable) == free
-
-
-@pytest.mark.skipif(sys.platform != "linux" or cores() < 2, reason="one core, or a system that does not tell its load")
-def test_beside_busy_cores_there_is_one_thread_and_it_is_said():
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+@pytest.mark.skipif(cores() < 2, reason="one core: there is nothing to divide")
+def test_the_threads_are_the_cores_divided_by_the_jobs_whatever_else_runs():
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        said, number = settle().stdout.splitlines()
+        assert threads() == cores()
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    assert number == "1"
-    assert said.startswith(f"1 thread on {cores()} cores, as other programs keep the rest busy; OMP_NUM_THREADS=")
+    assert threads("2") == cores() // 2
+    assert threads("1000") == 1
+    assert threads("1", OMP_NUM_THREADS="1") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_a_process_that_ended_is_a_zombie_until_its_parent_notices():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert not is_zombie(child.pid, None)
+    started = int(Path(f"/proc/{child.pid}/stat").read_text().split()[21])
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays unreaped
+    assert is_zombie(child.pid, None)
+    assert is_zombie(child.pid, (12345 << 64) | started)  # as filelock records it, with the number of the boot
+    assert not is_zombie(child.pid, started + 1)
+    child.communicate()
+    assert not is_zombie(child.pid, None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP than GNU's")
