@@ -37,7 +37,10 @@ def train_apart(task: Task, processes: int, say: Say) -> None:
         for rank in range(processes):
             command = [sys.executable, "-m", "handwriting.processes"]
             environment = _environment(rank, processes, port)
-            child = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment)
+            # The first one's output is shown; a pipe for the others', which nobody reads, would block them when full.
+            with (task.folder / "run.log").open("ab") as log_file:
+                output = log_file if rank else PIPE
+                child = subprocess.Popen(command, stdin=PIPE, stdout=output, text=True, env=environment)
             children.append(child)
             assert child.stdin is not None
             child.stdin.write(order + "\n")
@@ -107,7 +110,8 @@ def _free_port() -> int:
 
 def _pass_on(child: "subprocess.Popen[str]", say: Say) -> None:
     for line in child.stdout or ():
-        say(line.rstrip("\n"))
+        with contextlib.suppress(OSError):  # even if nothing can be printed here, the pipe must not fill up
+            say(line.rstrip("\n"))
 
 
 def _wait(children: "list[subprocess.Popen[str]]") -> int:
