@@ -1,15 +1,17 @@
 """One job: what is done is skipped, what another process trains is left to it, the rest is trained."""
 
 import contextlib
+import math
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import SoftFileLease, Timeout
+from filelock import FileLock, SoftFileLease, Timeout
 
 from handwriting.attempt import Say, Task, goes_on, train, was_killed
-from handwriting.machine import return_memory
+from handwriting.machine import is_zombie, return_memory
 from handwriting.processes import count_processes, note_end, train_apart
 from handwriting.results import RESULT, Run, check_same, read_result
 
@@ -47,16 +49,19 @@ def do_job(task: Task, say: Say) -> tuple[Run, bool]:
     return run, True
 
 
-def note_lost(folder: Path) -> int:
-    """Note the runs of a folder whose processes are gone without a word, and return how many."""
-    lost = 0
+def note_lost(folder: Path) -> tuple[int, int]:
+    """Record runs whose processes are gone as killed; return how many of them, and how many are being trained."""
+    lost = busy = 0
     for path in sorted(folder.glob(f"*/{RESULT}")):
         run = read_result(path.parent)
         if run and run.status == "running":
-            with contextlib.suppress(BusyError), _held(path.parent):
-                note_end(path.parent, -signal.SIGKILL)
-                lost += 1
-    return lost
+            try:
+                with _held(path.parent):
+                    note_end(path.parent, -signal.SIGKILL)
+                    lost += 1
+            except BusyError:
+                busy += 1
+    return lost, busy
 
 
 def _done(task: Task) -> Run | None:
@@ -70,13 +75,18 @@ def _done(task: Task) -> Run | None:
 
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold the job: no two processes train it at once, and one that died, or whose machine did, does not hold it."""
+    """Hold the job's lock, so that no two processes train it at once; BusyError when a live process holds it.
+
+    A process that ended does not hold it, even if its parent has not noticed (a zombie); nor does one that has not
+    renewed its lease for LEASE seconds, because it hangs or its machine is gone.
+    """
     lease = SoftFileLease(folder / ".lock", lease_duration=LEASE)
     try:
         lease.acquire(timeout=1)
     except Timeout:
-        owner = lease.owner
-        if owner and owner.hostname == socket.gethostname():  # and alive, or it would have been ours
+        _break_lock_of_zombie(lease)
+        owner, renewed = lease.owner, _age(folder / ".lock") < LEASE / 2
+        if owner and renewed and owner.hostname.split("?")[0] == socket.gethostname():
             raise BusyError(f"process {owner.pid}") from None
         try:
             lease.acquire(timeout=LEASE + 5)
@@ -86,3 +96,17 @@ def _held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def _break_lock_of_zombie(lease: SoftFileLease) -> None:
+    with FileLock(f"{lease.lock_file}.breaking"):  # two that break it one after the other would break a new owner's
+        if (owner := lease.owner) and is_zombie(owner.pid, owner.start):
+            lease.force_break()
+
+
+def _age(file: Path) -> float:
+    """Return the seconds since a file was last touched; infinite when it is not there."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except OSError:
+        return math.inf

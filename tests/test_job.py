@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def test_a_job_that_another_process_trains_is_left_to_it(main, tmp_path: Path):
     folder.mkdir(parents=True)
     with SoftFileLease(folder / ".lock", lease_duration=LEASE):
         code, _, output = main("-m", *SMALL, "optim=sgd,adam")
-    assert code == 0
+    assert code == 3
     assert f"is being trained by process {os.getpid()}" in output
-    assert "Left to other processes: 1." in output
+    assert "1 job is being trained by other processes" in output
     assert [run["choices"]["optim"] for run in runs(tmp_path)] == ["adam"]
     assert main("-m", *SMALL, "optim=sgd,adam").code == 0
     assert [run["choices"]["optim"] for run in runs(tmp_path)] == ["adam", "sgd"]
@@ -68,9 +69,102 @@ def test_the_lock_of_a_process_that_died_does_not_hold(main, tmp_path: Path):
     assert not (folder / ".lock").exists()
 
 
+HOLD = """
+from filelock import SoftFileLease
+lease = SoftFileLease({lock!r}, lease_duration={lease})
+lease.acquire()
+print("held", flush=True)
+input()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path):
+    """Another process that holds the lock of a job."""
+    folder = tmp_path / "outputs" / "digits" / "data.limit=100,trainer.max_epochs=2"
+    folder.mkdir(parents=True)
+    code = HOLD.format(lock=str(folder / ".lock"), lease=LEASE)
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_the_lock_of_a_zombie_does_not_hold(main, tmp_path: Path, holder: subprocess.Popen):
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody reaps it
+    begun = time.monotonic()
+    assert main(*SMALL).code == 0
+    assert time.monotonic() - begun < LEASE / 2
+    assert [run["status"] for run in runs(tmp_path)] == ["done"]
+    (folder,) = tmp_path.glob("outputs/digits/*/")
+    assert not [file.name for file in folder.iterdir() if "lock" in file.name]
+
+
+@pytest.mark.long
+def test_the_lock_of_a_process_that_hangs_is_released_when_its_lease_expires(
+    main, tmp_path: Path, holder: subprocess.Popen
+):
+    assert main(*SMALL).code == 3
+    holder.send_signal(signal.SIGSTOP)
+    time.sleep(LEASE / 2 + 1)
+    assert main(*SMALL).code == 0
+    assert [run["status"] for run in runs(tmp_path)] == ["done"]
+
+
 @pytest.mark.parametrize(
     ("devices", "accelerator", "processes"),
     [(1, "auto", 1), (2, "cpu", 2), ([0, 3], "gpu", 2), ("auto", "cpu", 1), (-1, "cpu", 1)],
 )
 def test_a_device_is_a_process(devices: object, accelerator: str, processes: int):
     assert count_processes({"devices": devices, "accelerator": accelerator}) == processes
+
+
+def test_an_error_of_all_jobs_is_printed_once(main, tmp_path: Path):
+    code, errors, output = main("-m", "data=mnist", "data.path=nowhere", "optim=sgd,adam,adagrad")
+    assert code == 2
+    assert (errors + output).count("MNIST is not in nowhere") == 1
+    assert errors.count("failed for the same reason") == 2
+    assert len(errors.splitlines()) == 3
+    logs = [path.read_text() for path in tmp_path.glob("outputs/mnist/*/run.log")]
+    assert [log.count("MNIST is not in nowhere") for log in logs] == [1, 1, 1]
+    assert (tmp_path / "outputs" / "mnist" / "summary.md").read_text().count("MNIST is not in nowhere") == 1
+
+
+def test_a_run_at_chance_level_says_so(main, tmp_path: Path):
+    assert "is chance level; try a lower optim.lr." in main(*SMALL, "optim.lr=30", "optim=sgd", "on_nan=keep").output
+    assert "chance level" not in main("data=digits", "trainer.max_epochs=1").output
+
+
+def test_forced_runs_keep_nothing_of_the_old_one(main, tmp_path: Path):
+    assert main(*SMALL).code == 0
+    (folder,) = tmp_path.glob("outputs/digits/*/")
+    old = [folder / "evaluation" / "test" / "evaluation.json", folder / "fit-profile.txt", folder / "augment.png"]
+    old[0].parent.mkdir(parents=True)
+    for file in old:
+        file.write_text("of the old weights")
+    assert main(*SMALL, "force=true").code == 0
+    assert not [file.name for file in [*old, folder / "evaluation"] if file.exists()]
+
+
+@pytest.mark.parametrize("name", ["../../x", "", "null", "/x", "a/../b", "a//b"])
+def test_a_name_that_is_no_folder_under_outputs_is_refused(main, tmp_path: Path, name: str):
+    code, errors, _ = main(*SMALL, f"name={name}")
+    assert code == 2
+    assert errors == f"name={name} must name a folder under outputs/, as in name=study.\n"
+    assert not list(tmp_path.rglob("result.json"))
+    assert not (tmp_path.parent / "x").exists()
+
+
+def test_a_sweep_of_many_jobs_does_not_rebuild_the_tables_after_each(main, tmp_path: Path, monkeypatch):
+    written = []
+    monkeypatch.setattr("handwriting.run.write_tables", lambda report: written.append(len(report.settings)) or [])
+    monkeypatch.setattr("handwriting.run.TABLES_EVERY", 1e9)
+    assert main("-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam").code == 0
+    assert written == [2]  # once, at the end
+    monkeypatch.setattr("handwriting.run.TABLES_EVERY", 0.0)
+    assert main("-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=adagrad,momentum").code == 0
+    assert written == [2, 3, 4, 4]  # a long sweep updates them while it runs
