@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -192,10 +193,11 @@ def check_same(earlier: Run, settings: dict[str, Any]) -> None:
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what an earlier attempt left, so that curves and events are of one run only."""
-    for pattern in ("events.out.tfevents.*", "*.csv", "hparams.yaml", "augment.png", "checkpoints/*.ckpt"):
+    """Remove what an earlier attempt left, what was evaluated of it included, so that all files are of one run."""
+    for pattern in ("events.out.tfevents.*", "*.csv", "*.png", "*-profile.txt", "hparams.yaml", "checkpoints/*.ckpt"):
         for file in folder.glob(pattern):
             file.unlink()
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
 
 
 def discard_run(folder: Path) -> None:
@@ -208,6 +210,23 @@ def discard_run(folder: Path) -> None:
         for inner in (folder / ".hydra", folder / "checkpoints", folder):
             with contextlib.suppress(OSError):  # not there, or something of the user's lies in it
                 inner.rmdir()
+
+
+def chance_warning(run: Run) -> str:
+    """Return a sentence when a run's test accuracy is no better than that of guessing, else ''.
+
+    Guessing is right as often as the most common class of the test set is there; two standard errors are allowed.
+    """
+    accuracy, chance = run.metrics.get("test/acc"), run.record.get("chance")
+    images = run.record.get("images", {}).get("test")
+    if accuracy is None or not chance or not images:
+        return ""
+    if accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / images):
+        return ""
+    classes = run.record.get("classes")
+    trained_by_steps = "estimator" not in run.record["settings"]["model"]  # a classical baseline has one
+    tip = "try a lower optim.lr" if trained_by_steps else "check the data"
+    return f"{accuracy:.1%} with {classes} classes is chance level; {tip}.".replace("%", " %")
 
 
 def now() -> str:

@@ -1,10 +1,13 @@
 """python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
 
+import errno
 import logging
 import os
 import shutil
 import signal
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +25,26 @@ from handwriting.errors import DivergedError, JobError, UserError
 from handwriting.job import BusyError, do_job, note_lost
 from handwriting.launching import pass_over_finished
 from handwriting.report import read_report, write_plots
-from handwriting.results import Run, discard_run, plain_settings
+from handwriting.results import Run, chance_warning, discard_run, plain_settings
 from handwriting.settings import CONF, digest_of_request, explain, help_text
 from handwriting.sweep import PROGRESS, duration, is_parallel
 from handwriting.tables import print_report, write_tables
 
 log = logging.getLogger(__name__)
+file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone
 console = Console(highlight=False)
 ONE_MIB = 1 << 20
+BUSY = 3  # the exit code when jobs were left to other processes
+TABLES_EVERY = 300.0  # seconds between two updates of the tables while a sweep runs
 SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted, 143 terminated."""
+    """Run the command line and exit.
+
+    Exit codes: 0 all done, 1 a job failed, 2 bad input, 3 a job is being trained by another process, 130 interrupted
+    (Ctrl-C), 128 + n stopped by signal n (143 SIGTERM, 138 SIGUSR1).
+    """
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(help_text())
         return
@@ -59,8 +69,7 @@ def main() -> None:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except OSError as error:
-        if not PROGRESS.failures:
-            code = _complain(f"{error.filename or 'A file'} cannot be read or written: {error.strerror}.")
+        code = _complain(str(_as_user_error(error, Path.cwd())))
     except Exception as error:
         if str(error).startswith("Only one of --run"):  # Hydra's word for -m together with --cfg and the like
             code = _complain(f"{error}.")
@@ -71,6 +80,10 @@ def main() -> None:
     if PROGRESS.failures and code in (0, 1):
         bad_input = all(isinstance(failure, UserError) for failure in PROGRESS.failures)
         code = 2 if bad_input else 1
+    if PROGRESS.parallel:  # the jobs counted in processes of their own
+        PROGRESS.busy = sum(note_lost(folder)[1] for folder in PROGRESS.folders)
+    if PROGRESS.busy and code == 0:
+        code = BUSY
     try:
         _finish(code)
     except OSError as error:
@@ -89,13 +102,15 @@ def job(config: DictConfig) -> float | None:
         reason = _as_user_error(error, folder)
         PROGRESS.failures.append(reason or error)
         if reason or isinstance(error, (JobError, DivergedError)):
-            log.error(str(reason or error))
+            _say_failure(str(reason or error), folder)
         else:
             log.exception("This job failed; please report it if the cause is not yours:")
         if config.fail_fast:
             raise SystemExit(1) from error
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise reason or error from error
+            if _elsewhere() or HydraConfig.get().runtime.choices.get("hydra/sweeper") != "basic":
+                raise reason or error from error  # the only way to tell another process, or a search
+            return None
         if reason:
             PROGRESS.folders.clear()  # the sentence is the answer, not a table of other runs
             if not any(folder.glob("checkpoints/*.ckpt")):
@@ -115,7 +130,9 @@ def _run_all() -> None:
             compose_and_run()
             return
         except Exception as error:
-            lost = type(error).__name__ == "TerminatedWorkerError" and sum(map(note_lost, PROGRESS.folders))
+            lost = type(error).__name__ == "TerminatedWorkerError" and sum(
+                note_lost(folder)[0] for folder in PROGRESS.folders
+            )
             if not lost:
                 raise
             log.error("A job's process was killed; the jobs that it took along are tried again.")
@@ -127,11 +144,13 @@ def _as_user_error(error: Exception, folder: Path) -> UserError | None:
         return error
     if isinstance(error, OmegaConfBaseException):
         return UserError(explain(error))
+    full = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < ONE_MIB]
+    no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or no_space:  # the first error of a full disk may be any: torch.save has its own words for it
+        return UserError(f"The disk of {(full or [folder])[0]} is full: make room and give the same command again.")
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or folder
         return UserError(f"{place} cannot be read or written: {error.strerror}; mend that and start again.")
-    if shutil.disk_usage(folder).free < ONE_MIB:  # torch.save says it in other words
-        return UserError(f"The disk of {folder} is full: make room and give the same command again.")
     return None
 
 
@@ -139,7 +158,7 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     """Do the job and say what came of it; the value is the monitored metric."""
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     asked = HydraConfig.get()
-    if is_parallel(asked.launcher):
+    if _elsewhere():
         resolved["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
     title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
@@ -155,10 +174,19 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
         return None
     if trained:
         _say(folder, run.metrics, duration(PROGRESS.end_job()))
-        write_tables(read_report(folder.parent))
+        if warning := chance_warning(run):
+            console.print(Text(f"  {warning}"), soft_wrap=True)
+        _update_tables(folder.parent)
     else:
         _note_done(run)
     return run.metrics.get(config.monitor.metric)
+
+
+def _update_tables(folder: Path) -> None:
+    """Rewrite a folder's tables, but seldom: each time all runs are read, and at the end it is done anyway."""
+    if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
+        write_tables(read_report(folder))
+        PROGRESS.tables_written = time.monotonic()
 
 
 def _pass_over(run: Run) -> float | None:
@@ -175,10 +203,29 @@ def _note_done(run: Run) -> None:
 
 
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
-    place = f"job {PROGRESS.begun} of {PROGRESS.jobs}  " if PROGRESS.jobs > 1 else ""
     scores = [f"{part} {metrics[key]:.2%}" for part, key in SCORES.items() if key in metrics]
     run = f"{folder.parent.name}/{folder.name}"
-    console.print(Text("  ".join([place + run, *scores, took])), soft_wrap=True)
+    console.print(Text(_place() + "  ".join([run, *scores, took])), soft_wrap=True)
+
+
+def _say_failure(sentence: str, folder: Path) -> None:
+    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason, such as missing data."""
+    file_log.error(sentence)
+    if _elsewhere():
+        return  # the process that started this one says it once, in the report
+    known = sentence in PROGRESS.reasons
+    PROGRESS.reasons.add(sentence)
+    run = f"{_place()}{folder.parent.name}/{folder.name}  "
+    print((run if PROGRESS.jobs > 1 else "") + ("failed for the same reason" if known else sentence), file=sys.stderr)
+
+
+def _elsewhere() -> bool:
+    """Return whether this job runs in another process than the command."""
+    return is_parallel(HydraConfig.get().launcher)
+
+
+def _place() -> str:
+    return f"job {PROGRESS.begun} of {PROGRESS.jobs}  " if PROGRESS.jobs > 1 else ""
 
 
 def _stop(number: int, frame: object) -> None:
@@ -195,8 +242,6 @@ def _complain(sentence: str) -> int:
 def _finish(code: int) -> None:
     """Write and print the report of every folder that this command touched."""
     for folder in sorted(PROGRESS.folders):
-        if PROGRESS.parallel:
-            note_lost(folder)
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         try:
             report = read_report(shown)
@@ -206,7 +251,8 @@ def _finish(code: int) -> None:
     if PROGRESS.skipped and PROGRESS.skipped == PROGRESS.begun:
         console.print("Nothing was trained: every job was done already (force=true trains anew).")
     if PROGRESS.busy:
-        console.print(f"Left to other processes: {PROGRESS.busy}. The same command shows them when they are done.")
+        jobs = "1 job is" if PROGRESS.busy == 1 else f"{PROGRESS.busy} jobs are"
+        console.print(f"{jobs} being trained by other processes; the same command shows them when they are done.")
     if code > 128:
         console.print("Interrupted. The same command goes on: what is done is not trained again.")
 

@@ -46,8 +46,16 @@ def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
 
 def _run_folder(*, _root_: DictConfig) -> str:
     # What the name of the parent folder says already is not said again.
-    name = _root_.name
+    name = _check_name(_root_.name)
     return name_folder(_root_.hydra.overrides.task, skip=(f"data={name}", f"experiment={name}", f"debug={name}"))
+
+
+def _check_name(name: Any) -> str:
+    """Return ``name``; UserError unless it names a folder under outputs/."""
+    parts = str(name or "").split("/")
+    if not name or any(part.strip() in ("", ".", "..") for part in parts) or "\\" in str(name):
+        raise UserError(f"name={'null' if name is None else name} must name a folder under outputs/, as in name=study.")
+    return str(name)
 
 
 def digest_of_request(overrides: Iterable[str], sources: Iterable[Any]) -> str:
@@ -116,7 +124,7 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return f"There is no setting {unknown[1]!r}.{did_you_mean(unknown[1], known_settings())} --help lists them."
-    return _first_line(error)
+    return _first_line(error).removeprefix("UserError raised while resolving interpolation: ")  # of a resolver of ours
 
 
 def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
