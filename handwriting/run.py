@@ -130,10 +130,9 @@ def _run_all() -> None:
             compose_and_run()
             return
         except Exception as error:
-            lost = type(error).__name__ == "TerminatedWorkerError" and sum(
-                note_lost(folder)[0] for folder in PROGRESS.folders
-            )
-            if not lost:
+            if type(error).__name__ != "TerminatedWorkerError" or not sum(
+                note_lost(one)[0] for one in PROGRESS.folders
+            ):
                 raise
             log.error("A job's process was killed; the jobs that it took along are tried again.")
 
@@ -209,7 +208,7 @@ def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
 
 
 def _say_failure(sentence: str, folder: Path) -> None:
-    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason, such as missing data."""
+    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason (missing data)."""
     file_log.error(sentence)
     if _elsewhere():
         return  # the process that started this one says it once, in the report

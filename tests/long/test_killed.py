@@ -27,8 +27,13 @@ def kill_at_random(sweep: list[str], folder: Path, times: int, takes: float, env
     moments = random.Random(0)
     killed = 0
     for _ in range(times):
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(command(sweep, "parts"), cwd=folder, env=environment, **quiet)
+        process = subprocess.Popen(
+            command(sweep, "parts"),
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
             process.wait(moments.uniform(0.05, 0.35) * takes)
         except subprocess.TimeoutExpired:
