@@ -130,9 +130,9 @@ def _run_all() -> None:
             compose_and_run()
             return
         except Exception as error:
-            if type(error).__name__ != "TerminatedWorkerError" or not sum(
-                note_lost(one)[0] for one in PROGRESS.folders
-            ):
+            if type(error).__name__ != "TerminatedWorkerError":
+                raise
+            if not sum(note_lost(folder)[0] for folder in PROGRESS.folders):
                 raise
             log.error("A job's process was killed; the jobs that it took along are tried again.")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import ordinary  # noqa: F401  (keeps the environment as it is now)
 
-from handwriting.machine import leave_busy_cores, use_machine
+from handwriting.machine import use_machine
 
 TABLES = ("steps", "characters", "sweep", "best", "limits")
 REAL = "real MNIST and characters"
@@ -61,7 +61,6 @@ def main() -> None:
         use_machine()  # before torch is imported
         import torch
 
-        leave_busy_cores()
         threads = f"CPU, {torch.get_num_threads()} threads"
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
         device += ", one core kept busy by something else" if options.busy else ""
