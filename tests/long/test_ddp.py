@@ -21,6 +21,14 @@ class Trouble(lightning.Callback):
 """
 
 
+LOUD = """
+import lightning
+class Loud(lightning.Callback):
+    def on_train_epoch_start(self, trainer, module):
+        print(f"loud {trainer.global_rank}", "x" * 200_000)  # more than a pipe holds
+"""
+
+
 def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "handwriting.run", *SMALL, *more]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
@@ -61,6 +69,16 @@ def test_the_death_of_one_process_is_the_jobs_reason_and_the_same_command_goes_o
     assert run(tmp_path, *asked).returncode == 0
     found = record(tmp_path / "outputs" / "digits")
     assert (found["status"], found["epochs"], len(found["resumed"])) == ("done", 2, 1)
+
+
+def test_what_the_second_process_prints_does_not_block_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "loud.py").write_text(LOUD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = run(tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "+callbacks.loud._target_=loud.Loud")
+    assert done.returncode == 0, done.stderr
+    assert "loud 0" in done.stdout
+    (log,) = tmp_path.glob("outputs/digits/*/run.log")
+    assert "loud 1" in log.read_text()
 
 
 def test_a_batch_that_leaves_a_process_nothing_is_refused(tmp_path: Path):
