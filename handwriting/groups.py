@@ -42,11 +42,12 @@ class Setting:
 
         So a net and a forest that share a seed are a pair, though only the forest draws with a state of its own.
         """
-        return {
-            tuple(str(run.settings.get(key, run.settings["seed"])) for key in sorted(PER_SEED)): run.metrics[metric]
-            for run in self.done
-            if metric in run.metrics
-        }
+        keys, by_seed = sorted(PER_SEED), {}
+        for run in self.done:
+            if metric in run.metrics:
+                settings = run.settings
+                by_seed[tuple([str(settings.get(key, settings["seed"])) for key in keys])] = run.metrics[metric]
+        return by_seed
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of every finished run that has it."""
