@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from handwriting.attempt import Task
-from handwriting.errors import DivergedError, JobError, UserError
+from handwriting.errors import DivergedError, JobError, UserError, exit_on_bad_input, make_stdout_safe
 from handwriting.job import BusyError, do_job, note_lost
 from handwriting.launching import pass_over_finished
 from handwriting.report import read_report, write_plots
@@ -35,8 +35,10 @@ SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 def main() -> None:
     """Run the command line. Exit codes: 0 all done, 1 a job failed, 2 bad input, 130 interrupted, 143 terminated."""
+    make_stdout_safe()
     if sys.argv[1:] in (["--help"], ["-h"]):
-        print(help_text())
+        with exit_on_bad_input():
+            print(help_text())
         return
     for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends the one or the other
         signal.signal(preempted, _stop)
@@ -80,6 +82,7 @@ def main() -> None:
 
 def job(config: DictConfig) -> float | None:
     """Train one composed config, or return the result that stands; the value is the monitored metric."""
+    make_stdout_safe()  # of a process that the launcher started
     PROGRESS.begin_job()
     folder = Path(HydraConfig.get().runtime.output_dir)
     PROGRESS.folders.add(folder.parent)
