@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, setting_of
 from handwriting.stats import mean_and_half_width
 
 # What differs among the runs of one setting: whatever conf/ lets follow the seed, and the fold.
@@ -72,10 +71,10 @@ class Setting:
         return sum(values) / len(values) if values else math.nan
 
 
-def read_settings(folder: Path) -> tuple[list[Setting], list[str]]:
-    """Return a folder's settings and the keys that differ among them; UserError when it holds no run."""
+def group_runs(runs: Sequence[Run]) -> tuple[list[Setting], list[str]]:
+    """Return the configurations of a folder's runs and the keys that differ among them."""
     groups: dict[str, list[Run]] = {}
-    for run in read_folder(folder):
+    for run in runs:
         shared = {key: value for key, value in run.settings.items() if key not in PER_SEED}
         groups.setdefault(fingerprint(shared), []).append(run)
     settings = [Setting(runs) for runs in groups.values()]

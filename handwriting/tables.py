@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,15 @@ from rich.text import Text
 from handwriting.groups import as_text
 from handwriting.names import fold
 from handwriting.report import Report
-from handwriting.results import Run
-from handwriting.verdicts import short_names
+from handwriting.results import RESULT, Run
+from handwriting.verdicts import sentences_on, short_names
 from handwriting.writing import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHORTEST_LABEL = 16  # characters that a label always has in a line; a longer one folds, at its commas where it can
+MOST_DEVICES = 4  # named where the runs were trained on several
 # Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
 PARTS = {
     "test/top5": "top 5 %",
@@ -200,24 +202,27 @@ def _sentences(report: Report, most_verdicts: int) -> list[str]:
         folds = any(setting.overlap for setting in done)
         over = "the seeds and folds, widened for the images that folds share" if folds else "the seeds"
         sentences.append(f"± is the half-width of the 95 % interval (Student's t) over {over}.")
-    sentences += _verdicts(report, most_verdicts)
-    sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
-    return sentences
-
-
-def _verdicts(report: Report, most: int) -> list[str]:
     names = short_names(report.settings, report.keys)
-    sentences = [verdict.sentence(names) for verdict in report.verdicts[:most]]
-    if len(report.verdicts) > most:
-        sentences.append(f"{len(report.verdicts) - most:,} more pairs are in differences.csv.")
-    if len(report.verdicts) > 1:
-        significant, of = sum(verdict.shown for verdict in report.verdicts), f"{len(report.verdicts):,} comparisons"
-        which = f"{of} with {names[report.against.label]}" if report.against else of
-        sentences.append(
-            f"{significant:,} of {which} {'is' if significant == 1 else 'are'} significant: at 5 % over all of them "
-            "(paired t-tests, Holm's correction). Each ± is a 95 % interval of that difference alone."
-        )
+    sentences += sentences_on(report.verdicts, names, report.against, most_verdicts)
+    sentences += _devices(report)
+    sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
+    sentences += [f"Not in the table: {folder.name}: its {RESULT} {what}." for folder, what in report.damaged.items()]
     return sentences
+
+
+def _devices(report: Report) -> list[str]:
+    """Return a sentence where the runs were trained on different devices or numbers of threads, else none."""
+    counts = Counter(run.record.get("device", "") for setting in report.settings for run in setting.done)
+    for unknown in ("", "cpu"):  # of older records, which say nothing of threads
+        counts.pop(unknown, None)
+    if len(counts) < 2:
+        return []
+    named = [f"{device} ({count} run{'s' if count > 1 else ''})" for device, count in counts.most_common(MOST_DEVICES)]
+    more = f" and {len(counts) - MOST_DEVICES} others" if len(counts) > MOST_DEVICES else ""
+    return [
+        f"The runs were trained on different devices or numbers of threads: {'; '.join(named)}{more}. "
+        "Their seconds cannot be compared, and their accuracies differ a little for that reason alone."
+    ]
 
 
 def _markdown(report: Report) -> str:

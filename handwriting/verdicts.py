@@ -68,6 +68,23 @@ def judge(settings: Sequence[Setting], against: Setting | None = None) -> list[V
     ]
 
 
+def sentences_on(
+    verdicts: Sequence[Verdict], names: dict[str, str], against: Setting | None = None, most: int = 5
+) -> list[str]:
+    """Return the first comparisons in words, and how many of all are significant; ``names`` is that of ``sentence``."""
+    sentences = [verdict.sentence(names) for verdict in verdicts[:most]]
+    if len(verdicts) > most:
+        sentences.append(f"{len(verdicts) - most:,} more pairs are in differences.csv.")
+    if len(verdicts) > 1:
+        significant = sum(verdict.shown for verdict in verdicts)
+        which = f"{len(verdicts):,} comparisons" + (f" with {names[against.label]}" if against else "")
+        sentences.append(
+            f"{significant:,} of {which} {'is' if significant == 1 else 'are'} significant: at 5 % over all of them "
+            "(paired t-tests, Holm's correction). Each ± is a 95 % interval of that difference alone."
+        )
+    return sentences
+
+
 def _step(setting: Setting) -> float:
     """Return the accuracy of one test image, the smallest step of METRIC."""
     counts = [run.record.get("images", {}).get("test") or 1_000_000 for run in setting.done]
