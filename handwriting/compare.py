@@ -1,15 +1,18 @@
 """python -m handwriting.compare FOLDER: rebuild the table and the plots of runs that are there already."""
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from handwriting.errors import UserError
+from handwriting.errors import exit_on_bad_input
 from handwriting.machine import live_briefly
-from handwriting.report import read_report, write_plots
-from handwriting.tables import print_report, write_tables
+from handwriting.report import read_report
+from handwriting.tables import show_report
+
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,14 +28,13 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="SETTING",
         help="compare the others with this one alone (optim=adam), and not each with each; choose it before you train",
     )
-    asked = parser.parse_args(arguments)
-    try:
+    with exit_on_bad_input():
+        asked = parser.parse_args(arguments)
         reports = [read_report(folder, asked.against) for folder in asked.folders]  # all, before anything is written
         for report in reports:
-            print_report(report, [*write_tables(report), *write_plots(report)], Console())
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+            refused = show_report(report, Console())
+            if refused and refused.errno not in READ_ONLY:
+                sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=7860, help="where to serve (default 7860)")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: only this machine can open the page")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    asked = parser.parse_args(arguments)
     with exit_on_bad_input():
+        asked = parser.parse_args(arguments)
         check_whole("--port", asked.port, at_least=1, at_most=65535)
         if not importlib.util.find_spec("gradio"):
             raise UserError("gradio is not installed: pip install 'handwriting[draw]'.")

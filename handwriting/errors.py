@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from math import inf
@@ -71,14 +73,45 @@ def folders_beside(missing: Path) -> str:
     return f" In {parent} there {'is' if len(names) == 1 else 'are'} {', '.join(near)}{more}." if near else ""
 
 
+def make_stdout_safe() -> None:
+    """Let stdout write ? for what its encoding lacks, as ± in ASCII; every command calls it. stderr never fails so."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook, or where stdout is closed
+        sys.stdout.reconfigure(errors="replace")
+
+
 @contextlib.contextmanager
 def exit_on_bad_input(file: object = "A file") -> Iterator[None]:
-    """End the program with exit code 2 and one sentence for a UserError or a file that cannot be read or written."""
+    """End the program with exit code 2 and one sentence for a UserError or a file that cannot be read or written.
+
+    So too where stdout cannot be written (a full disk); where its reader has gone (``| head -1``), with 1 and nothing.
+    """
+    make_stdout_safe()
     try:
-        yield
+        try:
+            yield
+        finally:  # here, and not when Python ends, where nobody can catch it; --help ends by SystemExit
+            if sys.stdout:
+                sys.stdout.flush()
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"{error.filename or file} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        if not is_of_stdout(error):
+            print(f"{error.filename or file} cannot be read or written: {error.strerror}.", file=sys.stderr)
+        elif isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        else:
+            print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
+
+
+def is_of_stdout(error: OSError) -> bool:
+    """Say whether an error came of writing to stdout; what is printed from then on is discarded."""
+    if error.filename is not None or not sys.stdout:
+        return False
+    try:
+        print(flush=True)  # what failed may have left the buffer: only new text tells
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -45,9 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
     )
-    asked = parser.parse_args(arguments).asked
     with exit_on_bad_input():
-        evaluate(*_sort(asked))
+        evaluate(*_sort(parser.parse_args(arguments).asked))
 
 
 def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> "list[Evaluation]":

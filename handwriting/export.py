@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="a run's folder, as in outputs/mnist/optim=adam, or a checkpoint")
     parser.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="the file to write")
-    asked = parser.parse_args(arguments)
+    with exit_on_bad_input():
+        asked = parser.parse_args(arguments)
     with exit_on_bad_input(asked.onnx):
         export(asked.checkpoint, asked.onnx)
 

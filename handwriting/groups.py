@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from handwriting.results import NOT_SETTINGS, Run, fingerprint, read_folder, setting_of
+from handwriting.results import NOT_SETTINGS, Run, fingerprint, setting_of
 from handwriting.stats import mean_and_half_width
 
 # What differs among the runs of one setting: whatever conf/ lets follow the seed, and the fold.
@@ -42,11 +41,12 @@ class Setting:
 
         So a net and a forest that share a seed are a pair, though only the forest draws with a state of its own.
         """
-        return {
-            tuple(str(run.settings.get(key, run.settings["seed"])) for key in sorted(PER_SEED)): run.metrics[metric]
-            for run in self.done
-            if metric in run.metrics
-        }
+        keys, by_seed = sorted(PER_SEED), {}
+        for run in self.done:
+            if metric in run.metrics:
+                settings = run.settings
+                by_seed[tuple([str(settings.get(key, settings["seed"])) for key in keys])] = run.metrics[metric]
+        return by_seed
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of every finished run that has it."""
@@ -71,10 +71,10 @@ class Setting:
         return sum(values) / len(values) if values else math.nan
 
 
-def read_settings(folder: Path) -> tuple[list[Setting], list[str]]:
-    """Return a folder's settings and the keys that differ among them; UserError when it holds no run."""
+def group_runs(runs: Sequence[Run]) -> tuple[list[Setting], list[str]]:
+    """Return the configurations of a folder's runs and the keys that differ among them."""
     groups: dict[str, list[Run]] = {}
-    for run in read_folder(folder):
+    for run in runs:
         shared = {key: value for key, value in run.settings.items() if key not in PER_SEED}
         groups.setdefault(fingerprint(shared), []).append(run)
     settings = [Setting(runs) for runs in groups.values()]

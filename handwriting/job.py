@@ -99,9 +99,11 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _break_lock_of_zombie(lease: SoftFileLease) -> None:
-    with FileLock(f"{lease.lock_file}.breaking"):  # two that break it one after the other would break a new owner's
+    guard = Path(f"{lease.lock_file}.breaking")  # without it a second process might break the lock of the first
+    with FileLock(guard):
         if (owner := lease.owner) and is_zombie(owner.pid, owner.start):
             lease.force_break()
+        guard.unlink(missing_ok=True)
 
 
 def _age(file: Path) -> float:

@@ -38,9 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=Path, metavar="FILE", help="draw what each step made of the images")
     parser.add_argument("--views", type=int, default=1, metavar="N", help="read the mean of N augmented views of each")
     parser.add_argument("--augment", default="", metavar="NAME", help="made by affine, nudge …, and not as in the run")
-    asked = parser.parse_args(arguments)
     with exit_on_bad_input():
-        failed = predict(asked)
+        failed = predict(parser.parse_args(arguments))
     sys.exit(1 if failed else 0)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handwriting.errors import UserError, did_you_mean
-from handwriting.groups import Setting, as_text, read_settings
-from handwriting.results import Run
+from handwriting.groups import Setting, as_text, group_runs
+from handwriting.results import Run, read_runs
 from handwriting.verdicts import Verdict, judge, short_names
 from handwriting.writing import write_bytes
 
@@ -30,6 +30,7 @@ class Report:
     settings: list[Setting]  # best test accuracy first
     keys: list[str]  # the settings that differ and so name the rows
     against: Setting | None = None  # what all others are compared with; without it, each with each
+    damaged: dict[Path, str] = field(default_factory=dict)  # folders whose result.json is no run, and what is wrong
 
     @property
     def failed(self) -> list[Run]:
@@ -60,14 +61,15 @@ class Report:
 
 def read_report(folder: Path, against: str = "") -> Report:
     """Group a folder's runs by setting; UserError when it holds none, or none to compare with ``against``."""
-    settings, keys = read_settings(folder)
+    runs, damaged = read_runs(folder)
+    settings, keys = group_runs(runs)
 
     def rank(setting: Setting) -> tuple[bool, float, str]:
         accuracy = setting.interval("test/acc")[0]
         return math.isnan(accuracy), -accuracy, setting.label
 
     settings = sorted(settings, key=rank)
-    report = Report(folder, settings, keys, _find(against, settings, keys, folder) if against else None)
+    report = Report(folder, settings, keys, _find(against, settings, keys, folder) if against else None, damaged)
     if against and not report.verdicts:
         raise UserError(f"{folder} has no other setting that shares two seeds with {against}: add seed=0,1,2,3,4.")
     return report

@@ -7,7 +7,6 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 HELD_OUT = "held_out.csv"  # what a run whose held-out images are one of several draws made of them
+ALWAYS = {"status": str, "fingerprint": str, "settings": dict, "choices": dict}  # in every result.json, and their types
+WHEN_DONE = {"metrics": dict, "epochs": (int, float), "seconds": (int, float), "parameters": (int, float)}
 # What changes how a run looks, or where it lies, and not what comes out of it.
 NOT_SETTINGS = {
     "name",
@@ -131,34 +132,32 @@ def write_result(folder: Path, record: dict[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> Run | None:
-    """Return the run of a folder, or None where no readable result.json lies."""
-    try:
-        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        if {"status", "fingerprint", "settings", "choices"} <= record.keys():
-            return Run(folder, record)
-    except (OSError, ValueError, AttributeError):
-        pass
-    return None
+    """Return the run of a folder, or None where no result.json lies or it is damaged."""
+    return run if isinstance(run := _load(folder), Run) else None
 
 
 def read_folder(folder: Path) -> list[Run]:
-    """Return the runs directly in a folder, by name; of equal fingerprints the finished or latest one.
+    """Return the runs directly in a folder, by name; of equal ones the finished or latest. UserError if none."""
+    return read_runs(folder)[0]
 
-    Raises UserError when the folder is missing or holds no run.
-    """
+
+def read_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
+    """Return what read_folder does, and what is wrong with each result.json that is no run, by its folder."""
     if not folder.is_dir():
         hint = folders_beside(folder) or " Give one that runs were written to, as in outputs/mnist."
         raise UserError(f"{folder} is not a folder.{hint}")
-    by_print: dict[str, Run] = {}
-    for run in _runs(folder):
-        other = by_print.get(run.record["fingerprint"])
-        if other is None or _standing(run) > _standing(other):
-            by_print[run.record["fingerprint"]] = run
+    found = {entry: _load(entry) for entry in sorted(folder.iterdir())}
+    damaged = {entry: problem for entry, problem in found.items() if isinstance(problem, str)}
+    runs = [run for run in reversed(found.values()) if isinstance(run, Run)]
+    runs.sort(key=lambda run: (run.status == "done", str(run.record.get("started"))))
+    by_print = {run.record["fingerprint"]: run for run in runs}  # the last of equal ones
+    if not by_print and damaged:
+        raise UserError(f"{folder} has no readable run: {(first := min(damaged)) / RESULT} {damaged[first]}.")
     if not by_print:
         inner = sorted({result.parent.parent for result in folder.glob(f"*/*/{RESULT}")})
         where = f" Did you mean {inner[0]}?" if inner else ""
         raise UserError(f"{folder} holds no runs (no folder in it has a {RESULT}).{where}")
-    return sorted(by_print.values(), key=lambda run: run.folder.name)
+    return sorted(by_print.values(), key=lambda run: run.folder.name), damaged
 
 
 def new_record(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
@@ -234,14 +233,21 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _runs(folder: Path) -> Iterator[Run]:
-    for entry in sorted(folder.iterdir()):
-        if run := read_result(entry):
-            yield run
-
-
-def _standing(run: Run) -> tuple[bool, str]:
-    return run.status == "done", run.record.get("started", "")
+def _load(folder: Path) -> Run | str | None:
+    """Return the run of a folder, or what is wrong with its result.json, or None where there is none."""
+    try:
+        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        record = None
+    if isinstance(record, dict):
+        needed = ALWAYS | (WHEN_DONE if record.get("status") == "done" else {})
+        if all(isinstance(record.get(key), kind) for key, kind in needed.items()):
+            return Run(folder, record)
+    return "is damaged; the same command trains it again"
 
 
 def _finite(value: Any) -> Any:

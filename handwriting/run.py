@@ -1,5 +1,6 @@
 """python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -8,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,21 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from rich.text import Text
 
 from handwriting.attempt import Task
-from handwriting.errors import DivergedError, JobError, UserError
+from handwriting.errors import DivergedError, JobError, UserError, exit_on_bad_input, is_of_stdout, make_stdout_safe
 from handwriting.job import BusyError, do_job, note_lost
 from handwriting.launching import pass_over_finished
-from handwriting.report import read_report, write_plots
+from handwriting.report import read_report
 from handwriting.results import Run, chance_warning, discard_run, plain_settings
 from handwriting.settings import CONF, digest_of_request, explain, help_text
 from handwriting.sweep import PROGRESS, duration, is_parallel
-from handwriting.tables import print_report, write_tables
+from handwriting.tables import PipeConsole, show_report, write_tables
 
 log = logging.getLogger(__name__)
 file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone
-console = Console(highlight=False)
+console = PipeConsole(highlight=False)
 ONE_MIB = 1 << 20
 BUSY = 3  # the exit code when jobs were left to other processes
 TABLES_EVERY = 300.0  # seconds between two updates of the tables while a sweep runs
@@ -45,8 +46,10 @@ def main() -> None:
     Exit codes: 0 all done, 1 a job failed, 2 bad input, 3 a job is being trained by another process, 130 interrupted
     (Ctrl-C), 128 + n stopped by signal n (143 SIGTERM, 138 SIGUSR1).
     """
+    make_stdout_safe()
     if sys.argv[1:] in (["--help"], ["-h"]):
-        print(help_text())
+        with exit_on_bad_input():
+            print(help_text())
         return
     for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends the one or the other
         signal.signal(preempted, _stop)
@@ -84,15 +87,13 @@ def main() -> None:
         PROGRESS.busy = sum(note_lost(folder)[1] for folder in PROGRESS.folders)
     if PROGRESS.busy and code == 0:
         code = BUSY
-    try:
-        _finish(code)
-    except OSError as error:
-        code = code or _complain(f"The report cannot be written: {error.filename or 'a file'}: {error.strerror}.")
-    sys.exit(code)
+    written = _finish(code)
+    sys.exit(code if written else code or 2)
 
 
 def job(config: DictConfig) -> float | None:
     """Train one composed config, or return the result that stands; the value is the monitored metric."""
+    make_stdout_safe()  # of a process that the launcher started
     PROGRESS.begin_job()
     folder = Path(HydraConfig.get().runtime.output_dir)
     PROGRESS.folders.add(folder.parent)
@@ -174,7 +175,7 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     if trained:
         _say(folder, run.metrics, duration(PROGRESS.end_job()))
         if warning := chance_warning(run):
-            console.print(Text(f"  {warning}"), soft_wrap=True)
+            _print(f"  {warning}")
         _update_tables(folder.parent)
     else:
         _note_done(run)
@@ -204,7 +205,23 @@ def _note_done(run: Run) -> None:
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
     scores = [f"{part} {metrics[key]:.2%}" for part, key in SCORES.items() if key in metrics]
     run = f"{folder.parent.name}/{folder.name}"
-    console.print(Text(_place() + "  ".join([run, *scores, took])), soft_wrap=True)
+    _print(_place() + "  ".join([run, *scores, took]))
+
+
+def _print(line: str) -> None:
+    with _unread_output():
+        console.print(Text(line), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _unread_output() -> Iterator[None]:
+    """Continue where stdout takes nothing more, because its reader has gone (``| head``) or a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_of_stdout(error):
+            raise
+        print(f"The output cannot be written ({error.strerror}); training continues.", file=sys.stderr)
 
 
 def _say_failure(sentence: str, folder: Path) -> None:
@@ -238,22 +255,25 @@ def _complain(sentence: str) -> int:
     return 2
 
 
-def _finish(code: int) -> None:
-    """Write and print the report of every folder that this command touched."""
+def _finish(code: int) -> bool:
+    """Write and print the report of every folder that this command touched; return whether all could be written."""
+    written = True
     for folder in sorted(PROGRESS.folders):
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         try:
             report = read_report(shown)
         except UserError:
             continue  # nothing has come to a result there
-        print_report(report, [*write_tables(report), *write_plots(report)], console)
+        with _unread_output():
+            written = not show_report(report, console, PROGRESS.reasons) and written
     if PROGRESS.skipped and PROGRESS.skipped == PROGRESS.begun:
-        console.print("Nothing was trained: every job was done already (force=true trains anew).")
+        _print("Nothing was trained: every job was done already (force=true retrains).")
     if PROGRESS.busy:
         jobs = "1 job is" if PROGRESS.busy == 1 else f"{PROGRESS.busy} jobs are"
-        console.print(f"{jobs} being trained by other processes; the same command shows them when they are done.")
+        _print(f"{jobs} being trained by other processes; the same command shows them when they are done.")
     if code > 128:
-        console.print("Interrupted. The same command goes on: what is done is not trained again.")
+        _print("Interrupted. The same command resumes: what is done is not trained again.")
+    return written
 
 
 if __name__ == "__main__":

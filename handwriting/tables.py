@@ -1,8 +1,11 @@
 """A report as text: the table on the terminal, summary.csv and summary.md. Imports no torch."""
 
+import errno
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +16,17 @@ from rich.text import Text
 
 from handwriting.groups import as_text
 from handwriting.names import fold
-from handwriting.report import Report
-from handwriting.results import Run
-from handwriting.verdicts import short_names
+from handwriting.report import Report, write_plots
+from handwriting.results import RESULT, Run
+from handwriting.verdicts import sentences_on, short_names
 from handwriting.writing import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHORTEST_LABEL = 16  # characters that a label always has in a line; a longer one folds, at its commas where it can
+MOST_NAMED = 5  # runs that failed for the same reason
+MOST_DEVICES = 4  # named where the runs were trained on several
 # Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
 PARTS = {
     "test/top5": "top 5 %",
@@ -48,12 +53,12 @@ def summary_frame(report: Report) -> "pd.DataFrame":
     """Return a row a setting: what differs, seeds, metrics as fractions with half-widths, epochs, seconds."""
     import pandas as pd
 
-    rows = []
+    rows, metrics = [], _metrics(report)
     for setting in report.settings:
         settings = setting.runs[0].settings
         row: dict[str, Any] = {"setting": setting.label} | {key: as_text(settings.get(key)) for key in report.keys}
         row["seeds"] = len(setting.done)
-        for metric in _metrics(report):
+        for metric in metrics:
             row[metric], row[f"{metric} ±"] = setting.interval(metric)
         row |= {key: setting.mean(key) for key in ("epochs", "seconds", "parameters")}
         # Whole where it is whole: epochs may differ among the seeds when training stops early.
@@ -68,20 +73,18 @@ def differences_frame(report: Report) -> "pd.DataFrame":
     """Return a row a pair of settings that share seeds: the paired difference as a fraction, and what it proves."""
     import pandas as pd
 
-    rows = [
-        {
-            "better": verdict.better.label,
-            "worse": verdict.worse.label,
-            "test/acc difference": verdict.difference.mean,
-            "±": verdict.difference.half_width,
-            "seeds": verdict.difference.pairs,
-            "p": verdict.difference.p,
-            "p (Holm)": verdict.p,
-            "shown": verdict.shown,
-        }
-        for verdict in report.verdicts
-    ]
-    return pd.DataFrame(rows)
+    verdicts = report.verdicts
+    columns = {  # and not rows: of 300 configurations there are 44,850 pairs
+        "better": [verdict.better.label for verdict in verdicts],
+        "worse": [verdict.worse.label for verdict in verdicts],
+        "test/acc difference": [verdict.difference.mean for verdict in verdicts],
+        "±": [verdict.difference.half_width for verdict in verdicts],
+        "seeds": [verdict.difference.pairs for verdict in verdicts],
+        "p": [verdict.difference.p for verdict in verdicts],
+        "p (Holm)": [verdict.p for verdict in verdicts],
+        "shown": [verdict.shown for verdict in verdicts],
+    }
+    return pd.DataFrame(columns)
 
 
 def out_of_fold_frame(report: Report) -> "pd.DataFrame":
@@ -104,8 +107,35 @@ def _metrics(report: Report) -> list[str]:
     return [*always, *sorted(found - {*always, "train/acc", "train/loss"})]
 
 
-def print_report(report: Report, paths: Sequence[Path], console: Console) -> None:
-    """Print the table, what it proves, the failures under it, and the paths of what was written."""
+class PipeConsole(Console):
+    """A rich console that raises BrokenPipeError where its reader has gone; rich's own ends the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error again."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def show_report(report: Report, console: Console, known: Collection[str] = ()) -> OSError | None:
+    """Write a report's tables and plots and print it; where its folder cannot be written to, print, and return why.
+
+    ``known`` are reasons of failures that were printed before.
+    """
+    paths: list[Path] = []
+    try:
+        paths += write_tables(report)
+        paths += write_plots(report)
+    except OSError as error:
+        print_report(report, paths, console, known)
+        what = "The rest was not" if paths else "Nothing was"
+        sentence = f"{what} written: {report.folder} cannot be written to ({error.strerror})."
+        console.print(Text(sentence), soft_wrap=True)
+        return error
+    print_report(report, paths, console, known)
+    return None
+
+
+def print_report(report: Report, paths: Sequence[Path], console: Console, known: Collection[str] = ()) -> None:
+    """Print the table, the comparisons, the failures under it, and the paths of what was written."""
     cells = _cells(report)
     longest_word = max(len(word) for row in cells for word in re.split(r"(?<=,)|\s", row[0]))
     label_width = min(longest_word, max(SHORTEST_LABEL, console.width // 3))
@@ -130,7 +160,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console) -> Non
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
     console.print(table)
-    for sentence in _sentences(report, most_verdicts=5):
+    for sentence in _sentences(report, 5, known):
         console.print(Text(sentence), soft_wrap=True)
     for path in paths:
         console.print(Text(f"  {path}"), soft_wrap=True)
@@ -191,7 +221,7 @@ def _cells(report: Report) -> list[list[str]]:
     return rows
 
 
-def _sentences(report: Report, most_verdicts: int) -> list[str]:
+def _sentences(report: Report, most_verdicts: int, known: Collection[str] = ()) -> list[str]:
     sentences = []
     done = [setting for setting in report.settings if setting.done]
     if report.chosen and len(report.settings) > 1:
@@ -202,20 +232,39 @@ def _sentences(report: Report, most_verdicts: int) -> list[str]:
         folds = any(setting.overlap for setting in done)
         over = "the seeds and folds, widened for the images that folds share" if folds else "the seeds"
         sentences.append(f"± is the half-width of the 95 % interval (Student's t) over {over}.")
-    sentences += _verdicts(report, most_verdicts)
-    sentences += [f"Not finished: {run.folder.name}: {_reason(run)}" for run in report.failed]
-    return sentences
-
-
-def _verdicts(report: Report, most: int) -> list[str]:
     names = short_names(report.settings, report.keys)
-    sentences = [verdict.sentence(names) for verdict in report.verdicts[:most]]
-    if len(report.verdicts) > most:
-        sentences.append(f"{len(report.verdicts) - most} more pairs are in differences.csv.")
-    if len(report.verdicts) > 1:
-        which = f"comparisons with {names[report.against.label]}" if report.against else "comparisons"
-        sentences.append(f"What is shown is corrected for {len(report.verdicts)} {which} (Holm, paired t-test).")
+    sentences += sentences_on(report.verdicts, names, report.against, most_verdicts)
+    sentences += _devices(report)
+    sentences += _failures(report, known)
+    sentences += [f"Not in the table: {folder.name}: its {RESULT} {what}." for folder, what in report.damaged.items()]
     return sentences
+
+
+def _failures(report: Report, known: Collection[str]) -> list[str]:
+    """Return a sentence for each reason why runs did not finish, with their names."""
+    by_reason: dict[str, list[str]] = {}
+    for run in report.failed:
+        by_reason.setdefault(_reason(run), []).append(run.folder.name)
+    sentences = []
+    for reason, names in by_reason.items():
+        listed = "; ".join(names[:MOST_NAMED]) + (f"; and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED))
+        sentences.append(f"Not finished: {listed}: {'the reason is given above.' if reason in known else reason}")
+    return sentences
+
+
+def _devices(report: Report) -> list[str]:
+    """Return a sentence where the runs were trained on different devices or numbers of threads, else none."""
+    counts = Counter(run.record.get("device", "") for setting in report.settings for run in setting.done)
+    for unknown in ("", "cpu"):  # of older records, which say nothing of threads
+        counts.pop(unknown, None)
+    if len(counts) < 2:
+        return []
+    named = [f"{device} ({count} run{'s' if count > 1 else ''})" for device, count in counts.most_common(MOST_DEVICES)]
+    more = f" and {len(counts) - MOST_DEVICES} others" if len(counts) > MOST_DEVICES else ""
+    return [
+        f"The runs were trained on different devices or numbers of threads: {'; '.join(named)}{more}. "
+        "Their seconds cannot be compared, and their accuracies differ a little for that reason alone."
+    ]
 
 
 def _markdown(report: Report) -> str:

@@ -1,19 +1,18 @@
-"""Which setting beats which, and whether that is shown: paired by seed, corrected for the number of comparisons."""
+"""Comparisons of configurations: which differences are significant, paired by seed, corrected for their number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
 
 from handwriting.groups import Setting
-from handwriting.stats import Difference, adjust_by_holm, paired_difference
+from handwriting.stats import Difference, adjust_by_holm, paired_differences
 
 METRIC = "test/acc"
 LEVEL = 0.05  # of all claims of a report together
-MOST_PAIRS = 5000  # of more, only those with the best setting are compared
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Two settings on the seeds that both have: the first has the higher mean."""
 
     better: Setting
@@ -38,29 +37,58 @@ class Verdict:
 
 
 def judge(settings: Sequence[Setting], against: Setting | None = None) -> list[Verdict]:
-    """Compare every two settings, the best first, that share at least two seeds; or each with ``against`` alone.
+    """Compare every two configurations that share at least two seeds; or each with ``against`` alone.
 
-    Fewer comparisons are corrected less: what all others are compared with should be chosen before it is trained.
+    All of them count as comparisons, and none is left out for its results: chosen by test accuracy, a few would show
+    what chance made. With ``against`` there are fewer, so it must be chosen before the others are trained.
     """
-    scores = [(setting, setting.by_seed(METRIC)) for setting in settings]
-    pairs = list(combinations([pair for pair in scores if len(pair[1]) > 1], 2))
-    if against:
-        pairs = [pair for pair in pairs if any(setting is against for setting, _ in pair)]
-    elif len(pairs) > MOST_PAIRS:
-        pairs = [pair for pair in pairs if pair[0] is pairs[0][0]]
-    found: list[tuple[Setting, Setting, Difference]] = []
-    for (first, values), (second, others) in pairs:
-        seeds = sorted(values.keys() & others.keys())
-        if len(seeds) < 2:
+    scores = [setting.by_seed(METRIC) for setting in settings]
+    seeds = sorted({seed for by_seed in scores for seed in by_seed})
+    table = np.array([[by_seed.get(seed, np.nan) for seed in seeds] for by_seed in scores])  # (settings, seeds)
+    steps = np.array([_step(setting) for setting in settings])
+    overlaps = np.array([setting.overlap for setting in settings])
+    pairs: list[tuple[int, int]] = []
+    differences: list[Difference] = []
+    for one, setting in enumerate(settings):
+        if against and setting is not against:
             continue
-        step = 1 / first.done[0].record.get("images", {}).get("test", 1_000_000)
-        pair = [values[seed] for seed in seeds], [others[seed] for seed in seeds]
-        difference = paired_difference(*pair, step, max(first.overlap, second.overlap))
-        if difference.mean < 0:  # on the seeds that both have, the order may be another
-            first, second, difference = second, first, replace(difference, mean=-difference.mean)
-        found.append((first, second, difference))
-    chances = adjust_by_holm([difference.p for *_, difference in found])
-    return [Verdict(*pair, p) for pair, p in zip(found, chances, strict=True)]
+        rows = table[:, ~np.isnan(table[one])]  # only its own seeds: with few in common, the table is mostly empty
+        others = np.flatnonzero((~np.isnan(rows)).sum(axis=1) > 1)
+        others = others[others != one] if against else others[others > one]
+        if len(others):
+            step, overlap = (np.maximum(each[one], each[others]) for each in (steps, overlaps))
+            differences += paired_differences(rows[one], rows[others], step, overlap)
+            pairs += [(one, other) for other in others.tolist()]
+    chances = adjust_by_holm([difference.p for difference in differences])
+    return [
+        Verdict(settings[one], settings[other], difference, p)
+        if difference.mean >= 0
+        else Verdict(settings[other], settings[one], difference._replace(mean=-difference.mean), p)
+        for (one, other), difference, p in zip(pairs, differences, chances, strict=True)
+    ]
+
+
+def sentences_on(
+    verdicts: Sequence[Verdict], names: dict[str, str], against: Setting | None = None, most: int = 5
+) -> list[str]:
+    """Return the first comparisons in words, and how many of all are significant; ``names`` is that of ``sentence``."""
+    sentences = [verdict.sentence(names) for verdict in verdicts[:most]]
+    if len(verdicts) > most:
+        sentences.append(f"{len(verdicts) - most:,} more pairs are in differences.csv.")
+    if len(verdicts) > 1:
+        significant = sum(verdict.shown for verdict in verdicts)
+        which = f"{len(verdicts):,} comparisons" + (f" with {names[against.label]}" if against else "")
+        sentences.append(
+            f"{significant:,} of {which} {'is' if significant == 1 else 'are'} significant: at 5 % over all of them "
+            "(paired t-tests, Holm's correction). Each ± is a 95 % interval of that difference alone."
+        )
+    return sentences
+
+
+def _step(setting: Setting) -> float:
+    """Return the accuracy of one test image, the smallest step of METRIC."""
+    counts = [run.record.get("images", {}).get("test") or 1_000_000 for run in setting.done]
+    return 1 / min(counts, default=1_000_000)
 
 
 def short_names(settings: Sequence[Setting], keys: Sequence[str]) -> dict[str, str]:

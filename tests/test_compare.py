@@ -1,5 +1,8 @@
+import errno
+import os
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,55 @@ def test_for_a_folder_that_is_not_there_the_nearest_beside_it_are_named(command:
     said = capsys.readouterr().err
     assert f"In {tmp_path} there are optim=sgd,seed=1, optim=sgd,seed=0, optim=adam,seed=0 and others." in said
     assert said.count("\n") == 1
+
+
+def refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """No file can be opened for writing: the tests may run as root, who may write to a read-only folder."""
+    opened = Path.open
+
+    def refuse(self: Path, mode: str = "r", *others: Any, **more: Any) -> Any:
+        if "w" in mode:
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, mode, *others, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_of_a_read_only_folder_the_table_is_printed(number: int, tmp_path: Path, monkeypatch, make_run, capsys):
+    make_run(tmp_path / "digits", "optim=sgd", accuracy=0.8)
+    monkeypatch.chdir(tmp_path)
+    refuse_writing(monkeypatch, number)
+    main(["digits"])
+    said = capsys.readouterr()
+    assert "80.00" in said.out
+    reason = os.strerror(number)
+    assert said.out.splitlines()[-1] == f"Nothing was written: digits cannot be written to ({reason})."
+    assert said.err == ""
+    assert [path.name for path in (tmp_path / "digits").iterdir()] == ["optim=sgd"]
+
+
+def test_of_a_full_disk_the_table_is_printed_and_the_exit_code_is_2(tmp_path: Path, monkeypatch, make_run, capsys):
+    make_run(tmp_path / "digits", "optim=sgd", accuracy=0.8)
+    monkeypatch.chdir(tmp_path)
+    refuse_writing(monkeypatch, errno.ENOSPC)
+    with pytest.raises(SystemExit) as stop:
+        main(["digits"])
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert "80.00" in said.out
+    assert said.out.splitlines()[-1] == ("Nothing was written: digits cannot be written to (No space left on device).")
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch, capsys):
+    def refuse(self: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path)])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"{tmp_path} cannot be read or written: Permission denied.\n"
 
 
 def test_nothing_is_written_when_a_later_folder_is_wrong(tmp_path: Path, monkeypatch, make_run, capsys):

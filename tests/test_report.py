@@ -117,7 +117,9 @@ def test_jobs_that_differ_in_their_seed_are_one_row_though_none_finished(tmp_pat
         make_run(tmp_path, "data=digits", "optim=adagrad", f"seed={seed}", status="failed", reason="killed")
     labels = [setting.label for setting in read_report(tmp_path).settings]
     assert labels == ["optim.lr=0.2", "optim.lr=0.1", "optim=adagrad"]
-    assert "Not finished: data=digits,optim=adagrad,seed=1: killed" in printed(tmp_path)
+    assert "Not finished: data=digits,optim=adagrad,seed=0; data=digits,optim=adagrad,seed=1: killed" in printed(
+        tmp_path
+    )
 
 
 def test_a_setting_that_alone_finished_is_called_by_what_it_asked_for_itself(tmp_path: Path, make_run):
@@ -251,8 +253,70 @@ def test_verdicts_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
     assert "adam beats sgd by 0.3" in text
     assert "5 seeds" in text
     assert "no difference shown" in text
-    assert "3 comparisons (Holm" in text
+    assert "2 of 3 comparisons are significant: at 5 % over all of them" in text
     assert "adam beats sgd" in printed(tmp_path, 160)
+
+
+def test_very_many_comparisons_are_counted_and_all_in_the_file(tmp_path: Path, make_run):
+    random = np.random.default_rng(0)
+    for rate in range(1, 11):
+        for seed in range(3):
+            make_run(tmp_path, f"optim.lr=0.{rate:02}", f"seed={seed}", accuracy=random.normal(0.9, 0.01))
+    write_tables(read_report(tmp_path))
+    assert len(pd.read_csv(tmp_path / "differences.csv")) == 45
+    text = printed(tmp_path)
+    assert "40 more pairs are in differences.csv." in text
+    assert "0 of 45 comparisons are significant: at 5 % over all of them" in text
+
+
+def test_grey_in_the_ranking_are_those_of_the_corrected_comparisons(tmp_path: Path, make_run, monkeypatch):
+    random = np.random.default_rng(0)
+    for rate in range(1, 31):  # of 435 comparisons of equals some are significant before the correction
+        for seed in range(3):
+            accuracy = 0.5 + seed / 100 if rate == 30 else random.normal(0.9, 0.001)
+            make_run(tmp_path, f"optim.lr=0.{rate:02}", f"seed={seed}", accuracy=accuracy)
+    drawn = {}
+    draw = plots.draw_ranking
+    monkeypatch.setattr(plots, "draw_ranking", lambda *a: drawn.update(grey=a[3]) or draw(*a))
+    monkeypatch.setattr(plots, "as_file", lambda *_: b"")
+    report = read_report(tmp_path)
+    write_plots(report)
+    assert sum(verdict.difference.p < 0.05 for verdict in report.verdicts) > 29
+    assert drawn["grey"] == {verdict.worse.label for verdict in report.verdicts if verdict.p < 0.05} <= {"optim.lr=0.3"}
+
+
+def test_a_damaged_record_is_named_and_the_other_seeds_are_reported(tmp_path: Path, make_run):
+    for seed in range(3):
+        make_run(tmp_path, "optim=sgd", f"seed={seed}")
+    (tmp_path / "optim=sgd,seed=1" / "result.json").write_text('{"status": "do')
+    sentence = "Not in the table: optim=sgd,seed=1: its result.json is damaged; the same command trains it again."
+    assert sentence in printed(tmp_path)
+    write_tables(read_report(tmp_path))
+    assert sentence in (tmp_path / "summary.md").read_text()
+    assert rows(tmp_path)[0]["seeds"] == "2"
+
+
+DIFFERENT = "trained on different devices or numbers of threads: "
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        (["cpu, 2 threads"] * 3, ""),
+        (["cpu, 2 threads", "cpu", ""], ""),  # two older records
+        (["cpu, 2 threads", "cpu, 1 thread", "cpu, 2 threads"], "cpu, 2 threads (2 runs); cpu, 1 thread (1 run). "),
+        (["cpu, 2 threads", "NVIDIA H100", "NVIDIA H100"], "NVIDIA H100 (2 runs); cpu, 2 threads (1 run). "),
+        ([f"cpu, {n} threads" for n in range(2, 9)], "cpu, 5 threads (1 run) and 3 others. "),
+    ],
+)
+def test_different_devices_or_threads_are_said(tmp_path: Path, make_run, devices: list[str], said: str):
+    for seed, device in enumerate(devices):
+        make_run(tmp_path, f"seed={seed}", **({"device": device} if device else {}))
+    make_run(tmp_path, "optim=sgd", status="failed", device="another")  # has no numbers
+    write_tables(read_report(tmp_path))
+    for text in (printed(tmp_path), (tmp_path / "summary.md").read_text()):
+        assert (DIFFERENT in text) == bool(said)
+        assert said in text
 
 
 def test_against_one_setting_the_others_are_not_compared_with_each_other(tmp_path: Path, make_run):
@@ -270,7 +334,7 @@ def test_against_one_setting_the_others_are_not_compared_with_each_other(tmp_pat
         chances = [scipy.stats.ttest_rel(accuracies[name], accuracies["sgd"]).pvalue for name in better]
         assert [verdict.p for verdict in report.verdicts] == pytest.approx(multipletests(chances, method="holm")[1])
     write_tables(report)
-    assert "corrected for 3 comparisons with sgd (Holm" in (tmp_path / "summary.md").read_text()
+    assert "3 of 3 comparisons with sgd are significant" in (tmp_path / "summary.md").read_text()
     assert len(pd.read_csv(tmp_path / "differences.csv")) == 3
 
 

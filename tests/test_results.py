@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from handwriting.errors import UserError
-from handwriting.results import fingerprint, flatten, plain_settings, read_folder, read_result, write_result
+from handwriting.results import fingerprint, flatten, plain_settings, read_folder, read_result, read_runs, write_result
 from handwriting.writing import write_text
 
 CONFIG = {
@@ -29,7 +29,8 @@ def test_every_setting_changes_the_fingerprint(change: dict):
 
 
 def test_a_record_comes_back_and_what_is_not_finite_becomes_null(tmp_path: Path):
-    record = {"status": "done", "fingerprint": "x", "settings": {}, "choices": {}}
+    record = {"status": "done", "fingerprint": "x", "settings": {}, "choices": {}} | {"epochs": 1, "seconds": 1.0}
+    record["parameters"] = 10
     write_result(tmp_path, record | {"metrics": {"test/loss": float("nan"), "test/acc": 0.5}})
     json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
     run = read_result(tmp_path)
@@ -37,10 +38,34 @@ def test_a_record_comes_back_and_what_is_not_finite_becomes_null(tmp_path: Path)
     assert run.metrics == {"test/acc": 0.5}
 
 
-@pytest.mark.parametrize("content", ["", '{"status": "do', "[]", "{}", "null", "\x00\x01"])
-def test_a_broken_record_is_no_record(tmp_path: Path, content: str):
-    (tmp_path / "result.json").write_text(content)
-    assert read_result(tmp_path) is None
+DAMAGED = [b"", b'{"status": "do', b"[]", b"{}", b"null", b"\x00\x01", b'{"status": "\xff\xfe"}', b"[" * 5]
+DAMAGED += [b'{"status": "done", "fingerprint": "x", "settings": {}, "choices": {}}']  # without its results
+DAMAGED += [b'{"status": "failed", "fingerprint": "x", "settings": [], "choices": {}}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_record_is_no_run_and_is_named(tmp_path: Path, content: bytes, make_run):
+    make_run(tmp_path, "seed=0")
+    damaged = make_run(tmp_path, "seed=1")
+    (damaged / "result.json").write_bytes(content)
+    assert read_result(damaged) is None
+    assert [run.folder.name for run in read_folder(tmp_path)] == ["seed=0"]
+    runs, problems = read_runs(tmp_path)
+    assert [run.folder.name for run in runs] == ["seed=0"]
+    assert problems == {damaged: "is damaged; the same command trains it again"}
+
+
+def test_a_record_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, make_run):
+    make_run(tmp_path, "seed=0")
+    (tmp_path / "seed=1" / "result.json").mkdir(parents=True)
+    assert read_runs(tmp_path)[1] == {tmp_path / "seed=1": "cannot be read: Is a directory"}
+
+
+def test_a_folder_of_damaged_records_alone_says_so(tmp_path: Path, make_run):
+    damaged = make_run(tmp_path, "seed=1")
+    (damaged / "result.json").write_text("")
+    with pytest.raises(UserError, match=r"no readable run: .*seed=1/result\.json is damaged; the same command trains"):
+        read_folder(tmp_path)
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path):
@@ -91,3 +116,15 @@ def test_a_folder_without_runs_points_to_the_one_that_has_them(tmp_path: Path, m
 
 def test_flatten_names_leaves_by_their_path():
     assert flatten({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None}) == {"a.b": 1, "a.c.d": [1, 2], "e": None}
+
+
+def test_the_same_command_trains_a_run_again_whose_record_is_damaged(main, tmp_path: Path):
+    words = ("data=digits", "data.limit=200", "trainer.max_epochs=1", "model.widths=[4,8]", "model.hidden=[16]")
+    assert main(*words).code == 0
+    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+    whole = json.loads(path.read_text())
+    path.write_text(path.read_text()[:200])
+    assert main(*words).code == 0
+    again = json.loads(path.read_text())
+    assert (again["status"], again["metrics"]) == ("done", whole["metrics"])
+    assert again["started"] > whole["started"]

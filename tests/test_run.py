@@ -128,7 +128,7 @@ def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: sig
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "The same command goes on" in output
+    assert "The same command resumes" in output
     (run,) = records(tmp_path / "outputs" / "x").values()
     assert run["status"] == "interrupted"
 

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from handwriting.stats import adjust_by_holm, mean_and_half_width, paired_difference
+from handwriting.stats import adjust_by_holm, mean_and_half_width, paired_differences
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
@@ -37,7 +37,7 @@ def test_a_paired_difference_is_that_of_scipy(n: int, shift: float):
     random = np.random.default_rng(n)
     others = random.normal(0.99, 0.002, n)
     values = others + random.normal(shift, 0.001, n)
-    found = paired_difference(values.tolist(), others.tolist())
+    (found,) = paired_differences(values, others)
     wanted = scipy.stats.ttest_rel(values, others)
     low, high = wanted.confidence_interval(0.95)
     assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-7)
@@ -47,12 +47,12 @@ def test_a_paired_difference_is_that_of_scipy(n: int, shift: float):
 
 def test_differences_spread_by_at_least_the_step_in_which_they_are_measured():
     values, others, step = [0.972, 0.982, 0.992], [0.970, 0.980, 0.990], 0.002  # one image of 500, three times
-    found = paired_difference(values, others, step)
+    (found,) = paired_differences(values, others, step)
     assert found.mean == pytest.approx(0.002)
     assert found.half_width == pytest.approx(scipy.stats.t(2).ppf(0.975) * step / 3**0.5)
     assert found.p == pytest.approx(2 * scipy.stats.t(2).sf(3**0.5))
-    assert paired_difference([0.5, 0.6], [0.25, 0.35]).p == 0
-    assert paired_difference([0.5, 0.6], [0.5, 0.6]).p == 1
+    assert paired_differences([0.5, 0.6], [0.25, 0.35])[0].p == 0
+    assert paired_differences([0.5, 0.6], [0.5, 0.6])[0].p == 1
 
 
 def test_folds_of_one_set_prove_less_than_as_many_sets():
@@ -60,15 +60,15 @@ def test_folds_of_one_set_prove_less_than_as_many_sets():
     values, others = np.random.default_rng(0).normal([[0.98], [0.97]], 0.004, (2, 10))
     corrected_std = np.sqrt(np.var(values - others, ddof=1) * (1 / 10 + 150 / 1350))
     p = 2 * scipy.stats.t.sf(np.abs(np.mean(values - others) / corrected_std), 9)
-    found = paired_difference(values.tolist(), others.tolist(), overlap=150 / 1350)
+    (found,) = paired_differences(values, others, overlap=150 / 1350)
     assert found.p == pytest.approx(p)
     assert found.half_width == pytest.approx(scipy.stats.t(9).ppf(0.975) * corrected_std)
-    assert found.p > paired_difference(values.tolist(), others.tolist()).p
+    assert found.p > paired_differences(values, others)[0].p
 
 
 def test_one_pair_is_no_difference():
     with pytest.raises(ValueError, match="two pairs"):
-        paired_difference([0.9], [0.8])
+        paired_differences([0.9], [0.8])
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 50])

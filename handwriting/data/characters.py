@@ -163,7 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--alphabets", nargs="+", metavar="NAME", help="as Sanskrit Tagalog; without: the published 200"
     )
     parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images a class, of 20 (15)")
-    options = parser.parse_args(arguments)
+    with exit_on_bad_input():
+        options = parser.parse_args(arguments)
     with exit_on_bad_input(options.out):
         if options.out.exists():
             raise UserError(f"{options.out} exists already; give another file with --out, or remove it first.")
@@ -173,8 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         omniglot.fetch(alphabets, data_root())
         characters = omniglot.characters_of(alphabets, data_root()) if options.alphabets else published
         arrays = write_characters(options.out, characters, options.train)
-    train, test = arrays["train"].shape[1], arrays["test"].shape[1]
-    print(f"{options.out}: {len(characters)} classes, {train} training and {test} test images each, 28×28.")
+        train, test = arrays["train"].shape[1], arrays["test"].shape[1]
+        print(f"{options.out}: {len(characters)} classes, {train} training and {test} test images each, 28×28.")
 
 
 if __name__ == "__main__":
