@@ -15,6 +15,7 @@ import torch
 
 from handwriting.data import omniglot
 from handwriting.data.checks import say_once
+from handwriting.data.downloads import not_written, one_process
 from handwriting.data.files import data_root, has_file, in_utf8, read_bytes
 from handwriting.data.mat import read_mat
 from handwriting.data.sets import HandwritingSet, LabelledImages
@@ -60,14 +61,20 @@ def write_characters(file: Path, characters: Sequence[omniglot.Character], train
     glyphs = np.array([character.glyph for character in characters], dtype=object)
     content = io.BytesIO()
     scipy.io.savemat(content, {**arrays, "names": names, "glyphs": glyphs}, do_compression=True)
-    write_bytes(file, content.getvalue())
+    try:
+        write_bytes(file, content.getvalue())
+    except OSError as error:
+        raise not_written(file, error) from error
     return arrays
 
 
 def _build_published(file: Path) -> None:
     characters = omniglot.published_characters()
-    omniglot.fetch(list(dict.fromkeys(character.alphabet for character in characters)), data_root())
-    write_characters(file, characters, TRAIN_IMAGES)
+    with one_process(data_root(), "characters"):
+        if has_file(file):
+            return
+        omniglot.fetch(list(dict.fromkeys(character.alphabet for character in characters)), data_root())
+        write_characters(file, characters, TRAIN_IMAGES)
     say_once(f"{file} was built from Omniglot.")
 
 
