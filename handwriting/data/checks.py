@@ -93,10 +93,10 @@ def _is_dark_on_bright(whole: HandwritingSet, source: str) -> bool:
 
 def _bright_borders(images: Tensor) -> Tensor:
     """Return for each image 1.0 where most of its border is brighter than the middle of its grey levels, else 0.0."""
-    flat = images.flatten(1)
-    middle = (flat.amin(1).float() + flat.amax(1)) / 2
-    sides = torch.cat([images[..., (0, -1), :].flatten(1), images[..., (0, -1)].flatten(1)], dim=1)
-    return ((sides > middle[:, None]).float().mean(1) > 0.5).float()
+    lowest, highest = images.flatten(1).amin(1), images.flatten(1).amax(1)
+    middle = lowest + (highest - lowest) // 2
+    border = torch.cat([images[:, 0, 0], images[:, 0, -1], images[:, 0, :, 0], images[:, 0, :, -1]], dim=1)
+    return ((border > middle[:, None]).sum(1, dtype=torch.int32) * 2 > border.shape[1]).float()
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:

@@ -60,8 +60,8 @@ def test_mnist_keeps_its_pixels(mnist, caplog):
 
 
 def test_mnist_inverted_is_the_same_as_mnist(mnist):
-    parts = [LabelledImages(255 - part.images, part.labels) for part in (mnist.train, mnist.test)]
-    data = DataModule("inverted mnist", lambda: HandwritingSet(*parts, mnist.class_names), val_fraction=0)
+    train, test = (LabelledImages(255 - part.images, part.labels) for part in (mnist.train, mnist.test))
+    data = DataModule("inverted mnist", lambda: HandwritingSet(train, test, mnist.class_names), val_fraction=0)
     assert torch.equal(data.train.images, mnist.train.images)
     assert torch.equal(data.test.images, mnist.test.images)
 
