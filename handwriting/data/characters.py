@@ -14,8 +14,10 @@ import scipy.io
 import torch
 
 from handwriting.data import omniglot
-from handwriting.data.files import data_root, has_file, read_bytes
-from handwriting.data.mat import read_mat, say_once
+from handwriting.data.checks import say_once
+from handwriting.data.downloads import not_written, one_process
+from handwriting.data.files import data_root, has_file, in_utf8, read_bytes
+from handwriting.data.mat import read_mat
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.writing import write_bytes
@@ -26,16 +28,15 @@ TRAIN_IMAGES = 15
 
 def read_characters(
     path: str | Path | None = None,
-    invert: bool | str = "auto",
     redundant: str = "keep",
     redundant_groups: Sequence[Sequence[int]] = (),
 ) -> HandwritingSet:
     """Return the characters of a .mat file whose ``train`` and ``test`` are (classes, examples, height, width).
 
     Without ``path`` it is ``HANDWRITING_DATA/characters/characters.mat``, which is made from Omniglot when it is not
-    there. ``invert`` says whether its ink is dark; ``auto`` looks at the images. ``redundant`` is what becomes of
-    classes that nobody can tell apart, as ``redundant_groups`` lists them: ``keep`` them, ``drop`` all but the first of
-    a group, or ``merge`` them under one label. The published set has 200 classes, 15 training and 5 test images each.
+    there. ``redundant`` is what becomes of classes that nobody can tell apart, as ``redundant_groups`` lists them:
+    ``keep`` them, ``drop`` all but the first of a group, or ``merge`` them under one label. The published set has 200
+    classes, 15 training and 5 test images each, dark on white.
     """
     file = Path(path).expanduser() if path is not None else data_root() / "characters" / "characters.mat"
     if not has_file(file):
@@ -47,7 +48,7 @@ def read_characters(
                 "or use data=digits, which needs no files."
             )
         _build_published(file)
-    arrays, texts = read_mat(file, invert)
+    arrays, texts = read_mat(file)
     names, glyphs = _names(file, len(arrays["train"]), texts)
     train, test = (_flatten(arrays[key]) for key in ("train", "test"))
     return _without_redundant(HandwritingSet(train, test, names, glyphs), redundant, redundant_groups, file)
@@ -60,14 +61,20 @@ def write_characters(file: Path, characters: Sequence[omniglot.Character], train
     glyphs = np.array([character.glyph for character in characters], dtype=object)
     content = io.BytesIO()
     scipy.io.savemat(content, {**arrays, "names": names, "glyphs": glyphs}, do_compression=True)
-    write_bytes(file, content.getvalue())
+    try:
+        write_bytes(file, content.getvalue())
+    except OSError as error:
+        raise not_written(file, error) from error
     return arrays
 
 
 def _build_published(file: Path) -> None:
     characters = omniglot.published_characters()
-    omniglot.fetch(list(dict.fromkeys(character.alphabet for character in characters)), data_root())
-    write_characters(file, characters, TRAIN_IMAGES)
+    with one_process(data_root(), "characters"):
+        if has_file(file):
+            return
+        omniglot.fetch(list(dict.fromkeys(character.alphabet for character in characters)), data_root())
+        write_characters(file, characters, TRAIN_IMAGES)
     say_once(f"{file} was built from Omniglot.")
 
 
@@ -86,9 +93,8 @@ def _names(file: Path, classes: int, texts: dict[str, list[str]]) -> tuple[tuple
 
 def _read_labels(file: Path) -> tuple[list[str], list[str]]:
     """Read a table with the columns index, alphabet, character and glyph."""
-    rows = csv.DictReader(
-        io.StringIO(read_bytes(file, "table of labels").decode("utf-8-sig", "replace")), delimiter="\t"
-    )
+    text = in_utf8(read_bytes(file, "table of labels")).decode("utf-8", "replace")
+    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
     try:
         table = sorted(((int(row["index"]), row) for row in rows), key=lambda pair: pair[0])
         if [index for index, _ in table] != list(range(len(table))):

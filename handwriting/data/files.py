@@ -1,13 +1,18 @@
 """Where data files lie, and the checks that every one of them passes before it is parsed."""
 
+import codecs
+import gzip
+import io
 import os
 import stat
+import zlib
 from pathlib import Path
 
 from handwriting.errors import UserError
 
-MAX_BYTES = 1 << 30  # 1 GiB: ten times the largest file we know of; more is a mistake or an attack
-BOM = b"\xef\xbb\xbf"  # Windows programs put it before a text in UTF-8
+MAX_BYTES = 1 << 30  # 1 GiB, packed or unpacked: ten times the largest file we know of; more is a mistake or an attack
+GZIP, LFS_POINTER = b"\x1f\x8b", b"version https://git-lfs.github.com/spec"
+ENCODINGS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 def data_root() -> Path:
@@ -26,11 +31,17 @@ def has_file(path: Path) -> bool:
         raise UserError(f"{path} cannot be read ({error.strerror}); check its path and its permissions.") from error
 
 
-def read_bytes(path: Path, kind: str) -> bytes:
-    """Return the content of a data file.
+def find_file(folder: Path, *names: str) -> Path | None:
+    """Return the first file of these names in a folder, as it is or packed (``.gz``); None when there is none."""
+    candidates = [folder / (name + packed) for packed in ("", ".gz") for name in names]
+    return next((path for path in candidates if has_file(path)), None)
 
-    Raises UserError when the file is missing, unreadable, empty, over MAX_BYTES, or an HTML page: what a browser
-    saves under the name of a file when a download needed a login or had moved.
+
+def read_bytes(path: Path, kind: str) -> bytes:
+    """Return the content of a data file, unpacked when it is a gzip file, whatever its name.
+
+    Raises UserError when the file is missing, unreadable, empty, over MAX_BYTES or damaged, or when it is a stand-in: a
+    Git LFS pointer, or the HTML page that a browser saves when a download needed a login or had moved.
     """
     try:
         size = path.stat().st_size
@@ -39,9 +50,35 @@ def read_bytes(path: Path, kind: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); a {kind} is expected there.") from error
+    if content.startswith(GZIP):
+        content = _unpack(path, content, kind)
     if not content:
         raise UserError(f"{path} is empty; a {kind} is expected there.")
-    head = content[:512].removeprefix(BOM).lstrip().lower()
+    if content.startswith(LFS_POINTER):
+        raise UserError(
+            f"{path} is a Git LFS pointer, not a {kind}: run 'git lfs pull' where it was cloned, or download the file."
+        )
+    head = content[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise UserError(f"{path} is an HTML page, not a {kind}: the download saved a web page; fetch the file again.")
+    return content
+
+
+def _unpack(path: Path, content: bytes, kind: str) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+            unpacked = packed.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is a gzip file that is cut off or damaged ({error}); fetch it again.") from error
+    if len(unpacked) > MAX_BYTES:
+        raise UserError(f"{path} unpacks to more than {MAX_BYTES:,} bytes; this is no {kind}.")
+    return unpacked
+
+
+def in_utf8(content: bytes) -> bytes:
+    """Return the content of a text file in UTF-8 without byte order mark; by its mark, UTF-16 is recognised."""
+    for mark, encoding in ENCODINGS.items():
+        if content.startswith(mark):
+            text = content.removeprefix(mark)
+            return text if encoding == "utf-8" else text.decode(encoding, "replace").encode()
     return content

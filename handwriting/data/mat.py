@@ -1,8 +1,6 @@
 """MATLAB files, of version 5 to 7 (scipy) and 7.3 (HDF5), as two arrays of images whatever their number type."""
 
-import functools
 import io
-import logging
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
@@ -14,6 +12,7 @@ import scipy.io
 from PIL import Image
 
 from handwriting.data import files
+from handwriting.data.checks import say_once
 from handwriting.data.files import read_bytes
 from handwriting.errors import UserError
 
@@ -25,19 +24,13 @@ LARGEST_IMAGE = 2000  # pixels a side
 # What a file may hold in place of numbers, by numpy's kind.
 OTHERS = {"U": "text", "S": "text", "O": "a cell array, a struct or a sparse matrix", "V": "a struct"}
 
-log = logging.getLogger(__name__)
-say_once = functools.cache(log.info)
 
+def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """Return ``train`` and ``test`` as uint8 (classes, examples, 28, 28), and the texts of NAMES.
 
-def read_mat(file: Path, invert: bool | str = "auto") -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Return ``train`` and ``test`` as uint8 (classes, examples, 28, 28), bright on black, and the texts of NAMES.
-
-    Numbers may be 0…1 or 0…255 of any type. ``invert`` says whether the ink is dark; ``auto`` asks the borders of the
-    images. Images of another size are resized. Raises UserError for what is no such file, and for values and
-    shapes that cannot be images.
+    Numbers may be 0…1 or 0…255 of any type. Images of another size are resized. Raises UserError for what is no such
+    file, and for values and shapes that cannot be images.
     """
-    if invert not in ("auto", True, False):
-        raise UserError(f"data.invert={invert} must be auto, true or false.")
     content = read_bytes(file, "MATLAB file")
     read = _read_hdf5 if content[:512].startswith(b"MATLAB 7.3") or content[512:516] == b"\x89HDF" else _read_mat5
     try:
@@ -51,9 +44,6 @@ def read_mat(file: Path, invert: bool | str = "auto") -> tuple[dict[str, np.ndar
     arrays = _in_grey_levels(file, arrays)
     for key, array in arrays.items():
         _check_blank(file, key, array)
-    borders = np.concatenate([array[..., (0, -1), :].ravel() for array in arrays.values()])
-    if borders.mean() > 127.5 if invert == "auto" else invert:
-        arrays = {key: 255 - array for key, array in arrays.items()}
     texts = {name: [_text(cell) for cell in np.ravel(loaded[name])] for name in NAMES if name in loaded}
     return {key: _resize(file, array) for key, array in arrays.items()}, texts
 

@@ -1,15 +1,13 @@
 """MNIST from its idx files: http://yann.lecun.com/exdb/mnist (Y. LeCun, C. Cortes, C. Burges)."""
 
-import contextlib
-import io
-from http.client import HTTPException
 from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from handwriting.data.files import data_root, has_file, read_bytes
+from handwriting.data.downloads import download_once
+from handwriting.data.files import data_root, find_file, read_bytes
 from handwriting.data.sets import HandwritingSet, LabelledImages, check_labels
 from handwriting.errors import UserError
 
@@ -31,7 +29,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     if words[0] != MAGIC[dimensions]:
         raise UserError(
             f"{path} begins with the magic number {words[0]}, not {MAGIC[dimensions]}: "
-            f"it is no idx file of {'labels' if dimensions == 1 else 'images'}; fetch it again, unpacked."
+            f"it is no idx file of {'labels' if dimensions == 1 else 'images'}; fetch it again."
         )
     header, shape = 4 * (1 + dimensions), words[1:]
     if len(content) != header + prod(shape):
@@ -47,50 +45,57 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
 def read_mnist(path: str | Path | None = None) -> HandwritingSet:
     """Return MNIST: 60,000 training and 10,000 test images of the digits 0-9, 28×28.
 
-    ``path`` is a folder with the four idx files, or one in torchvision's layout (``MNIST/raw`` in it). Without
-    it, ``HANDWRITING_DATA`` is looked into, and MNIST is downloaded there when it is absent.
+    ``path`` is a folder with the four idx files, or one in torchvision's layout (``MNIST/raw`` in it). They may be
+    packed (``.gz``), and be called ``train-images.idx3-ubyte`` as well. Without ``path``, ``HANDWRITING_DATA`` is
+    looked into, and MNIST is downloaded there when it is absent.
     """
     root = Path(path).expanduser() if path is not None else data_root()
-    folder = _find(root) or (_download(root) if path is None else None)
-    if folder is None:
+    found = _find(root)
+    if not found and path is None:
+        _download(root)
+        found = _find(root)
+    if not found:
         raise UserError(
             f"MNIST is not in {root}: put its four idx files there ({FILES['train'][0]}, …), "
             "leave out data.path to download it, or use data=digits, which needs no files."
         )
-    train, test = _read_part(folder, "train"), _read_part(folder, "test")
+    train, test = _read_part(*found[:2]), _read_part(*found[2:])
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = ("×".join(map(str, part.images.shape[2:])) for part in (train, test))
-        raise UserError(f"{folder}: its training images are {' but its test images '.join(sizes)}; fetch all again.")
+        raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; fetch all again.")
     return HandwritingSet(train, test, DIGITS)
 
 
-def _find(root: Path) -> Path | None:
-    names = [name for part in FILES.values() for name in part]
+def _find(root: Path) -> list[Path]:
+    """Return the four files, in the order of FILES, of the first folder that has them all; [] where none has."""
+    names = [name for names in FILES.values() for name in names]
     for folder in (root, root / "raw", root / "MNIST" / "raw"):
-        if all(has_file(folder / name) for name in names):
-            return folder
-    return None
+        found = [path for name in names if (path := find_file(folder, name, name.replace("-idx", ".idx")))]
+        if len(found) == len(names):
+            return found
+    return []
 
 
-def _download(root: Path) -> Path:
+def _download(root: Path) -> None:
     from torchvision.datasets import MNIST  # imports slowly, and most runs find the files
 
-    print(f"MNIST is not in {root}: downloading it there (11 MB)")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # its list of mirrors that failed
-            MNIST(str(root), download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__  # torchvision's has a line a mirror
+    reason = download_once(
+        root,
+        "MNIST",
+        wanted="MNIST/raw/*-ubyte",
+        is_there=lambda: bool(_find(root)),
+        fetch=lambda folder: MNIST(folder, download=True),
+        missing=f"MNIST is not in {root}: downloading it there (11 MB)",
+    )
+    if reason:
         raise UserError(
             f"MNIST is not in {root} and could not be downloaded ({reason}): "
             f"put its four idx files into {root / 'MNIST' / 'raw'} or point HANDWRITING_DATA to where they are, "
             "or use data=digits, which needs no files."
-        ) from error
-    return root / "MNIST" / "raw"
+        )
 
 
-def _read_part(folder: Path, part: str) -> LabelledImages:
-    images_path, labels_path = (folder / name for name in FILES[part])
+def _read_part(images_path: Path, labels_path: Path) -> LabelledImages:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
     if len(images) != len(labels):
         raise UserError(

@@ -1,91 +1,219 @@
-"""MNIST as Kaggle hands it out: one image a row, its label first, then its pixels."""
+"""MNIST as CSV files: one image a row, its label and its pixels, as Kaggle, OpenML and pandas write them."""
 
+import csv
+import io
+import re
 import warnings
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
-from handwriting.data.files import BOM, data_root, has_file, read_bytes
+from handwriting.data.files import data_root, find_file, in_utf8, read_bytes
 from handwriting.data.mnist import DIGITS
 from handwriting.data.sets import HandwritingSet, LabelledImages, check_labels
 from handwriting.errors import UserError
 
 SIDE = 28
-COLUMNS = 1 + SIDE * SIDE
-GREY_LEVELS = {str(level) for level in range(256)}
+PIXELS = SIDE * SIDE
 FILES = {"train": "mnist_train.csv", "test": "mnist_test.csv"}
+SEPARATORS = (",", ";", "\t", " ")
+LABEL_NAMES = {"label", "labels", "class", "target", "digit"}
+INDEX_NAME = re.compile(r"|index|id|unnamed: ?\d+(_level_\d+|(\.\d+)*)")  # what pandas and R call their row numbers
+
+
+class Layout(NamedTuple):
+    """Where in a row the label is; ``names`` of the header is empty where there is none."""
+
+    separator: str
+    names: list[str]
+    header_row: int  # counted from 1
+    label: int  # column, counted from 0
+    skipped: list[int]  # columns that hold neither the label nor a pixel
+
+    @property
+    def columns(self) -> int:
+        """Return how many values a row has."""
+        return 1 + PIXELS + len(self.skipped)
 
 
 def read_mnist_csv(path: str | Path | None = None) -> HandwritingSet:
     """Return the digits of ``mnist_train.csv`` and ``mnist_test.csv`` in a folder, 28×28.
 
-    A first row that begins with ``label`` or has no number is a header; any other is the first image, and counts.
-    Without ``path`` the folder is ``HANDWRITING_DATA/mnist_csv``.
+    They may be packed (``.gz``). Without ``path`` the folder is ``HANDWRITING_DATA/mnist_csv``.
     """
     folder = Path(path).expanduser() if path is not None else data_root() / "mnist_csv"
-    missing = [name for name in FILES.values() if not has_file(folder / name)]
+    found = [find_file(folder, name) for name in FILES.values()]
+    missing = [name for name, file in zip(FILES.values(), found, strict=True) if file is None]
     if missing:
         raise UserError(
             f"{folder} holds no {' and no '.join(missing)}: download both from Kaggle into it, "
             "or give another folder with data.path=."
         )
-    train, test = (read_csv_images(folder / FILES[part]) for part in ("train", "test"))
+    train, test = (read_csv_images(file) for file in found if file)
     return HandwritingSet(train, test, DIGITS)
 
 
 def read_csv_images(path: Path) -> LabelledImages:
     """Return the rows of one CSV file as images (N, 1, 28, 28).
 
-    Raises UserError that names the row (counted from 1, the header included) whose length or value is wrong.
+    The header says which column is the label (one of LABEL_NAMES); a column of row numbers is skipped. A first row of
+    numbers is the first image, and counts: without a header, the label is first. The separator may be a comma, a
+    semicolon, a tab or spaces, the encoding UTF-8 or UTF-16. Raises UserError when the layout is another, and names
+    the row (counted from 1, the header included) whose length or value is wrong.
     """
-    content = read_bytes(path, "CSV of MNIST images").removeprefix(BOM)
-    rows = {number: line for number, line in enumerate(content.splitlines(), start=1) if line.strip()}
-    if rows and _is_header(next(iter(rows.values())).split(b",")):
-        del rows[next(iter(rows))]
-    if not rows:
-        raise UserError(f"{path} holds no images; fetch it again.")
+    content = in_utf8(read_bytes(path, "CSV of MNIST images"))
+    if b"\0" in content[:4096]:
+        raise UserError(f"{path} is no text in UTF-8: it holds zero bytes; save it as CSV in UTF-8, or fetch it again.")
+    layout, begin = _find_layout(path, content)
+    text = io.BytesIO(content)
+    text.seek(begin)
+    spaces = layout.separator == " "
+    kinds: Any = np.uint8
+    if layout.skipped:
+        kinds = {i: object if i in layout.skipped else np.uint8 for i in range(layout.columns)}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # numpy 2.2 reads -1 as 255, nan as 0 and 1e2 as 100, and only warns
-            table = torch.from_numpy(np.loadtxt(list(rows.values()), np.uint8, comments=None, delimiter=",", ndmin=2))
-        if table.shape[1] != COLUMNS:
-            raise ValueError(f"{table.shape[1]} columns")
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of 1e400, which is refused
+            frame = pd.read_csv(
+                text,
+                sep=r"\s+" if spaces else layout.separator,
+                header=None,
+                index_col=False,
+                dtype=kinds,
+                na_filter=False,
+                encoding_errors="replace",
+            )
+        if frame.shape[1] != layout.columns:
+            raise ValueError(f"{frame.shape[1]} columns")
+    except pd.errors.EmptyDataError as error:
+        raise UserError(f"{path} holds no images; fetch it again.") from error
     except (ValueError, OverflowError) as error:
-        raise _first_fault(path, rows) or UserError(
-            f"{path} is not a CSV of MNIST images ({error}); fetch it again."
+        raise _first_fault(path, content, layout) or UserError(
+            f"{path} is not a CSV of MNIST images ({' '.join(str(error).split())}); fetch it again."
         ) from error
-    labels = table[:, 0].long()
-    check_labels(labels, len(DIGITS), path, "row", tuple(rows))
-    return LabelledImages(table[:, 1:].reshape(-1, 1, SIDE, SIDE).contiguous(), labels)
+    labels = torch.from_numpy(frame.pop(layout.label).to_numpy(np.int64))
+    table = frame.drop(columns=layout.skipped).to_numpy(np.uint8)
+    _check_label_column(path, layout, labels.numpy(), table)
+    if int(labels.max()) >= len(DIGITS):
+        check_labels(labels, len(DIGITS), path, "row", [number for number, _ in _rows(content, layout)])
+    return LabelledImages(torch.from_numpy(table).reshape(-1, 1, SIDE, SIDE).contiguous(), labels)
 
 
-def _is_header(values: list[bytes]) -> bool:
+def _find_layout(path: Path, content: bytes) -> tuple[Layout, int]:
+    """Return the layout that the first row tells, and where in the content the images begin."""
+    first = next((line for line in re.finditer(rb"[^\r\n]+", content) if line[0].strip()), None)
+    if first is None:
+        raise UserError(f"{path} holds no images; fetch it again.")
+    line = first[0].decode("utf-8", "replace")
+    separator = max(SEPARATORS, key=line.strip(" ").count)
+    values = [value.strip(" '\"") for value in _split(line, separator)]
+    if not _is_header(values):
+        return Layout(separator, [], 0, 0, []), first.start()
+    row = len(content[: first.end()].splitlines())
+    return _layout_of_header(path, values, separator, row), first.end()
+
+
+def _is_header(values: list[str]) -> bool:
     # A row that is half names, half numbers is a damaged image, and is refused: a lost row is worse than an error.
-    return values[0].strip(b' "').lower() == b"label" or not any(map(_is_number, values))
+    if any(value.lower() in LABEL_NAMES for value in values) or not any(map(_is_number, values)):
+        return True
+    numbered = [value for value in values if not INDEX_NAME.fullmatch(value.lower())]  # 0, 1, 2, … are pandas' names
+    return len(numbered) > 256 and numbered in ([str(i + begin) for i in range(len(numbered))] for begin in (0, 1))
 
 
-def _is_number(value: bytes) -> bool:
-    try:
-        float(value.strip(b'" '))
-    except ValueError:
-        return False
-    return True
+def _layout_of_header(path: Path, names: list[str], separator: str, row: int) -> Layout:
+    labels = [i for i, name in enumerate(names) if name.lower() in LABEL_NAMES]
+    if len(labels) > 1:
+        first, second = labels[:2]
+        raise UserError(
+            f"{path}: its header names two columns of labels, {names[first]!r} (column {first + 1}) and "
+            f"{names[second]!r} (column {second + 1}); remove or rename one."
+        )
+    if not labels:
+        some = ", ".join(map(repr, [*names[:2], *["…"] * (len(names) > 3), *names[2:][-1:]])).replace("'…'", "…")
+        raise UserError(
+            f"{path}: its header names no column of labels, only {some[:200]}; call the labels 'label' in it, or give "
+            "a file that has them."
+        )
+    skipped = [i for i, name in enumerate(names) if INDEX_NAME.fullmatch(name.lower())]
+    pixels = [name for i, name in enumerate(names) if i not in (*labels, *skipped)]
+    if len(pixels) != PIXELS:
+        raise UserError(
+            f"{path}: its header names {len(pixels)} columns of pixels beside {names[labels[0]]!r}, not {PIXELS} "
+            f"({SIDE}×{SIDE}); give a file of that form."
+        )
+    numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in pixels]
+    for before, after, *names_of_both in zip(numbers, numbers[1:], pixels, pixels[1:], strict=False):
+        if before and after and not before < after:
+            raise UserError(
+                f"{path}: its header has {names_of_both[0]!r} before {names_of_both[1]!r}, but the pixels must run row "
+                "by row; sort its columns."
+            )
+    return Layout(separator, names, row, labels[0], skipped)
 
 
-def _first_fault(path: Path, rows: dict[int, bytes]) -> UserError | None:
+def _check_label_column(path: Path, layout: Layout, labels: np.ndarray, pixels: np.ndarray) -> None:
+    """Raise UserError where the values say that a pixel was taken for the label."""
+    ends = [0, -1] if layout.names else [-1]
+    found = [end for end in ends if _seem_labels(pixels[:, end])]
+    if not found or (layout.names and _seem_labels(labels)):
+        return
+    column = [i for i in range(layout.columns) if i not in (layout.label, *layout.skipped)][found[0]] + 1
+    if layout.names:
+        raise UserError(
+            f"{path}: its header calls column {layout.label + 1} {layout.names[layout.label]!r}, but the labels seem "
+            f"to be in column {column}; mend the header."
+        )
+    raise UserError(
+        f"{path} has no header, and so the label would be first, but the labels seem to be in the last column; add a "
+        "header that names the column 'label'."
+    )
+
+
+def _seem_labels(column: np.ndarray) -> bool:
+    """Return whether a column holds digits, and no one of them nearly always, as a pixel at the border does."""
+    counts = np.bincount(column)
+    return len(counts) <= len(DIGITS) and bool(counts.max() <= 0.6 * len(column))
+
+
+def _rows(content: bytes, layout: Layout) -> list[tuple[int, bytes]]:
+    """Return the number and the line of each image."""
+    lines = enumerate(content.splitlines(), start=1)
+    return [(number, line) for number, line in lines if number > layout.header_row and line.strip()]
+
+
+def _first_fault(path: Path, content: bytes, layout: Layout) -> UserError | None:
     """Return a sentence about the first row that is wrong; only a file that failed to parse is read so slowly."""
-    for number, line in rows.items():
-        values = [value.strip() for value in line.decode("utf-8", errors="replace").split(",")]
-        if len(values) != COLUMNS:
+    for number, line in _rows(content, layout):
+        values = [value.strip(' "') for value in _split(line.decode("utf-8", "replace"), layout.separator)]
+        if len(values) != layout.columns:
+            more = f" and {len(layout.skipped)} that is skipped" if layout.skipped else ""
             return UserError(
-                f"{path}, row {number}: {len(values)} values instead of {COLUMNS} (the label and 784 pixels); "
-                "mend or remove that row."
+                f"{path}, row {number}: {len(values)} values instead of {layout.columns} (the label, {PIXELS} pixels"
+                f"{more}); mend or remove that row."
             )
         for column, value in enumerate(values, start=1):
-            if value not in GREY_LEVELS:
+            if column - 1 not in layout.skipped and not _is_grey_level(value):
                 return UserError(
                     f"{path}, row {number}, column {column}: {value[:40]!r} is not a whole number from 0 to 255; "
                     "mend or remove that row."
                 )
     return None
+
+
+def _split(line: str, separator: str) -> list[str]:
+    return line.split() if separator == " " else next(csv.reader([line], delimiter=separator))
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return value.isascii() and "_" not in value
+
+
+def _is_grey_level(value: str) -> bool:
+    return _is_number(value) and float(value) in range(256)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from handwriting.data.augment import Augmentation
 from handwriting.data.batches import Batches, serve
+from handwriting.data.checks import bright_on_dark, check_classes
 from handwriting.data.sets import HandwritingSet, LabelledImages
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
@@ -23,7 +24,7 @@ class DataModule(lightning.LightningDataModule):
 
     ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 holds nothing out: the validation
     part is empty. ``held_out`` are its numbers in the published training part. ``augmentation`` changes what training
-    sees.
+    sees. ``invert`` says whether the images are dark on bright and are to be inverted; ``auto`` looks at their borders.
     With ``notebook_form`` the test is fourfold, as in the characters notebook: also the training part, and both parts
     in its seven fixed variants. Further settings go to the reader. Raises UserError when a number is out of its range
     or the data cannot be read.
@@ -38,6 +39,7 @@ class DataModule(lightning.LightningDataModule):
         name: str,
         read: Callable[..., HandwritingSet],
         path: str | None = None,
+        invert: bool | str = "auto",
         batch_size: int = 64,
         val_fraction: float = 0.1,
         split: str = "holdout",
@@ -61,11 +63,14 @@ class DataModule(lightning.LightningDataModule):
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
         whole = read(**for_reader) if path is None else read(path, **for_reader)
+        source = name if path is None else str(path)
+        whole = bright_on_dark(whole, invert, source)
         kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
         if limit is not None:
             kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
         self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
+        check_classes(self.train, self.test, self.class_names, source)
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels on the scale 0…1."""

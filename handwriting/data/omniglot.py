@@ -4,7 +4,6 @@ The published 200 classes are the first 200 characters of seven of its alphabets
 which character each class is, and which of its twenty drawers comes where.
 """
 
-import contextlib
 import io
 import json
 import random
@@ -12,12 +11,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from handwriting.data.downloads import download_once
+from handwriting.data.files import read_bytes
 from handwriting.data.mat import LARGEST_IMAGE, shrink
 from handwriting.errors import UserError, did_you_mean
 
@@ -99,19 +99,20 @@ def _download(half: str, root: Path, missing: Sequence[str]) -> None:
     from torchvision.datasets import Omniglot  # imports slowly, and most runs find the files
 
     what = f"Omniglot's {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {root / FOLDER}"
-    print(f"{what}: downloading {half} there")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            Omniglot(str(root), background=half == HALVES[0], download=True)
-    except (OSError, RuntimeError, HTTPException) as error:
-        with contextlib.suppress(OSError):
-            (root / FOLDER).rmdir()  # torchvision made it before it asked
-        reason = " ".join(str(error).split()) or type(error).__name__
+    reason = download_once(
+        root,
+        FOLDER,
+        wanted=f"{FOLDER}/{half}/*",
+        is_there=lambda: all(_has(alphabet, root) for alphabet in missing),
+        fetch=lambda folder: Omniglot(folder, background=half == HALVES[0], download=True),
+        missing=f"{what}: downloading {half} there",
+    )
+    if reason:
         raise UserError(
             f"{what} and could not be downloaded ({reason}): put its folders into {root / FOLDER / HALVES[0]}, "
             "point HANDWRITING_DATA to where they are, or use data=digits, which needs no files."
             f"{_hint(missing, root)}"
-        ) from error
+        )
 
 
 def _has(alphabet: str, root: Path) -> bool:
@@ -155,8 +156,9 @@ def _read(character: Character, drawer: int, root: Path) -> np.ndarray:
     found = sorted(folder.glob(f"*_{drawer:02d}.png"))
     if not found:
         raise UserError(f"{folder} lacks the image of drawer {drawer} (*_{drawer:02d}.png): {_remedy(root)}.")
+    content = io.BytesIO(read_bytes(found[0], "PNG of Omniglot"))
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(found[0]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(content) as image:
             if max(image.size) > LARGEST_IMAGE:
                 raise UserError(f"{found[0]} is {image.width}×{image.height}; Omniglot's are 105×105.")
             return shrink(image.convert("L"))

@@ -11,7 +11,7 @@ from handwriting.errors import UserError
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images as uint8 (N, 1, H, W), ink bright on black, and labels as int64 (N,)."""
+    """Images as uint8 (N, 1, H, W) and labels as int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -35,7 +35,9 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class HandwritingSet:
-    """A data set as published: its training part, its test part, and the names of its classes, each a name of its own.
+    """A data set as published: its training set, its test set, and the names of its classes, each a name of its own.
+
+    Its images are as in the file: DataModule inverts those that are dark on bright.
 
     ``glyphs`` are the signs that the classes stand for, to be shown in place of the names where a font has them; ''
     where none is known, and no glyphs at all where the names are the signs.

@@ -38,13 +38,8 @@ def test_each_image_keeps_the_label_of_its_class(write_mat, pages, version):
         assert len(part) == pages[key].shape[0] * pages[key].shape[1]
         for label in range(6):
             of_class = part.images[part.labels == label].squeeze(1).numpy()
-            assert np.array_equal(of_class, 255 - pages[key][label])
+            assert np.array_equal(of_class, pages[key][label])
     assert characters.image_size == (28, 28)
-
-
-def test_invert_is_handed_on(write_mat, pages):
-    characters = read_characters(write_mat(), invert=False)
-    assert np.array_equal(characters.train.images[4, 0].numpy(), pages["train"][1, 1])
 
 
 def test_without_a_path_the_data_root_is_read(write_mat, data_root):
@@ -89,6 +84,12 @@ def test_else_they_are_those_of_the_labels_beside_it(write_mat, write_labels):
     characters = read_characters(write_mat(glyphs=cells(["x"] * 6)))
     assert characters.class_names == tuple(f"N Ko (West) {number}" for number in range(11, 17))
     assert characters.glyphs == tuple(GLYPHS)
+
+
+def test_labels_may_be_saved_in_utf_16(write_mat, tmp_path):
+    rows = [(index, "Tagalog", index + 1, glyph) for index, glyph in enumerate(GLYPHS)]
+    (tmp_path / "labels.tsv").write_bytes(table_of(*rows).encode("utf-16"))  # what Excel calls Unicode text
+    assert read_characters(write_mat()).glyphs == tuple(GLYPHS)
 
 
 @pytest.mark.parametrize("inside", [True, False])

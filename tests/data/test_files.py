@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 
 from handwriting.data import files
 from handwriting.data.characters import read_characters
-from handwriting.data.files import data_root, has_file, read_bytes
+from handwriting.data.files import data_root, find_file, has_file, in_utf8, read_bytes
+from handwriting.data.mnist import FILES as MNIST
 from handwriting.data.mnist import read_mnist
 from handwriting.data.mnist_csv import read_mnist_csv
 
@@ -79,6 +81,58 @@ def test_a_web_page_is_recognised(tmp_path, complaint, page):
     (tmp_path / "file").write_bytes(page)
     with complaint(tmp_path / "file", "HTML page, not a thing", "fetch the file again"):
         read_bytes(tmp_path / "file", "thing")
+
+
+@pytest.mark.parametrize("name", ["file", "file.gz"])
+def test_a_gz_file_is_unpacked_whatever_its_name(tmp_path, name):
+    content = bytes(range(256)) * 5
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    assert read_bytes(tmp_path / name, "thing") == content
+
+
+@pytest.mark.parametrize("damage", [lambda packed: packed[:30], lambda packed: packed[:20] + b"xxxx" + packed[24:]])
+def test_a_gz_file_that_is_damaged_is_named(tmp_path, complaint, damage):
+    (tmp_path / "file.gz").write_bytes(damage(gzip.compress(bytes(range(256)) * 5)))
+    with complaint(tmp_path / "file.gz", "gzip file that is cut off or damaged", "fetch it again"):
+        read_bytes(tmp_path / "file.gz", "thing")
+
+
+def test_a_gz_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, complaint):
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
+    (tmp_path / "file.gz").write_bytes(gzip.compress(bytes(1000)))
+    assert len(read_bytes(tmp_path / "file.gz", "thing")) == 1000
+    (tmp_path / "file.gz").write_bytes(gzip.compress(bytes(1001)))
+    with complaint(tmp_path / "file.gz", "unpacks to more than 1,000 bytes", "no thing"):
+        read_bytes(tmp_path / "file.gz", "thing")
+
+
+def test_a_gz_file_of_nothing_is_called_empty(tmp_path, complaint):
+    (tmp_path / "file.gz").write_bytes(gzip.compress(b""))
+    with complaint(tmp_path / "file.gz", "is empty"):
+        read_bytes(tmp_path / "file.gz", "thing")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_every_reader_names_a_git_lfs_pointer(read: Callable, tmp_path, complaint):
+    for name in ("mnist_train.csv", "mnist_test.csv", "set.mat", *MNIST["train"], *MNIST["test"]):
+        (tmp_path / name).write_bytes(POINTER)
+    with complaint(tmp_path, "is a Git LFS pointer", "git lfs pull"):
+        read(tmp_path / "set.mat" if read is read_characters else tmp_path)
+
+
+def test_utf_16_and_a_byte_order_mark_become_utf_8():
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        assert in_utf8("ᜀ\té\r\n".encode(encoding)).decode() == "ᜀ\té\r\n"
+
+
+def test_the_file_as_it_is_comes_before_the_packed_one(tmp_path):
+    assert find_file(tmp_path, "a", "b") is None
+    for name in ("b.gz", "a.gz", "b", "a"):
+        (tmp_path / name).touch()
+        assert find_file(tmp_path, "a", "b") == tmp_path / name
 
 
 def test_a_file_is_there_or_not(tmp_path):

@@ -14,11 +14,11 @@ of_both_versions = pytest.mark.parametrize("version", ["5", "7.3"])
 
 @of_both_versions
 @pytest.mark.parametrize("compressed", [False, True])
-def test_images_are_bright_on_black_whatever_the_version(write_mat, pages, version, compressed):
+def test_images_are_those_of_the_file_whatever_the_version(write_mat, pages, version, compressed):
     arrays, texts = read_mat(write_mat(version, compressed))
     for key in KEYS:
         assert arrays[key].dtype == np.uint8
-        assert np.array_equal(arrays[key], 255 - pages[key])
+        assert np.array_equal(arrays[key], pages[key])
     assert (list(arrays), texts) == (list(KEYS), {})
 
 
@@ -33,7 +33,7 @@ def test_grey_levels_may_be_of_any_type(write_mat, pages, version, dtype):
     arrays, _ = read_mat(write_mat(version, **{key: page.astype(dtype) for key, page in pages.items()}))
     for key in KEYS:
         assert arrays[key].dtype == np.uint8
-        assert np.array_equal(arrays[key], 255 - pages[key])
+        assert np.array_equal(arrays[key], pages[key])
 
 
 @of_both_versions
@@ -41,7 +41,7 @@ def test_grey_levels_may_be_of_any_type(write_mat, pages, version, dtype):
 def test_shares_of_one_are_grey_levels(write_mat, pages, version, dtype):
     arrays, _ = read_mat(write_mat(version, **{key: (page / 255).astype(dtype) for key, page in pages.items()}))
     for key in KEYS:
-        assert np.array_equal(arrays[key], 255 - pages[key])
+        assert np.array_equal(arrays[key], pages[key])
 
 
 @pytest.mark.parametrize("unit", [1, 255])
@@ -49,7 +49,7 @@ def test_what_lies_between_two_grey_levels_is_rounded(write_mat, pages, unit):
     between = {key: np.maximum(page - 0.4, 0) / unit for key, page in pages.items()}
     arrays, _ = read_mat(write_mat(**between))
     for key in KEYS:
-        assert np.array_equal(arrays[key], 255 - pages[key])
+        assert np.array_equal(arrays[key], pages[key])
 
 
 @of_both_versions
@@ -58,7 +58,7 @@ def test_ones_and_zeros_are_paper_and_ink(write_mat, pages, version, dtype):
     paper = {key: page > 100 for key, page in pages.items()}
     arrays, _ = read_mat(write_mat(version, **{key: page.astype(dtype) for key, page in paper.items()}))
     for key in KEYS:
-        assert np.array_equal(arrays[key], np.where(paper[key], 0, 255))
+        assert np.array_equal(arrays[key], np.where(paper[key], 255, 0))
 
 
 @of_both_versions
@@ -67,7 +67,7 @@ def test_any_number_of_classes_and_any_split_will_do(write_mat, version, classes
     pages = np.full((classes, train + test, 28, 28), 255, np.uint8)
     pages[..., 5:9, 5:9] = np.arange(classes * (train + test) * 16).reshape(classes, -1, 4, 4) % 250
     arrays, _ = read_mat(write_mat(version, train=pages[:, :train], test=pages[:, train:]))
-    assert np.array_equal(np.concatenate([arrays["train"], arrays["test"]], 1), 255 - pages)
+    assert np.array_equal(np.concatenate([arrays["train"], arrays["test"]], 1), pages)
     assert arrays["train"].shape[1] == train
 
 
@@ -94,36 +94,3 @@ def test_nothing_is_said_of_28(write_mat, caplog):
     with caplog.at_level(logging.INFO):
         read_mat(write_mat())
     assert not caplog.messages
-
-
-@pytest.mark.parametrize(
-    ("bright", "invert", "inverted"),
-    [
-        (False, "auto", True),
-        (True, "auto", False),
-        (False, True, True),
-        (True, True, True),
-        (False, False, False),
-        (True, False, False),
-    ],
-)
-def test_dark_ink_is_inverted_where_auto_sees_it_or_the_user_says_so(write_mat, pages, bright, invert, inverted):
-    given = {key: 255 - page if bright else page for key, page in pages.items()}
-    arrays, _ = read_mat(write_mat(**given), invert)
-    for key in KEYS:
-        assert np.array_equal(arrays[key], 255 - given[key] if inverted else given[key])
-
-
-@pytest.mark.parametrize("paper", [0, 255])
-def test_auto_looks_at_the_borders_and_not_at_how_much_ink_there_is(write_mat, paper):
-    page = np.full((2, 1, 28, 28), paper, np.uint8)
-    page[..., 1:27, 1:27] = 255 - paper
-    arrays, _ = read_mat(write_mat(train=page, test=page))
-    assert arrays["train"][0, 0, 0, 0] == 0
-    assert arrays["train"][0, 0, 14, 14] == 255
-
-
-@pytest.mark.parametrize("invert", ["yes", "true", None, 2])
-def test_another_word_for_invert_is_refused(write_mat, complaint, invert):
-    with complaint(f"data.invert={invert}", "auto, true or false"):
-        read_mat(write_mat(), invert)

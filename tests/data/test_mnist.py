@@ -98,7 +98,7 @@ def test_without_a_path_what_is_absent_is_downloaded_there(folder, data_root, mo
     [
         (RuntimeError("Error downloading a.gz:\nTried https://mirror, got:\n<no network>\n"), "got: <no network>)"),
         (RuntimeError(), "(RuntimeError)"),
-        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"),
     ],
 )
 def test_a_download_that_fails_names_the_folder_and_both_ways_out(data_root, monkeypatch, complaint, error, reason):
@@ -150,7 +150,7 @@ def test_a_header_that_promises_more_than_there_can_be_is_refused(tmp_path, comp
         read_idx(tmp_path / IMAGES, 3)
 
 
-@pytest.mark.parametrize("magic", [0, 0x801, 0x802, 0xD03, 0x1F8B0800])
+@pytest.mark.parametrize("magic", [0, 0x801, 0x802, 0xD03, 0x504B0304])
 def test_another_magic_number_is_refused(tmp_path, write_idx, magic, complaint):
     path = write_idx(tmp_path / IMAGES, np.zeros((2, 4, 4)), magic=magic)
     with complaint(path, f"magic number {magic}, not 2051", "no idx file of images"):
@@ -163,9 +163,36 @@ def test_images_in_the_place_of_labels_are_refused(folder, complaint):
         read_idx(folder / LABELS, 1)
 
 
-def test_a_packed_file_is_to_be_unpacked(folder, complaint):
+@pytest.mark.parametrize("layout", [".", "raw", "MNIST/raw"])
+@pytest.mark.parametrize("spelling", ["-idx", ".idx"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_gz_files_and_both_spellings_are_read(folder, arrays, tmp_path, layout, spelling, packed, no_download):
+    for name in (*FILES["train"], *FILES["test"]):
+        content = (folder / name).read_bytes()
+        path = tmp_path / "root" / layout / (name.replace("-idx", spelling) + packed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(content) if packed else content)
+    mnist = read_mnist(tmp_path / "root")
+    for part, name in ((mnist.train, "train"), (mnist.test, "test")):
+        assert np.array_equal(part.images.numpy()[:, 0], arrays[name][0])
+        assert np.array_equal(part.labels.numpy(), arrays[name][1])
+
+
+def test_a_packed_file_that_lost_its_gz_is_read(folder, arrays):
     (folder / IMAGES).write_bytes(gzip.compress((folder / IMAGES).read_bytes()))
-    with complaint(folder / IMAGES, "unpacked"):
+    assert np.array_equal(read_mnist(folder).train.images.numpy()[:, 0], arrays["train"][0])
+
+
+def test_an_unpacked_file_is_read_before_a_packed_one_beside_it(folder):
+    (folder / f"{IMAGES}.gz").write_bytes(b"\x1f\x8bhalf")
+    assert len(read_mnist(folder).train) == 30
+
+
+def test_a_gz_file_that_is_cut_off_is_named(folder, complaint):
+    packed = gzip.compress((folder / IMAGES).read_bytes())
+    (folder / IMAGES).unlink()
+    (folder / f"{IMAGES}.gz").write_bytes(packed[: len(packed) // 2])
+    with complaint(folder / f"{IMAGES}.gz", "gzip file that is cut off or damaged"):
         read_mnist(folder)
 
 

@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,10 +80,25 @@ def test_a_single_image_is_read(write, lines):
     assert read_csv_images(write(lines[:1])).images.shape == (1, 1, 28, 28)
 
 
-@pytest.mark.parametrize("header", [[], [KAGGLE]])
-@pytest.mark.parametrize(("row", "column"), [(0, 1), (0, 785), (11, 400), (24, 1)])
 @pytest.mark.parametrize(
-    "value", ["256", "-1", "3.5", "", "x", "²", "1e2", "#7", "nan", pytest.param("12345" * 1000, id="5,000 digits")]
+    ("header", "row", "column"), [([], 0, 1), ([KAGGLE], 0, 785), ([KAGGLE], 11, 400), ([], 24, 1)]
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "256",
+        "-1",
+        "3.5",
+        "",
+        "x",
+        "²",
+        "1e3",
+        "1e400",
+        "1_0",
+        "#7",
+        "nan",
+        pytest.param("12345" * 1000, id="5,000 digits"),
+    ],
 )
 def test_a_bad_value_is_named_with_row_and_column(write, lines, header, row, value, column, complaint):
     lines[row] = replaced(lines[row], column, value)
@@ -91,8 +107,7 @@ def test_a_bad_value_is_named_with_row_and_column(write, lines, header, row, val
         read_csv_images(path)
 
 
-@pytest.mark.parametrize("header", [[], [KAGGLE]])
-@pytest.mark.parametrize("row", [0, 11, 24])
+@pytest.mark.parametrize(("header", "row"), [([], 0), ([KAGGLE], 0), ([KAGGLE], 11), ([], 24)])
 @pytest.mark.parametrize("count", [1, 784, 786])
 def test_a_row_of_another_length_is_named(write, lines, header, row, count, complaint):
     lines[row] = ",".join([*lines[row].split(","), "0"][:count])
@@ -122,7 +137,7 @@ def test_a_label_that_is_no_digit_is_named_with_its_row(write, lines, header, ro
         read_csv_images(path)
 
 
-@pytest.mark.parametrize("lines", [[KAGGLE], ["", " "], ["no such page"]])
+@pytest.mark.parametrize("lines", [[KAGGLE], ["", " "], [KAGGLE, "", " "]])
 @pytest.mark.filterwarnings("error")
 def test_a_file_without_images_is_refused(write, lines, complaint):
     path = write(lines)
@@ -165,3 +180,144 @@ def test_the_file_that_is_missing_is_named(tmp_path, present, complaint):
     (absent,) = {"mnist_train.csv", "mnist_test.csv"} - {present}
     with complaint(f"{tmp_path} holds no {absent}:", "Kaggle", "data.path="):
         read_mnist_csv(tmp_path)
+
+
+# Layouts
+
+
+def move_label(lines: list[str], column: int) -> list[str]:
+    """Put the first value of each line before the value of that column."""
+    moved = []
+    for line in lines:
+        label, *pixels = line.split(",")
+        moved.append(",".join([*pixels[:column], label, *pixels[column:]]))
+    return moved
+
+
+@pytest.mark.parametrize("column", [0, 400, 784])
+@pytest.mark.parametrize("name", ["label", "class", "Class", '"class"', " Label ", "target"])
+def test_the_header_says_which_column_is_the_label(write, table, lines, column, name):
+    header = move_label([KAGGLE.replace("label", name)], column)
+    digits = read_csv_images(write([*header, *move_label(lines, column)]))
+    assert np.array_equal(digits.labels.numpy(), table[:, 0])
+    assert np.array_equal(digits.images.flatten(1).numpy(), table[:, 1:])
+
+
+@pytest.mark.parametrize("label", ["label", "class"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("options", [{}, {"index_label": "index"}, {"sep": ";"}, {"sep": "\t"}, {"quoting": 1}])
+def test_what_pandas_writes_is_read_without_its_index(tmp_path, table, label, last, options):
+    names = [label, *(f"pixel{i}" for i in range(1, 785))]
+    frame = pd.DataFrame(table, columns=names, index=range(1000, 1025))
+    frame[names[1:] + names[:1] if last else names].to_csv(tmp_path / "digits.csv", **options)
+    digits = read_csv_images(tmp_path / "digits.csv")
+    assert np.array_equal(digits.labels.numpy(), table[:, 0])
+    assert np.array_equal(digits.images.flatten(1).numpy(), table[:, 1:])
+
+
+def test_an_index_that_was_saved_twice_is_skipped_twice(tmp_path, table):
+    frame = pd.DataFrame(table, columns=KAGGLE.split(","))
+    frame.to_csv(tmp_path / "once.csv")
+    pd.read_csv(tmp_path / "once.csv").to_csv(tmp_path / "digits.csv")
+    assert (tmp_path / "digits.csv").read_text().startswith(",Unnamed: 0,label,pixel0")
+    digits = read_csv_images(tmp_path / "digits.csv")
+    assert np.array_equal(digits.images.flatten(1).numpy(), table[:, 1:])
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_the_numbers_that_pandas_calls_its_columns_are_no_image(tmp_path, table, index, complaint):
+    pd.DataFrame(table).to_csv(tmp_path / "digits.csv", index=index)
+    with complaint(tmp_path / "digits.csv", "its header names no column of labels", "'label'"):
+        read_csv_images(tmp_path / "digits.csv")
+
+
+def test_a_first_image_that_pandas_took_for_a_header_is_refused(tmp_path, table, write, lines, complaint):
+    pd.read_csv(write(lines)).to_csv(tmp_path / "damaged.csv", index=False)  # a value there twice becomes 17.1
+    with complaint(tmp_path / "damaged.csv", "row 1, column"):
+        read_csv_images(tmp_path / "damaged.csv")
+
+
+@pytest.mark.parametrize("header", [[], [KAGGLE]])
+@pytest.mark.parametrize("form", ["%.1f", "%.18e", "%d"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", " "])
+def test_whole_numbers_may_be_written_as_fractions_with_any_separator(tmp_path, table, header, form, separator):
+    names = "".join(header).replace(",", separator)
+    np.savetxt(tmp_path / "digits.csv", table, form, separator, header=names, comments="")
+    digits = read_csv_images(tmp_path / "digits.csv")
+    assert np.array_equal(digits.labels.numpy(), table[:, 0])
+    assert np.array_equal(digits.images.flatten(1).numpy(), table[:, 1:])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_read_by_its_mark(write, table, lines, encoding):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    digits = read_csv_images(write([mark + KAGGLE, *lines], "\r\n", encoding))
+    assert np.array_equal(digits.labels.numpy(), table[:, 0])
+    assert np.array_equal(digits.images.flatten(1).numpy(), table[:, 1:])
+
+
+def test_utf_16_without_a_mark_is_named(write, lines, complaint):
+    path = write([KAGGLE, *lines], encoding="utf-16-le")
+    with complaint(path, "no text in UTF-8", "zero bytes"):
+        read_csv_images(path)
+
+
+def at_the_border(table: np.ndarray, background: int = 0) -> list[str]:
+    """Lines of images whose first and last pixels are all background, as those of MNIST are."""
+    table = table.copy()
+    table[:, 1], table[:, -1] = background, background
+    return [",".join(map(str, row)) for row in table.tolist()]
+
+
+@pytest.mark.parametrize("background", [0, 255])
+def test_labels_in_the_last_column_without_a_header_are_refused(write, table, complaint, background):
+    path = write(move_label(at_the_border(table, background), 784))
+    with complaint(path, "no header", "last column", "names the column 'label'"):
+        read_csv_images(path)
+
+
+@pytest.mark.parametrize("background", [0, 255])
+@pytest.mark.parametrize(("header", "values", "column"), [(0, 784, 785), (784, 0, 1), (400, 0, 1)])
+def test_a_header_that_the_values_contradict_is_refused(write, table, complaint, background, header, values, column):
+    rows = at_the_border(table, background)
+    if header == 400:
+        rows = [replaced(row, 402, "0") for row in rows]  # what the header calls the label
+    path = write([*move_label([KAGGLE], header), *move_label(rows, values)])
+    with complaint(path, f"header calls column {header + 1} 'label'", f"seem to be in column {column};"):
+        read_csv_images(path)
+
+
+def test_images_of_one_class_are_no_contradiction(write, table):
+    table[:, 0] = 3
+    assert read_csv_images(write([KAGGLE, *at_the_border(table)])).labels.tolist() == [3] * 25
+    assert read_csv_images(write(at_the_border(table))).labels.tolist() == [3] * 25
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (KAGGLE.removeprefix("label,"), ["names no column of labels", "'pixel0', 'pixel1', …, 'pixel783'"]),
+        (KAGGLE.replace("label", "name"), ["names no column of labels", "'name'"]),
+        (KAGGLE.replace("pixel783", "class"), ["two columns of labels", "'label' (column 1)", "'class' (column 785)"]),
+        (KAGGLE.removesuffix(",pixel783"), ["names 783 columns of pixels", "784 (28×28)"]),
+        (KAGGLE + ",pixel784", ["names 785 columns of pixels", "784 (28×28)"]),
+        ("label," + ",".join(sorted(KAGGLE.split(",")[1:])), ["'pixel109' before 'pixel11'"]),
+        ("label," + ",".join(f"{row}x{column}" for column in range(28) for row in range(28)), ["'27x0' before '0x1'"]),
+    ],
+)
+def test_a_header_of_another_layout_is_refused(write, lines, complaint, header, words):
+    path = write([header, *lines])
+    with complaint(path, *words):
+        read_csv_images(path)
+
+
+def test_a_row_longer_than_its_header_is_named(write, lines, complaint):
+    path = write([f",{KAGGLE}", *lines])
+    with complaint(path, "row 2: 785 values instead of 786", "1 that is skipped"):
+        read_csv_images(path)
+
+
+def test_packed_files_of_a_folder_are_read(write, lines, tmp_path):
+    for name in ("mnist_train.csv.gz", "mnist_test.csv.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(write(lines).read_bytes()))
+    assert len(read_mnist_csv(tmp_path).test) == 25

@@ -204,5 +204,5 @@ def test_further_settings_go_to_the_reader(path):
         asked.append((place, further))
         return WHOLE
 
-    DataModule("made up", read, path=path, val_fraction=0.2, invert="auto", groups=[[0, 81]])
-    assert asked == [((path,) if path else (), {"invert": "auto", "groups": [[0, 81]]})]
+    DataModule("made up", read, path=path, val_fraction=0.2, redundant="drop", groups=[[0, 81]])
+    assert asked == [((path,) if path else (), {"redundant": "drop", "groups": [[0, 81]]})]

@@ -29,7 +29,7 @@ def test_keep_leaves_all_as_it_is(file, pages, groups):
     assert characters.class_names == tuple(NAMES)
     assert characters.glyphs == tuple(GLYPHS)
     assert characters.train.labels.tolist() == np.repeat(range(6), 3).tolist()
-    assert np.array_equal(characters.train.images.numpy(), 255 - pages["train"].reshape(-1, 1, 28, 28))
+    assert np.array_equal(characters.train.images.numpy(), pages["train"].reshape(-1, 1, 28, 28))
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -38,7 +38,7 @@ def test_drop_leaves_the_first_of_each_group(file, pages, groups):
     kept = np.setdiff1d(np.arange(6), [label for group in groups for label in group[1:]])
     for part, key in ((characters.train, "train"), (characters.test, "test")):
         examples = pages[key].shape[1]
-        assert np.array_equal(part.images.numpy(), 255 - pages[key][kept].reshape(-1, 1, 28, 28))
+        assert np.array_equal(part.images.numpy(), pages[key][kept].reshape(-1, 1, 28, 28))
         assert part.labels.tolist() == np.repeat(np.arange(len(kept)), examples).tolist()
     assert characters.class_names == tuple(NAMES[label] for label in kept)
     assert characters.glyphs == tuple(GLYPHS[label] for label in kept)
@@ -52,7 +52,7 @@ def test_merge_keeps_every_image_under_the_label_of_the_first(file, pages, group
         old[group] = group[0]
     kept, new = np.unique(old, return_inverse=True)
     for part, key in ((characters.train, "train"), (characters.test, "test")):
-        assert np.array_equal(part.images.numpy(), 255 - pages[key].reshape(-1, 1, 28, 28))
+        assert np.array_equal(part.images.numpy(), pages[key].reshape(-1, 1, 28, 28))
         assert part.labels.tolist() == np.repeat(new, pages[key].shape[1]).tolist()
     assert characters.class_names == tuple("/".join(np.array(NAMES)[old == label]) for label in kept)
 

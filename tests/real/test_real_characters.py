@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from handwriting.data.characters import main, read_characters
+from handwriting.data.checks import bright_on_dark
 from handwriting.data.omniglot import published_characters
 from handwriting.data.sets import HandwritingSet
 from handwriting.data.variants import NOTEBOOK, expand
@@ -32,7 +33,8 @@ def folder(real_data_folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def characters(folder: Path) -> HandwritingSet:
-    return read_characters(folder / "characters.mat")
+    whole = read_characters(folder / "characters.mat")
+    return bright_on_dark(whole, "auto", "characters")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_the_builder_makes_980_images_of_the_published_set_pixel_for_pixel(built
 
 
 def test_what_was_built_reads_as_the_published_set_does(built, characters):
-    ours = read_characters(built)
+    ours = bright_on_dark(read_characters(built), "auto", "built")
     assert len(ours.class_names) == 59
     for label, name in enumerate(ours.class_names):
         if name in characters.class_names:

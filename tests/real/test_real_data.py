@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from handwriting.data.characters import read_characters
 from handwriting.data.mnist import FILES, read_mnist
 from handwriting.data.mnist_csv import read_csv_images
 from handwriting.data.sets import HandwritingSet, LabelledImages
+from handwriting.errors import UserError
 
 pytestmark = pytest.mark.real_data
 
@@ -48,6 +50,39 @@ def test_mnist_is_whole(mnist):
     assert mnist.test.images.shape == (10_000, 1, 28, 28)
     assert mnist.train.labels.bincount().tolist() == TRAIN_COUNTS
     assert mnist.test.labels.bincount().tolist() == TEST_COUNTS
+
+
+def test_mnist_keeps_its_pixels(mnist, caplog):
+    data = DataModule("mnist", lambda: mnist, val_fraction=0)
+    assert torch.equal(data.train.images, mnist.train.images)
+    assert torch.equal(data.test.images, mnist.test.images)
+    assert not caplog.messages
+
+
+def test_mnist_inverted_is_the_same_as_mnist(mnist):
+    train, test = (LabelledImages(255 - part.images, part.labels) for part in (mnist.train, mnist.test))
+    data = DataModule("inverted mnist", lambda: HandwritingSet(train, test, mnist.class_names), val_fraction=0)
+    assert torch.equal(data.train.images, mnist.train.images)
+    assert torch.equal(data.test.images, mnist.test.images)
+
+
+def test_mnist_is_read_from_its_gz_files(mnist, real_data_folder, tmp_path):
+    for name in (*FILES["train"], *FILES["test"]):
+        content = (real_data_folder / "MNIST" / "raw" / name).read_bytes()
+        (tmp_path / f"{name.replace('-idx', '.idx')}.gz").write_bytes(gzip.compress(content, 1))
+    assert torch.equal(read_mnist(tmp_path).train.images, mnist.train.images)
+
+
+def test_mnist_as_openml_has_it_is_read_with_the_label_last(mnist, tmp_path):
+    rows = [b",".join([*row.split(b",")[1:], row.split(b",")[0]]) for row in as_csv(mnist.test).splitlines()]
+    (tmp_path / "headerless.csv").write_bytes(b"\n".join(rows))
+    with pytest.raises(UserError, match="the labels seem to be in the last column"):
+        read_csv_images(tmp_path / "headerless.csv")
+    header = b",".join(b"pixel%d" % pixel for pixel in range(1, 785)) + b",class"
+    (tmp_path / "openml.csv").write_bytes(b"\n".join([header, *rows]))
+    digits = read_csv_images(tmp_path / "openml.csv")
+    assert torch.equal(digits.labels, mnist.test.labels)
+    assert torch.equal(digits.images, mnist.test.images)
 
 
 def test_mnist_has_its_known_mean_and_deviation(mnist):
@@ -97,12 +132,12 @@ def test_there_are_200_characters_of_15_and_5_images(characters_file):
 
 
 def test_characters_are_bright_on_black(characters_file):
-    characters = read_characters(characters_file)
+    characters = DataModule("characters", read_characters, path=str(characters_file), val_fraction=0)
     for part in (characters.train, characters.test):
         assert part.images.flatten(1).median(dim=1).values.max() == 0  # most of every image is background
         assert part.images.flatten(1).amax(dim=1).min() > 100  # and each has ink
     stored = scipy.io.loadmat(characters_file)["train"]
-    assert np.array_equal(characters.train.images[7 * 15 + 3, 0].numpy(), 255 - stored[7, 3])
+    assert np.array_equal(characters.train.images[:, 0].numpy(), 255 - stored.reshape(-1, 28, 28))
 
 
 def test_no_two_characters_are_the_same_image(characters_file):

@@ -1,0 +1,104 @@
+"""What is checked of every data set, whoever loads it: its grey levels, and the classes of each split."""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from handwriting.data.sets import HandwritingSet, LabelledImages
+from handwriting.errors import UserError
+
+MOST = 0.75  # the fraction of the images that decides; handwriting touches the border in few of them
+SHOWN = 5  # names of classes in a sentence
+
+log = logging.getLogger(__name__)
+say_once = functools.cache(log.info)
+warn_once = functools.cache(log.warning)
+
+
+def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> HandwritingSet:
+    """Return a data set with bright foreground on dark background, in grey levels up to 255.
+
+    ``invert`` says whether its images are dark on bright; ``auto`` decides it for the training and the test set
+    together, by the borders of the images. Raises UserError when the two contradict each other.
+    """
+    if invert not in ("auto", True, False):
+        raise UserError(f"data.invert={invert} must be auto, true or false.")
+    whole = _up_to_255(whole, source)
+    if invert == "auto":
+        invert = _is_dark_on_bright(whole, source)
+        if invert:
+            say_once(f"{source}: its images are dark on bright and are inverted (data.invert=false: they are not).")
+    return _changed(whole, lambda images: 255 - images) if invert else whole
+
+
+def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[str], source: str) -> None:
+    """Warn, once per data set, of a training or test set from whose classes nothing can be learned or concluded."""
+    trained, tested = set(train.labels.tolist()), set(test.labels.tolist())
+    if len(trained) == 1:
+        warn_once(f"{source}: all training images are of {_named(trained, names)}: there is nothing to learn.")
+    if tested - trained:
+        warn_once(
+            f"{source}: the training set has no image of {_named(tested - trained, names)}, which the test set has: "
+            "all images of it are misclassified."
+        )
+    if len(trained) > 1 and trained - tested:
+        warn_once(
+            f"{source}: the test set has no image of {_named(trained - tested, names)}, which the training set has: "
+            "the test accuracy says nothing about it."
+        )
+
+
+def _named(labels: set[int], names: Sequence[str]) -> str:
+    shown = [names[label] for label in sorted(labels)][:SHOWN]
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return f"class{'es' if len(labels) > 1 else ''} {', '.join(shown)}{more}"
+
+
+def _up_to_255(whole: HandwritingSet, source: str) -> HandwritingSet:
+    """Return the set with 255 in place of 1 where its images are of zeros and ones."""
+    largest = {"training": int(whole.train.images.max()), "test": int(whole.test.images.max())}
+    if 1 not in largest.values():
+        return whole
+    if max(largest.values()) > 1:
+        raise UserError(
+            f"{source}: the largest value of its training images is {largest['training']}, of its test images "
+            f"{largest['test']}; the grey levels of both must be 0 to 255, or 0 and 1."
+        )
+    say_once(f"{source}: its images are of zeros and ones, which are taken for grey levels 0 and 255.")
+    return _changed(whole, lambda images: images * 255)
+
+
+def _is_dark_on_bright(whole: HandwritingSet, source: str) -> bool:
+    train, test = _bright_borders(whole.train.images), _bright_borders(whole.test.images)
+    for fraction, other, dark_on_bright, rest in (
+        (train, test, "training", "test"),
+        (test, train, "test", "training"),
+    ):
+        if fraction.mean() >= MOST and other.mean() <= 1 - MOST:
+            raise UserError(
+                f"{source}: its {dark_on_bright} images are dark on bright but its {rest} images bright on dark: "
+                "invert one of the two files, or set data.invert=true or false if this is meant."
+            )
+    fraction = torch.cat([train, test]).mean().item()
+    if 1 - MOST < fraction < MOST:
+        warn_once(
+            f"{source}: {fraction:.0%} of the images seem dark on bright and the others bright on dark; they are taken "
+            "as they are (data.invert=true: all are inverted)."
+        )
+    return fraction >= MOST
+
+
+def _bright_borders(images: Tensor) -> Tensor:
+    """Return for each image 1.0 where most of its border is brighter than the middle of its grey levels, else 0.0."""
+    lowest, highest = images.flatten(1).amin(1), images.flatten(1).amax(1)
+    middle = lowest + (highest - lowest) // 2
+    border = torch.cat([images[:, 0, 0], images[:, 0, -1], images[:, 0, :, 0], images[:, 0, :, -1]], dim=1)
+    return ((border > middle[:, None]).sum(1, dtype=torch.int32) * 2 > border.shape[1]).float()
+
+
+def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
+    train, test = (LabelledImages(change(part.images), part.labels) for part in (whole.train, whole.test))
+    return HandwritingSet(train, test, whole.class_names, whole.glyphs)
