@@ -30,7 +30,7 @@ def do_job(task: Task, say: Say) -> tuple[Run, bool]:
     """
     if done := _done(task):
         return done, False
-    with _held(task.folder):
+    with hold(task.folder):
         if done := _done(task):  # by another process in the meantime
             return done, False
         earlier, processes = read_result(task.folder), count_processes(task.config["trainer"])
@@ -56,7 +56,7 @@ def note_lost(folder: Path) -> tuple[int, int]:
         run = read_result(path.parent)
         if run and run.status == "running":
             try:
-                with _held(path.parent):
+                with hold(path.parent):
                     note_end(path.parent, -signal.SIGKILL)
                     lost += 1
             except BusyError:
@@ -74,7 +74,7 @@ def _done(task: Task) -> Run | None:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[None]:
     """Hold the job's lock, so that no two processes train it at once; BusyError when a live process holds it.
 
     A process that ended does not hold it, even if its parent has not noticed (a zombie); nor does one that has not

@@ -1,5 +1,6 @@
 """Jobs that fail, die, or are trained by another process."""
 
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from filelock import SoftFileLease
 
-from handwriting.job import LEASE
+from handwriting.job import LEASE, hold
 from handwriting.processes import count_processes
 
 SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=2")
@@ -97,11 +98,12 @@ def holder(tmp_path: Path):
 def test_the_lock_of_a_zombie_does_not_hold(main, tmp_path: Path, holder: subprocess.Popen):
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody reaps it
-    begun = time.monotonic()
-    assert main(*SMALL).code == 0
-    assert time.monotonic() - begun < LEASE / 2
-    assert [run["status"] for run in runs(tmp_path)] == ["done"]
     (folder,) = tmp_path.glob("outputs/digits/*/")
+    begun = time.monotonic()
+    with hold(folder):
+        assert time.monotonic() - begun < LEASE / 2
+    assert main(*SMALL).code == 0
+    assert [run["status"] for run in runs(tmp_path)] == ["done"]
     assert not [file.name for file in folder.iterdir() if "lock" in file.name]
 
 
@@ -169,3 +171,39 @@ def test_a_sweep_of_many_jobs_does_not_rebuild_the_tables_after_each(main, tmp_p
     monkeypatch.setattr("handwriting.run.TABLES_EVERY", 0.0)
     assert main("-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=adagrad,momentum").code == 0
     assert written == [3, 4]  # a long sweep updates them while it runs
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A folder on a disk of 3 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path):
+    done = command("handwriting.run", *SMALL, f"hydra.run.dir={small_disk}/outputs/digits/run")
+    assert done.returncode == 2
+    sentence = f"The disk of {small_disk}/outputs/digits/run is full: make room and give the same command again."
+    assert done.stderr.splitlines()[-1] == sentence, done.stderr
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["full", "closed"])
+def test_a_sweep_ends_though_nobody_takes_its_output(tmp_path: Path, full: bool):
+    arguments = ["-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "wb") if full else os.fdopen(writer, "wb") as output:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "handwriting.run", *arguments],
+            cwd=tmp_path, stdout=output, stderr=subprocess.PIPE, text=True, timeout=300,
+        )  # fmt: skip
+    assert [run["status"] for run in runs(tmp_path)] == ["done", "done"]
+    reason = os.strerror(errno.ENOSPC if full else errno.EPIPE)
+    assert done.stderr == f"The output cannot be written ({reason}); training continues.\n"
+    assert done.returncode == 0
+    assert (tmp_path / "outputs" / "digits" / "summary.md").is_file()
