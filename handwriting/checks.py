@@ -42,7 +42,7 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
             f"monitor.metric={metric}{why}.{did_you_mean(str(metric), METRICS)} Known: {', '.join(METRICS)}."
         )
     _check_mode("monitor.mode", mode, "monitor.metric", metric)
-    own = any(not _target(callback).startswith(OURS) for callback in config.callbacks.values())
+    own = any(not _target(callback).startswith(OURS) for callback in config.callbacks.values() if callback)
     for name, callback in config.callbacks.items():
         if callback is not None and not isinstance(callback, DictConfig):
             raise UserError(f"callbacks.{name}={callback} is no callback: it needs a _target_, the name of its class.")
