@@ -53,7 +53,8 @@ def train(task: Task, go_on: bool, say: Say) -> None:
         pass_over_modules()
         if note := slow_precision(task.config["trainer"]["precision"]):
             say(note)
-        objects = build_job(OmegaConf.create(task.config), task.settings, task.folder, task.title, go_on)
+        config = OmegaConf.create(task.config)
+        objects = build_job(config, task.settings, task.folder, task.title, go_on, task.overrides)
         begun = True
         if objects.last:
             record["resumed"] = [*(earlier.record.get("resumed", []) if earlier else []), objects.step]
@@ -84,4 +85,4 @@ def train_along(task: Task, go_on: bool) -> None:
 
     config = OmegaConf.create(task.config)
     config.trainer.enable_progress_bar = False
-    train_job(build_job(config, task.settings, task.folder, "", go_on), {})
+    train_job(build_job(config, task.settings, task.folder, "", go_on, task.overrides), {})

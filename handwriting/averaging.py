@@ -1,5 +1,7 @@
 """Averages of weights over the course of a training."""
 
+import math
+
 import lightning
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
@@ -23,7 +25,7 @@ class EpochAveraging(WeightAveraging):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Find out how long an epoch is."""
         epochs = trainer.max_epochs or 1
-        self._steps = max(int(trainer.estimated_stepping_batches) // epochs, 1)
+        self._steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         self._first = min(int(self.start * epochs), epochs - 1)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

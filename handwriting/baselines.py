@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from handwriting.classifier import MOST_WITHOUT_TOP5
 from handwriting.data import DataModule, LabelledImages
 from handwriting.errors import UserError
+from handwriting.machine import with_threads
 from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.scores import confusion, score
+from handwriting.tensorboard import RunLogger
 from handwriting.writing import write_text
 
 FEATURES = ("pixels", "hog")
@@ -121,7 +122,7 @@ class BaselineJob:
 def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
     """Fit into the run's folder and return the fields of result.json that it found out."""
     data, model = job.data, job.model
-    logger = TensorBoardLogger(job.folder, name="", version="", default_hp_metric=False)
+    logger = RunLogger(job.folder)
     show_images(logger, data)
     show_augmentation(logger, data, job.folder)
     begun = time.perf_counter()
@@ -140,7 +141,8 @@ def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
     row = {"epoch": 0, "step": 0, **{key: metrics[key] for key in metrics if key.split("/")[0] in ("train", "val")}}
     write_text(job.folder / "metrics.csv", ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
     logger.log_metrics({key: float(value) for key, value in metrics.items()}, 0)
-    show_result(logger, data, model, metrics, shown, job.folder)
+    show_result(logger, data, model, job.folder, step=0)
+    logger.log_result(shown, metrics, step=0)
     return {
         "metrics": metrics,
         "chosen_epoch": 1,
@@ -148,5 +150,5 @@ def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
         "parameters": model.numbers(),
-        "device": "cpu",
+        "device": with_threads("cpu"),
     }

@@ -65,6 +65,7 @@ class Classifier(lightning.LightningModule):
         self.step_losses: list[Tensor] = []
         self.seconds = 0.0  # that training took before this process began to go on with it
         self._begun = 0.0
+        self._step = 0  # after the last batch
         self._random: dict[str, Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -123,8 +124,9 @@ class Classifier(lightning.LightningModule):
             self.confusion.update(logits, batch[1])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the mean loss of the last steps: one wait for the device and one point in the curve."""
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        """Log the mean loss of the last steps, of one or more batches each: one wait for the device, one point."""
+        stepped, self._step = self.global_step != self._step, self.global_step
+        if stepped and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step_losses()
 
     def on_fit_start(self) -> None:
@@ -134,6 +136,7 @@ class Classifier(lightning.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's row of metrics; the first after a resumption goes on in the random numbers left."""
         self.history.append({"epoch": self.current_epoch})
+        self._step = self.global_step
         if self._random:
             restore_random_states(self._random)
             self._random = None

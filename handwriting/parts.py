@@ -13,10 +13,15 @@ from handwriting.errors import UserError, check_number, check_whole, is_number
 
 
 def build(kind: str, config: Any, **more: Any) -> Any:
-    """Instantiate a part of the config; what its maker finds wrong becomes a UserError that names the part."""
+    """Instantiate a part of the config; what its maker finds wrong becomes a UserError that names the part.
+
+    ``more`` is what the package passes itself, which the config may not set.
+    """
     if not config:
         return None
     _check_settings(kind, config)
+    if ours := more.keys() & set(config):
+        raise UserError(f"{kind}.{min(ours)} is set by the package itself: leave it out.")
     try:
         return instantiate(config, _convert_="all", **more)
     except InstantiationException as error:

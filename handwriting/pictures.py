@@ -6,7 +6,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from handwriting.data import DataModule, LabelledImages
 from handwriting.fonts import shown_names
@@ -14,6 +13,7 @@ from handwriting.galleries import draw_confusion, draw_gallery, draw_variants
 from handwriting.plots import as_png
 from handwriting.results import HELD_OUT, flatten, setting_of
 from handwriting.scores import per_class
+from handwriting.tensorboard import RunLogger
 from handwriting.writing import write_bytes, write_text
 
 
@@ -27,7 +27,7 @@ class Tested(Protocol):
         ...
 
 
-def show_images(logger: TensorBoardLogger, data: DataModule) -> None:
+def show_images(logger: RunLogger, data: DataModule) -> None:
     """Show TensorBoard some of the training images."""
     some = _spread(data.train, 32)
     names = shown_names(data.class_names, data.glyphs)
@@ -36,7 +36,7 @@ def show_images(logger: TensorBoardLogger, data: DataModule) -> None:
     )
 
 
-def show_augmentation(logger: TensorBoardLogger, data: DataModule, folder: Path) -> None:
+def show_augmentation(logger: RunLogger, data: DataModule, folder: Path) -> None:
     """Draw sixteen training images above what augmentation makes of them: augment.png, and in TensorBoard."""
     augmentation, some = data.augmentation, _spread(data.train, 16)
     if not augmentation.steps and len(augmentation.variants) == 1:
@@ -53,22 +53,19 @@ def show_augmentation(logger: TensorBoardLogger, data: DataModule, folder: Path)
 
 
 def show_result(
-    logger: TensorBoardLogger,
+    logger: RunLogger,
     data: DataModule,
     model: Tested,
-    metrics: dict[str, float],
-    shown: dict[str, Any],
     folder: Path,
+    step: int,
 ) -> None:
-    """Write per_class.csv and held_out.csv; show TensorBoard the confusion of the test part, and the settings."""
+    """Write per_class.csv and held_out.csv; show TensorBoard the confusion matrix of the test set."""
     counts = model.confused.numpy().astype(np.int64)
     write_text(folder / "per_class.csv", per_class(counts, data.class_names, data.glyphs).to_csv(index=False))
     if data.split != "holdout":
         write_text(folder / HELD_OUT, _held_out(data, model).to_csv(index=False, float_format="%.6g"))
-    logger.experiment.add_figure("test/confusion", draw_confusion(counts, shown_names(data.class_names, data.glyphs)))
-    plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in shown.items()}
-    logger.log_hyperparams(plain, metrics)
-    logger.finalize("success")
+    figure = draw_confusion(counts, shown_names(data.class_names, data.glyphs))
+    logger.experiment.add_figure("test/confusion", figure, step)
 
 
 def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.text import Text
 
 from handwriting.attempt import Task
+from handwriting.checks import check_config
 from handwriting.errors import DivergedError, JobError, UserError, exit_on_bad_input, is_of_stdout, make_stdout_safe
 from handwriting.job import BusyError, do_job, note_lost
 from handwriting.launching import pass_over_finished
@@ -156,6 +157,7 @@ def _as_user_error(error: Exception, folder: Path) -> UserError | None:
 
 def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
     """Do the job and say what came of it; the value is the monitored metric."""
+    check_config(config, HydraConfig.instance().cfg.hydra)  # type: ignore[reportOptionalMemberAccess]
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     asked = HydraConfig.get()
     if _elsewhere():

@@ -39,10 +39,12 @@ def prepare_study(config: DictConfig) -> int:
     logging.getLogger("optuna").setLevel(logging.WARNING)
     sweeper, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir) / config.name
     direction = "maximize" if config.monitor.mode == "max" else "minimize"
+    # A study keeps its direction, so that one of another metric needs a name of its own.
+    monitored = "" if config.monitor.metric == "val/acc" else f" by {config.monitor.metric}"
     filled = {
         "direction": direction,
         "storage": sweeper.storage or f"sqlite:///{folder / 'study.db'}",
-        "study_name": sweeper.study_name or config.name,
+        "study_name": sweeper.study_name or config.name + monitored,
         "custom_search_space": sweeper.custom_search_space or "handwriting.search.suggest",
         "max_failure_rate": 1.0,  # a failed job is a row, as everywhere
     }

@@ -75,7 +75,16 @@ def _digest_of_files(folders: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def mode_of(metric: str) -> str | None:
+    """Return which value of a metric is the better one, "min" of a loss and "max" of an accuracy; None of others."""
+    kind = str(metric).rpartition("/")[2]
+    if kind.endswith("loss"):
+        return "min"
+    return "max" if kind == "acc" or kind.startswith("top") else None
+
+
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("mode_of", lambda metric: mode_of(metric) or "max", replace=True)
 
 
 def help_text() -> str:

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,22 +15,24 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from handwriting.baselines import Baseline, BaselineJob, fit_baseline
+from handwriting.checks import check_baseline, check_plateau, check_trainer, without_validation
 from handwriting.classifier import Classifier, Views
 from handwriting.data import DataModule, typical_images
 from handwriting.errors import LARGEST_SEED, UserError, check_whole
 from handwriting.frame import measure_ink
+from handwriting.machine import processor, with_threads
 from handwriting.parts import build
 from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
 from handwriting.settings import augmentation_of_views
 from handwriting.tally import Tally
+from handwriting.tensorboard import RunLogger
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -54,26 +57,32 @@ class Job:
     data: DataModule
     model: Classifier
     trainer: lightning.Trainer
-    tensorboard: TensorBoardLogger
+    tensorboard: RunLogger
     last: Path | None = None  # the checkpoint to go on from
     step: int = 0  # and how many steps it had trained
     views: Views | None = None  # of each test image, to be read beside the image alone
 
 
 def build_job(
-    config: DictConfig, settings: dict[str, Any], folder: Path, title: str, resume: bool = False
+    config: DictConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    title: str,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
 ) -> Job | BaselineJob:
-    """Read the data and make what ``config`` describes; UserError when it cannot be.
+    """Load the data and make what ``config`` describes; UserError when it cannot be.
 
     ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says. With ``resume`` the
-    job goes on from the folder's last checkpoint, where there is one.
+    job resumes from the folder's last checkpoint, where there is one. ``overrides`` are those of the command line.
     """
     check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
-    _check_trainer(config.trainer, fused=config.optim.get("fused"))
+    check_trainer(config.trainer, fused=config.optim.get("fused"))
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
     net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
     if isinstance(net, Baseline):
+        check_baseline(config, overrides)
         return BaselineJob(data, net, folder)
     check_whole("tta.views", config.tta.views, at_least=1, at_most=1000)
     views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
@@ -91,24 +100,22 @@ def build_job(
     if config.compile:
         net.compile()
     last = last_checkpoint(folder) if resume else None
-    step = {"purge_step": last[1]["global_step"] + 1} if last else {}  # TensorBoard forgets what came after it
-    tensorboard = TensorBoardLogger(folder, name="", version="", default_hp_metric=False, **step)
+    begun = (last[0], last[1]["global_step"]) if last else (None, 0)
+    tensorboard = RunLogger(folder, begun[1] if last else None)
     if not len(data.val):
-        _check_no_plateau(scheduler)
+        check_plateau(config.scheduler)
     bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
     trainer: lightning.Trainer = build(
         "trainer",
-        config.trainer,
+        OmegaConf.merge(config.trainer, {"enable_progress_bar": False}),  # RunBar is the bar
         logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
         callbacks=[*_callbacks(config.callbacks, bool(len(data.val))), *bar],
         default_root_dir=str(folder),
-        enable_progress_bar=False,  # RunBar is the bar
         use_distributed_sampler=False,  # the data module knows the share of each process
         plugins=[LightningEnvironment()],  # also on a cluster: who starts the sweep there has its own way to requeue
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
-    begun = (last[0], last[1]["global_step"]) if last else (None, 0)
     return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
 
 
@@ -127,10 +134,16 @@ def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
 def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
     """Train into the run's folder and return the fields of result.json that it found out.
 
-    ``shown`` goes to TensorBoard's HPARAMS tab.
+    ``shown`` goes to TensorBoard's HPARAMS tab. ``chance`` is the test accuracy, a fraction, of always predicting the
+    most common class of the test set.
     """
-    if isinstance(job, BaselineJob):
-        return fit_baseline(job, shown)
+    outcome = fit_baseline(job, shown) if isinstance(job, BaselineJob) else _train_network(job, shown)
+    labels = job.data.test.labels
+    chance = labels.bincount().max().item() / len(labels)
+    return outcome | {"classes": len(job.data.class_names), "chance": chance, "processor": processor()}
+
+
+def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     folder = Path(job.trainer.default_root_dir)
     if not job.trainer.is_global_zero:  # of several processes the first shows and writes
         return fit_and_test(job.data, job.model, job.trainer, job.last)
@@ -140,9 +153,13 @@ def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
         show_images(job.tensorboard, job.data)
         show_augmentation(job.tensorboard, job.data, folder)
     outcome = fit_and_test(job.data, job.model, job.trainer, job.last)
+    metrics, step = outcome["metrics"], job.trainer.global_step
     if job.views:
-        outcome["metrics"] |= _read_by_views(job)
-    show_result(job.tensorboard, job.data, job.model, outcome["metrics"], shown, folder)
+        with_views = _read_by_views(job)
+        job.tensorboard.log_metrics(with_views, step)
+        metrics |= with_views
+    show_result(job.tensorboard, job.data, job.model, folder, step)
+    job.tensorboard.log_result(shown, metrics, step)
     return outcome
 
 
@@ -168,9 +185,12 @@ def fit_and_test(
     except MisconfigurationException as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     seconds = model.seconds + time.perf_counter() - start
-    best, chosen = _chosen_epoch(trainer, model.history)
-    if best:  # given to the trainer, an average of weights would be undone by the callback that made it
-        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    chosen = model.history[-1]
+    if best := _best_checkpoint(trainer):
+        saved = torch.load(best, map_location="cpu", weights_only=True)
+        chosen = next(row for row in model.history if row["epoch"] == saved["epoch"])
+        # Given to the trainer, an average of weights would be undone by the callback that made it.
+        model.load_state_dict(saved["state_dict"])
     trainer.test(model, data, verbose=False)
     metrics = {name: value for name, value in chosen.items() if name != "epoch"} | model.test_metrics
     return {
@@ -184,19 +204,6 @@ def fit_and_test(
     }
 
 
-def _check_trainer(trainer: DictConfig, fused: bool | None) -> None:
-    check_whole("trainer.max_epochs", trainer.max_epochs, at_least=1)
-    for part in ("train", "val", "test"):
-        limit = trainer[f"limit_{part}_batches"]
-        if not isinstance(limit, (int, float)) or limit <= 0:
-            raise UserError(f"trainer.limit_{part}_batches={limit} must be above 0: a share (0.5) or batches (5).")
-    if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
-        raise UserError(
-            f"trainer.gradient_clip_val with trainer.precision={trainer.precision} needs optim.fused=false: "
-            "Lightning does not clip there for an optimizer that takes all weights in one pass."
-        )
-
-
 def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
     """Try the loss on one image: torch looks at most of its settings only then."""
     try:
@@ -205,39 +212,17 @@ def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
         raise UserError(f"loss: {' '.join(str(error).split()).rstrip('.')}.") from error
 
 
-def _chosen_epoch(trainer: lightning.Trainer, history: list[dict[str, float]]) -> tuple[str | None, dict[str, float]]:
-    """Return the checkpoint that validation chose and its epoch's metrics; without one, None and the last epoch's."""
+def _best_checkpoint(trainer: lightning.Trainer) -> str | None:
+    """Return the path of the checkpoint that a metric chose; None where none did, as without validation."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
-            monitor, best = callback.monitor, max if callback.mode == "max" else min
-            rows = [row for row in history if monitor in row]
-            return callback.best_model_path, best(rows, key=lambda row: row[monitor])
-    return None, history[-1]
+            return callback.best_model_path
+    return None
 
 
 def _callbacks(configs: DictConfig, validates: bool) -> list[lightning.Callback]:
     watched = {f"callbacks.{name}": callback for name, callback in configs.items() if callback}
-    return [build(name, callback if validates else _without_validation(callback)) for name, callback in watched.items()]
-
-
-def _without_validation(callback: DictConfig) -> DictConfig:
-    """Return a callback's config for a run without held-out images: the checkpoint is then of the last epoch."""
-    if not str(callback.get("monitor")).startswith("val/"):
-        return callback
-    if not callback["_target_"].endswith("ModelCheckpoint"):
-        raise UserError(
-            f"{callback['_target_'].split('.')[-1]} looks at {callback.monitor}, but data.val_fraction=0 holds no "
-            "image out: leave it away, or hold some out."
-        )
-    return OmegaConf.merge(callback, {"monitor": None})  # type: ignore[return-value]
-
-
-def _check_no_plateau(scheduler: Any) -> None:
-    if getattr(scheduler, "func", None) is ReduceLROnPlateau:
-        raise UserError(
-            "scheduler=plateau looks at val/loss, but data.val_fraction=0 holds no image out: "
-            "choose another scheduler, or hold some out."
-        )
+    return [build(name, callback if validates else without_validation(callback)) for name, callback in watched.items()]
 
 
 def _device(trainer: lightning.Trainer) -> str:
@@ -245,5 +230,4 @@ def _device(trainer: lightning.Trainer) -> str:
     several = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
     if device.type == "cuda":
         return several + torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{several}{device.type}, {threads} thread{'s' if threads != 1 else ''}"
+    return several + with_threads(device.type)

@@ -31,10 +31,12 @@ ALLOWED = {
     "report": {"errors", "groups", "landscapes", "results", "verdicts", "plots", "writing"},
     "tables": {"groups", "names", "report", "results", "verdicts", "writing"},
     "search": {"errors"},
+    "checks": {"errors", "results", "settings"},
     "launching": {"errors", "results", "settings"},
     "sweep": {"launching", "machine", "search", "settings"},
     "progress": set(),
-    "pictures": {"data", "fonts", "galleries", "plots", "results", "scores", "writing"},
+    "tensorboard": set(),
+    "pictures": {"data", "fonts", "galleries", "plots", "results", "scores", "tensorboard", "writing"},
     "frame": {"errors"},
     "parts": {"errors"},
     "losses": {"errors"},
@@ -43,19 +45,22 @@ ALLOWED = {
     "snapshots": {"errors"},
     "ensembles": {"errors"},
     "scores": set(),
-    "baselines": {"classifier", "data", "errors", "pictures", "scores", "writing"},
+    "baselines": {"classifier", "data", "errors", "machine", "pictures", "scores", "tensorboard", "writing"},
     "train": {
         "baselines",
+        "checks",
         "classifier",
         "data",
         "errors",
         "frame",
+        "machine",
         "parts",
         "pictures",
         "progress",
         "resume",
         "settings",
         "tally",
+        "tensorboard",
     },
     "checkpoints": {"classifier", "errors", "parts", "results", "settings"},
     "evaluation": {
@@ -89,7 +94,19 @@ ALLOWED = {
     "attempt": {"errors", "machine", "pictures", "results", "train"},
     "processes": {"attempt", "errors", "machine", "results"},
     "job": {"attempt", "machine", "processes", "results"},
-    "run": {"attempt", "errors", "job", "launching", "report", "results", "settings", "sweep", "tables", "run"},
+    "run": {
+        "attempt",
+        "checks",
+        "errors",
+        "job",
+        "launching",
+        "report",
+        "results",
+        "settings",
+        "sweep",
+        "tables",
+        "run",
+    },
     "compare": {"errors", "machine", "report", "tables"},
     "__init__": set(),
 }
@@ -123,6 +140,7 @@ def test_functions_stay_short(file: Path):
 def test_what_must_start_quickly_imports_no_torch():
     modules = ["run", "job", "attempt", "processes", "compare", "evaluate", "predict", "export", "draw", "results"]
     modules += ["stats", "plots", "landscapes", "groups", "verdicts", "report", "tables", "settings", "sweep"]
+    modules += ["checks"]
     code = "import importlib, sys\n"
     code += f"for name in {modules}:\n"
     code += "    importlib.import_module('handwriting.' + name)\n"

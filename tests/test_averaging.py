@@ -58,6 +58,19 @@ def test_swa_is_the_mean_of_the_last_epochs(main, tmp_path: Path, weights: list[
     check_close(saved(tmp_path, "last"), mean)
 
 
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [("+trainer.max_steps=12", STEPS, 3), ("+trainer.accumulate_grad_batches=3", 2, 4)],
+)
+def test_swa_averages_at_the_ends_of_epochs(
+    main, tmp_path: Path, weights: list[dict[str, Tensor]], length: str, steps: int, epochs: int
+):
+    assert main(*SMALL, *NET, "average=swa", "callbacks.swa.start=0", "data.val_fraction=0", length).code == 0
+    ends = weights[steps - 1 :: steps]
+    assert len(ends) == epochs
+    check_close(saved(tmp_path), {n: torch.stack([end[n].double() for end in ends]).mean(0).float() for n in ends[0]})
+
+
 def test_ema_is_the_moving_average(main, tmp_path: Path, weights: list[dict[str, Tensor]]):
     assert main(*SMALL, *NET, "average=ema", "callbacks.ema.decay=0.9", "data.val_fraction=0").code == 0
     average = {name: value.double() for name, value in weights[0].items()}

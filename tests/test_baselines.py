@@ -15,6 +15,7 @@ from handwriting.data.digits import read_digits
 from handwriting.errors import UserError
 
 DIGITS = read_digits()
+QUICK = ("trainer.max_epochs=1", "trainer.enable_progress_bar=false")
 PIXELS = DIGITS.test.images.flatten(1).numpy() / 255
 
 
@@ -27,6 +28,8 @@ def test_a_baseline_reads_as_the_estimator_it_is(main, tmp_path: Path):
     (record,) = records(tmp_path).values()
     theirs = KNeighborsClassifier(3, weights="distance")
     theirs.fit(DIGITS.train.images.flatten(1).numpy() / 255, DIGITS.train.labels.numpy())
+    assert record["device"] == "cpu, 1 thread"
+    assert record["chance"] == DIGITS.test.labels.bincount().max().item() / 500
     assert record["metrics"]["test/acc"] == pytest.approx(theirs.score(PIXELS, DIGITS.test.labels.numpy()))
     (run,) = (tmp_path / "outputs" / "digits").glob("*model=knn*")
     table = pd.read_csv(run / "per_class.csv")
@@ -34,7 +37,7 @@ def test_a_baseline_reads_as_the_estimator_it_is(main, tmp_path: Path):
 
 
 def test_baselines_and_a_net_share_splits_table_and_plots(main, tmp_path: Path):
-    outcome = main("-m", "data=digits", "model=net,knn,linear,svm,forest", "trainer.max_epochs=1", figures=True)
+    outcome = main("-m", "data=digits", "model=net,knn,linear,svm,forest", *QUICK, figures=True)
     assert outcome.code == 0
     runs = records(tmp_path)
     assert len({json.dumps(record["images"]) for record in runs.values()}) == 1

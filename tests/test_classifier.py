@@ -1,12 +1,15 @@
+import json
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import top_k_accuracy_score
 from torch import nn
 from torch.nn import functional as F
@@ -168,6 +171,29 @@ def test_without_held_out_images_the_last_weights_are_tested(tmp_path: Path):
     for name, weight in model.state_dict().items():
         if name in saved["state_dict"]:
             assert torch.equal(saved["state_dict"][name], weight)
+
+
+def test_accumulated_batches_give_one_loss_a_step_which_is_their_mean(tmp_path: Path):
+    data = digits()  # ten batches of 32: steps of 3, 3, 3 and 1
+    model = classifier(data, partial(torch.optim.SGD, lr=0.0))
+    losses: list[float] = []
+    model.loss.register_forward_hook(lambda module, seen, loss: losses.append(loss.item()))
+    fitted = trainer(tmp_path, epochs=2)
+    fitted.accumulate_grad_batches, fitted.log_every_n_steps = 3, 2  # type: ignore[attr-defined]
+    fitted.loggers = [CSVLogger(tmp_path, name="", version="")]
+    fitted.fit(model, data)
+    rows = pd.read_csv(tmp_path / "metrics.csv").dropna(subset=["train/loss_step"])
+    assert rows["step"].tolist() == [2, 4, 6, 8]
+    means = [sum(part) / len(part) for part in (losses[:6], losses[6:10], losses[10:16], losses[16:])]
+    assert rows["train/loss_step"].tolist() == pytest.approx(means)
+
+
+@pytest.mark.parametrize("metric", ["val/acc", "val/loss"])
+def test_the_better_epoch_is_kept_whichever_metric_is_monitored(main, tmp_path: Path, metric: str):
+    explodes = ("scheduler=step", "scheduler.step_size=1", "scheduler.gamma=1000", "trainer.max_epochs=3")
+    assert main("data=digits", "data.limit=100", *explodes, f"monitor.metric={metric}").code == 0
+    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+    assert json.loads(path.read_text())["chosen_epoch"] == 1
 
 
 def test_the_chosen_weights_are_tested_not_the_last(tmp_path: Path):

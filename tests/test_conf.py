@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from handwriting.baselines import Baseline
+from handwriting.checks import check_config
 from handwriting.data import Augmentation, LabelledImages
 from handwriting.groups import PER_SEED
 from handwriting.results import flatten
@@ -42,7 +43,9 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_file_composes_and_resolves(tmp_path: Path, file: Path):
     overrides = [f"{file.parent}={file.name}"] if len(file.parts) > 1 else []
-    assert {"data", "model", "optim", "scheduler", "trainer"} <= resolved(composed(tmp_path, *overrides)).keys()
+    config = composed(tmp_path, *overrides)
+    assert {"data", "model", "optim", "scheduler", "trainer"} <= resolved(config).keys()
+    check_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), config.hydra)
 
 
 def test_what_follows_the_seed_does_not_set_runs_apart():

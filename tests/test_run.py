@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
+from handwriting.data.digits import read_digits
+
 RUN = "handwriting.run"
 # As small as a real run gets: 100 images, one epoch.
 SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=1")
@@ -68,7 +70,9 @@ def test_a_run_leaves_everything_in_its_folder(sweep: tuple[Path, str]):
     assert run["seconds"] > 0
     assert {"python", "torch", "lightning", "handwriting"} <= run["versions"].keys()
     assert torch.__version__.startswith(run["versions"]["torch"])
-    assert "cpu" in run["device"]
+    assert run["device"] == "cpu, 1 thread"
+    assert run["processor"]["name"]
+    assert run["chance"] == read_digits().test.labels.bincount().max().item() / 500
     assert "git_revision" in run
     assert run["metrics"].keys() == {f"{part}/{m}" for part in ("train", "val", "test") for m in ("loss", "acc")}
     logged = pd.read_csv(folder / "metrics.csv").count()
@@ -167,7 +171,7 @@ def test_a_bug_of_ours_has_its_traceback_in_the_log_of_its_job(main, tmp_path: P
         plugin.read_text() + " def __init__(self, **more): super().__init__(); self.w = torch.nn.Linear(1, 1)\n"
     )
     targets = "model._target_=broken.Net,handwriting.models.net.Net"
-    assert main("-m", *SMALL, "+x=1", "model=net", targets)[0] == 1
+    assert main("-m", *SMALL, "model=net", targets)[0] == 1
     done = {run["settings"]["model"]["_target_"]: run for run in records(tmp_path / "outputs" / "digits").values()}
     assert done["handwriting.models.net.Net"]["status"] == "done"
     assert done["broken.Net"]["reason"] == "RuntimeError: boom"

@@ -61,7 +61,9 @@ def test_runs_are_called_by_their_settings(ask: Ask):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_metric_is_a_scalar(ask: Ask, name: str):
     metrics = {f"{part}/{metric}" for part in ("train", "val", "test") for metric in ("loss", "acc")}
-    assert metrics | {"train/loss_step", "lr"} <= ask("plugin/scalars/tags")[name].keys()
+    tags = ask("plugin/scalars/tags")[name].keys()
+    assert metrics | {"train/loss_step", "lr"} <= tags
+    assert "epoch" not in tags
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,22 +71,24 @@ def test_training_images_and_the_confusion_matrix_are_pictures(ask: Ask, name: s
     assert {"train/images", "test/confusion"} <= ask("plugin/images/tags")[name].keys()
 
 
-def test_the_hparams_tab_shows_the_swept_setting_beside_the_metrics(ask: Ask):
+def test_the_hparams_tab_opens_with_the_swept_settings_and_the_final_accuracies(ask: Ask):
     experiment = ask("plugin/hparams/experiment", {"experimentName": ""})
-    assert {"optim", "seed", "optim.lr", "data.batch_size", "data.limit"} <= {
-        h["name"] for h in experiment["hparamInfos"]
-    }
-    wanted = [{"group": "", "tag": tag} for tag in ("test/acc", "val/acc")]
+    shown = [info["name"] for info in experiment["hparamInfos"]]
+    assert shown[:2] == ["optim", "optim.lr"]  # SGD and Adam have their own rates
+    assert {"seed", "data.batch_size", "data.limit", "augment"} <= set(shown[2:])
+    metrics = [info["name"]["tag"] for info in experiment["metricInfos"]]
+    assert metrics[:2] == ["final/test/acc", "final/val/acc"]
     body = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_SUCCESS", "STATUS_UNKNOWN", "STATUS_RUNNING"],
-        "colParams": [{"metric": metric} for metric in wanted],
+        "colParams": [{"metric": info["name"]} for info in experiment["metricInfos"]],
         "startIndex": 0,
         "sliceSize": 100,
     }
     groups = ask("plugin/hparams/session_groups", body)["sessionGroups"]
     assert sorted(group["hparams"]["optim"] for group in groups) == ["adam", "sgd"]
     for group in groups:
+        assert {session["status"] for session in group["sessions"]} == {"STATUS_SUCCESS"}
         values = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
-        assert 0 < values["test/acc"] <= 1
-        assert 0 < values["val/acc"] <= 1
+        assert 0 < values["final/test/acc"] == values["test/acc"] <= 1
+        assert 0 < values["final/val/acc"] == values["val/acc"] <= 1  # of one epoch

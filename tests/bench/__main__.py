@@ -16,7 +16,7 @@ from typing import Any
 
 import ordinary  # noqa: F401  (keeps the environment as it is now)
 
-from handwriting.machine import use_machine
+from handwriting.machine import processor, use_machine
 
 TABLES = ("steps", "characters", "sweep", "best", "limits")
 REAL = "real MNIST and characters"
@@ -66,8 +66,10 @@ def main() -> None:
         device += ", one core kept busy by something else" if options.busy else ""
         folder = Path(name)
         root, data = find_data(folder)
-        say(f"torch {torch.__version__}, {device}; {data}\n")
-        results: dict[str, Any] = {"torch": torch.__version__, "device": device, "data": data}
+        chip = processor()
+        instructions = ", ".join(chip["instructions"] or ["instructions unknown"])
+        say(f"torch {torch.__version__}, {device}; {data}\n{chip['name']}: {instructions}\n")
+        results: dict[str, Any] = {"torch": torch.__version__, "device": device, "processor": chip, "data": data}
         for table in options.only:
             if table == "best" and data != REAL:
                 say("best: needs real images; not measured\n")

@@ -125,7 +125,9 @@ def package(root: Path, folder: Path, batch: int, steps: int, *overrides: str) -
 
 def has_bf16() -> bool:
     """Has this machine instructions for bf16?"""
-    return torch.cuda.is_bf16_supported() if DEVICE == "cuda" else bool(machine.has_bf16())
+    if DEVICE == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return any("bf16" in name for name in machine.processor()["instructions"] or ())
 
 
 def student_on_mnist(root: Path, batch: int, steps: int) -> float:
