@@ -136,6 +136,37 @@ def test_one_can_choose_among_all_finished_runs(digits_run: Path, tmp_path: Path
         gather(None, tmp_path / "none")
 
 
+def test_only_runs_in_outputs_are_offered_and_damaged_ones_are_named(
+    digits_run: Path, tmp_path: Path, make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    content = (digits_run / "checkpoints" / "best.ckpt").read_bytes()
+    outputs, found = tmp_path / "outputs", {}
+    for name, damage in (("a", content[:1000]), ("b", content), ("c", content[:-5000] + b"x" * 5000), ("d", content)):
+        run = make_run(outputs / "study", f"name={name}")
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "best.ckpt").write_bytes(damage)
+        found[name] = run / "checkpoints" / "best.ckpt"
+    damaged = bytearray(content)
+    damaged[len(damaged) // 2] ^= 255  # one byte of the weights
+    found["c"].write_bytes(damaged)
+    for stray in (".gitkeep", "multirun.yaml", "study.db", ".DS_Store", "net.ckpt"):
+        (outputs / stray).write_bytes(content if stray == "net.ckpt" else b"")
+    for stray in (".ipynb_checkpoints", ".hidden", "empty"):
+        (outputs / stray).mkdir()
+    assert gather(None, outputs) == {f"study/name={name}": found[name] for name in ("b", "d")}
+    errors = capsys.readouterr().err.splitlines()
+    assert [f"name={name}/" in line for name, line in zip("ac", errors, strict=True)] == [True, True]
+    assert all(line.endswith("cannot be read as a checkpoint. It is left out.") for line in errors)
+    with pytest.raises(UserError, match=r"name=c.* is damaged"):  # asked for, and so not left out in silence
+        gather(found["c"], outputs)
+    (found["b"].parent / "cycle1.ckpt").write_bytes(content)
+    assert list(gather(found["b"].parent / "cycle1.ckpt", outputs))[0] == "study/name=b/checkpoints/cycle1.ckpt"
+    for name in "bd":
+        found[name].write_bytes(b"")
+    with pytest.raises(UserError, match=r"name=a.* is damaged"):
+        gather(None, outputs)
+
+
 def test_a_page_is_made_of_its_checkpoints(digits_run: Path):
     page = make_page({"one": digits_run, "other": digits_run})
     assert page.analytics_enabled is False
