@@ -160,7 +160,7 @@ def test_only_runs_in_outputs_are_offered_and_damaged_ones_are_named(
     with pytest.raises(UserError, match=r"name=c.* is damaged"):  # asked for, and so not left out in silence
         gather(found["c"], outputs)
     (found["b"].parent / "cycle1.ckpt").write_bytes(content)
-    assert list(gather(found["b"].parent / "cycle1.ckpt", outputs))[0] == "study/name=b/checkpoints/cycle1.ckpt"
+    assert next(iter(gather(found["b"].parent / "cycle1.ckpt", outputs))) == "study/name=b/checkpoints/cycle1.ckpt"
     for name in "bd":
         found[name].write_bytes(b"")
     with pytest.raises(UserError, match=r"name=a.* is damaged"):
