@@ -80,6 +80,23 @@ def test_nothing_written_is_nothing_read(reader: Reader):
     assert "nothing written was found" in note
 
 
+@pytest.mark.parametrize("side", [28, 420], ids=["the net's own size", "the pad's size"])
+def test_blank_drawings_and_white_strokes_are_seen_at_every_size(reader: Reader, side: int):
+    for colour in ("white", "#777", (255, 255, 255, 0)):
+        likeliest, seen, note = read_drawing(reader, as_url(Image.new("RGBA", (side, side), colour)))
+        assert (likeliest, seen) == (None, "")
+        assert "nothing written was found" in note
+    large = Image.new("L", (420, 420))
+    ImageDraw.Draw(large).line(CIRCLE, 255, 40, joint="curve")
+    alpha = large.resize((side, side), Image.Resampling.BOX)
+    for colour in ("white", "black"):
+        strokes = Image.new("RGBA", (side, side), colour)
+        strokes.putalpha(alpha)
+        likeliest, _, _ = read_drawing(reader, as_url(strokes))
+        assert likeliest is not None
+        assert max(likeliest, key=likeliest.__getitem__) == "0"
+
+
 @pytest.mark.parametrize(
     ("sent", "said"),
     [

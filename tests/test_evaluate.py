@@ -128,7 +128,7 @@ def test_each_run_is_evaluated_on_its_own_data(
             assert record["readers"][f"seed={seed}"]["acc"] == pytest.approx(accuracy)
         together = (torch.stack(answers).mean(0).argmax(1) == part.labels).double().mean()
         assert record["readers"]["mean of the 2"]["acc"] == pytest.approx(together)
-        assert int(pd.read_csv(folder / "per_class.csv")["images"].sum()) == len(part)
+        assert pd.read_csv(folder / "per_class.csv")["images"].to_numpy().sum() == len(part)
     evaluate([str(study), "data=digits"])  # given for all: one test set
     assert len(evaluation(study / "evaluation" / "digits_test")["readers"]) == 5
 

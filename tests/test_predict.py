@@ -109,6 +109,16 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_read(
     assert "No such file" in reasons["missing"]
 
 
+@pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
+def test_a_blank_image_of_the_net_s_own_size_is_not_classified(run: Path, level: float, tmp_path: Path):
+    blank = np.full((28, 28), level, np.float32)
+    Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
+    noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
+    for reading in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
+        assert "nothing written was found" in reading.error
+        assert (reading.label, reading.probability) == (-1, 0)
+
+
 def test_patterns_and_standard_input(
     run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
