@@ -43,6 +43,7 @@ def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
         with Image.open(source) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UserError(f"{name} has {image.width}×{image.height} pixels, and {MOST_PIXELS:,} is the most.")
+            image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # of a JPEG: large photographs open 4 times as fast
             return to_grey(ImageOps.exif_transpose(image))
     except UserError:
         raise

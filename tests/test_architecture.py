@@ -41,9 +41,9 @@ ALLOWED = {
     "optimizers": {"errors"},
     "averaging": {"errors"},
     "snapshots": {"errors"},
-    "ensembles": {"errors"},
-    "scores": set(),
-    "baselines": {"classifier", "data", "errors", "pictures", "scores", "writing"},
+    "ensembles": {"errors", "tally"},
+    "scores": {"tally"},
+    "baselines": {"data", "errors", "pictures", "scores", "writing"},
     "train": {
         "baselines",
         "classifier",
