@@ -220,10 +220,13 @@ def test_names_lose_what_all_of_them_have():
         (["data=nothing"], "data=nothing is not a choice of data."),
         (["data.speed=1"], "speed"),
         (["data=mnist", "data.path=nowhere"], "nowhere"),
+        (["out=/dev/null/folder"], "/dev/null/folder cannot be read or written: Not a directory."),
         (["nowhere/run"], "nowhere/run is neither a checkpoint nor a folder of runs"),
     ],
 )
-def test_bad_input_is_one_sentence(runs: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]):
+def test_bad_input_is_one_sentence(
+    no_figures: None, runs: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit) as stop:
         evaluate([str(run_of(runs)), *arguments])
     errors = capsys.readouterr().err

@@ -110,6 +110,7 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_read(
     assert "damaged" in reasons["cut"]
     assert "nothing written was found" in reasons["empty"]
     assert "No such file" in reasons["missing"]
+    assert call(run, tmp_path / "empty.png", tmp_path / "text.png") == 1  # also where none could be read
 
 
 @pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
@@ -204,6 +205,7 @@ def test_a_large_jpeg_is_seen_as_it_is(tmp_path: Path):
         (["."], "holds no images"),
         (["missing.png", "--figure", "a.txt"], "a.txt must end in .png or .pdf"),
         (["missing.png", "--figure", "a.png"], "No image could be read"),
+        (["missing.png", "--csv", "/dev/null/a.csv"], "/dev/null cannot be read or written"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -83,7 +83,7 @@ def write_data(folder: Path, real: Path | None) -> None:
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     whole = read_mnist(real) if real and (real / "MNIST" / "raw").is_dir() else read_digits()
-    for name, part, most in (("train", whole.train, 1000), ("t10k", whole.test, 300)):
+    for name, part, most in (("train", whole.train, 400), ("t10k", whole.test, 150)):
         write_idx(raw / f"{name}-images-idx3-ubyte", part.images[:most, 0].numpy())
         write_idx(raw / f"{name}-labels-idx1-ubyte", part.labels[:most].numpy())
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def environment(clone: Path, tmp_path: Path) -> dict[str, str]:
     closed = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")} | {"no_proxy": "127.0.0.1"}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     more = {"PATH": path, "PYTHONPATH": str(clone), "HANDWRITING_DATA": str(tmp_path / "data"), "COLUMNS": "120"}
-    return {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | closed | more
+    return os.environ | closed | more
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> str:
@@ -178,7 +178,7 @@ def test_every_command_of_the_readme_runs_in_a_fresh_clone(clone: Path, environm
             wrong.append(serve(command, server, clone, environment))
         else:
             wrong.append(run(shortened(command), clone, environment))
-        print(f"{time.monotonic() - begun:5.1f} s  {shortened(command)}")
+        print(f"{time.monotonic() - begun:5.1f} s  {wrong[-1] or shortened(command)}", flush=True)
     for block in re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
         (clone / "block.py").write_text(block, encoding="utf-8")
         wrong.append(run("python block.py", clone, environment))
