@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handwriting.classifier import MOST_WITHOUT_TOP5
 from handwriting.data import DataModule, LabelledImages
 from handwriting.errors import UserError
 from handwriting.machine import with_threads
@@ -133,8 +132,7 @@ def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
         if len(part):
             probabilities = model.probabilities(part.images)
             scores = score(probabilities, part.labels)
-            keys = ("loss", "acc", "top5") if model.num_classes > MOST_WITHOUT_TOP5 else ("loss", "acc")
-            metrics |= {f"{name}/{key}": scores[key] for key in keys}
+            metrics |= {f"{name}/{key}": scores[key] for key in ("loss", "acc", "top5") if key in scores}
             if name == "test":
                 counts = confusion(probabilities.argmax(1), part.labels, model.num_classes)
                 model.confused = torch.from_numpy(counts)

@@ -16,11 +16,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handwriting.errors import DivergedError, UserError
 from handwriting.resume import random_states, restore_random_states
-from handwriting.tally import Tally
+from handwriting.tally import MOST_WITHOUT_TOP5, Tally
 
 READ_AT_ONCE = 500  # images
 Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, 1, H, W)
-MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
 
 
 class Classifier(lightning.LightningModule):

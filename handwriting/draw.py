@@ -17,7 +17,10 @@ OUTPUTS = Path("outputs")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve the page until Ctrl-C; exit code 2 when there is nothing to read with, or the port is taken."""
+    """Serve the page until Ctrl-C or SIGTERM, exit code 0.
+
+    Exit code 2 when no checkpoint loads, the port is taken, gradio is missing, or the arguments are wrong.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.draw",
         description="Serve a page on this machine to write on with mouse or finger: a net reads while you write.",
@@ -41,24 +44,48 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
-    """Return the checkpoints to choose from by what to call them: those of a place, then the others of outputs/.
+    """Return the checkpoints to choose from by name: those of ``place``, then those of the studies in outputs/.
 
-    Raises UserError when there is none.
+    The first one loads. Damaged ones are named on stderr and left out. Raises UserError when none is left, or when
+    ``place`` is a single checkpoint that does not load.
     """
     from handwriting.checkpoints import find_checkpoints
 
-    found = find_checkpoints(place) if place else []
-    for study in sorted(outputs.iterdir()) if outputs.is_dir() else []:
+    named = find_checkpoints(place) if place else []
+    found = list(named)
+    for study in sorted(entry for entry in outputs.iterdir() if entry.is_dir()) if outputs.is_dir() else []:
         try:
             found += find_checkpoints(study)
-        except UserError:  # no finished run in it
+        except (UserError, OSError):  # no finished run in it, or not for this user
             continue
     if not found:
         raise UserError(
             f"{outputs}/ holds no finished run: train one (python -m handwriting.run), or name a checkpoint."
         )
     unique = {path.resolve(): path for path in reversed(found)}
-    return {_name(path, outputs): path for path in sorted(unique.values(), key=found.index)}
+    whole = _leave_out_damaged(sorted(unique.values(), key=found.index), named if len(named) == 1 else [])
+    return {_name(path, outputs): path for path in whole}
+
+
+def _leave_out_damaged(found: list[Path], needed: list[Path]) -> list[Path]:
+    """Return the checkpoints whose files are whole, beginning with one that loads; print what is left out and why."""
+    from handwriting.checkpoints import check_file, load_trained
+
+    whole: list[Path] = []
+    reasons: list[UserError] = []
+    for path in found:
+        try:
+            check_file(path) if whole else load_trained(path)
+            whole.append(path)
+        except UserError as error:
+            if path in needed:
+                raise
+            reasons.append(error)
+    if not whole:
+        raise reasons[0]
+    for reason in reasons:
+        print(f"{reason} It is left out.", file=sys.stderr)
+    return whole
 
 
 def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: bool) -> None:
@@ -81,8 +108,10 @@ def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: b
 
 
 def _name(path: Path, outputs: Path) -> str:
-    """Return mnist/optim=adam for the run of that name under outputs/, else the path as it is."""
-    run = path.parent.parent if path.parent.name == "checkpoints" else path
+    """Return mnist/optim=adam for the chosen checkpoint of that run under outputs/, else the file's path."""
+    from handwriting.checkpoints import BEST
+
+    run = path.parent.parent if path.match(BEST) else path
     try:
         return str(run.resolve().relative_to(outputs.resolve()))
     except ValueError:

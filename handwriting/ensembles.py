@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from handwriting.errors import UserError
+from handwriting.tally import SMALLEST
 
 WAYS = ("mean", "logits", "vote")
-SMALLEST = 1e-12  # a probability below it counts as it, so that one net alone cannot rule a class out
 
 
 def combine(answers: Sequence[Tensor], way: str) -> Tensor:
@@ -23,7 +23,7 @@ def combine(answers: Sequence[Tensor], way: str) -> Tensor:
     stacked = torch.stack(list(answers))
     if way == "mean":
         return stacked.mean(0)
-    if way == "logits":
+    if way == "logits":  # SMALLEST, so that one net alone cannot rule a class out
         return stacked.clamp_min(SMALLEST).log().mean(0).softmax(1)
     classes = stacked.shape[2]
     votes = torch.nn.functional.one_hot(stacked.argmax(2), classes).to(stacked.dtype).mean(0)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,7 @@ from handwriting.machine import use_machine
 
 if TYPE_CHECKING:
     from handwriting.checkpoints import Trained
-    from handwriting.data import DataModule, LabelledImages
-    from handwriting.evaluation import Evaluation
+    from handwriting.evaluation import Evaluation, Group
 
 SPLITS = ("test", "val", "train")
 WAYS = ("mean", "logits", "vote", "stack")
@@ -33,12 +34,12 @@ DEFAULTS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Evaluate checkpoints; exit code 2 when one or the data cannot be read."""
+    """Evaluate checkpoints; exit code 1 when some of a folder could not be loaded, 2 for other bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.evaluate",
-        description="Read a part of the data with trained nets: accuracy, confusion, calibration, mistakes, speed. "
-        "Several nets are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
-        epilog="Settings: split=test|val|train, data=… and data.path=… for other data than it was trained on, "
+        description="Evaluate trained nets, each on its own data: accuracy, confusion, calibration, mistakes, speed. "
+        "Nets with the same test set are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
+        epilog="Settings: split=test|val|train, data=… and data.path=… for other data than they were trained on, "
         "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as in "
         "the run or by tta.augment=affine, format=png|pdf, dpi=110, out=FOLDER.",
     )
@@ -46,44 +47,62 @@ def main(arguments: list[str] | None = None) -> None:
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
     )
     with exit_on_bad_input():
-        evaluate(*_sort(parser.parse_args(arguments).asked))
+        failed = evaluate(*_sort(parser.parse_args(arguments).asked))
+    if failed:
+        sys.exit(1)
 
 
-def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> "list[Evaluation]":
-    """Evaluate the checkpoints of ``places``, each and together, write and print what comes out."""
+def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> int:
+    """Evaluate the checkpoints of ``places``, write and print the results; return how many could not be loaded.
+
+    Each is evaluated on its own data, or on what ``data_settings`` make of them. Those with the same images are also
+    evaluated together.
+    """
     use_machine()
-    from handwriting.checkpoints import find_checkpoints, load_trained, snapshots_of
-    from handwriting.evaluation import evaluate_all, measure_speed, read_part
+    from handwriting.evaluation import evaluate_all, group_by_images, measure_speed
     from handwriting.scores import agreement
 
-    paths: list[Path] = []
-    for place in places:
-        for path in find_checkpoints(place):
-            paths += snapshots_of(path) if place.is_dir() else [path]
-    trained = [load_trained(path) for path in paths]
-    for other in trained[1:]:
-        if other.class_names != trained[0].class_names:
-            raise UserError(f"{other.name} reads other classes than {trained[0].name}: they cannot be compared.")
-    if options["split"] != "test" and len({json.dumps(_drawn(net), default=str) for net in trained}) > 1:
-        raise UserError(f"split={options['split']} is another part for each of these runs: evaluate them one by one.")
-    data, part = read_part(trained[0], str(options["split"]), data_settings)
+    trained, reasons = _load(places)
+    for reason in reasons:
+        print(f"{reason} It is left out.", file=sys.stderr)
+    groups = group_by_images(trained, str(options["split"]), data_settings)
     views, augment = int(options["tta.views"]), str(options["tta.augment"])
-    found = evaluate_all(trained, part, str(options["ensemble"]), views, augment)
-    folder = _folder(trained, options, str(data.name))
-    figures = _figures(found, data, part)
-    speed = measure_speed(trained[0], part) if len(trained) == 1 else {}
-    alone = [one.probabilities.argmax(1) for one in found[: len(trained)]]
-    read_right_by = agreement(alone, part.labels) if len(trained) > 1 else []
-    files = _write(folder, found, figures, data, {"speed": speed, "read_right_by": read_right_by}, options)
-    _print(found, speed, read_right_by, f"{data.name}, {options['split']}: {len(part):,} images", files)
-    return found
+    for group in groups:
+        found = evaluate_all(group.trained, group.part, str(options["ensemble"]), views, augment)
+        figures = _figures(found, group)
+        speed = measure_speed(trained[0], group.part) if len(trained) == 1 else {}
+        alone = [one.probabilities.argmax(1) for one in found[: len(group.trained)]]
+        right_by = agreement(alone, group.part.labels) if len(group.trained) > 1 else []
+        folder = _folder(group, options, data_settings, len(groups) == 1)
+        files = _write(folder, found, figures, group, {"speed": speed, "read_right_by": right_by}, options)
+        _print(found, speed, right_by, f"{group.label}, {options['split']}: {len(group.part):,} images", files)
+    if len(groups) > 1:
+        kind = {"test": "test", "val": "validation", "train": "training"}[options["split"]]
+        print(f"These runs have {len(groups)} different {kind} sets: each has a table, and no ensemble joins them.")
+    return len(reasons)
 
 
-def _drawn(net: "Trained") -> dict[str, Any]:
-    """Return the settings that decide which images a net was trained on."""
-    return {
-        key: value for key, value in net.settings.get("data", {}).items() if key not in ("shuffle_seed", "batch_size")
-    }
+def _load(places: Sequence[Path]) -> "tuple[list[Trained], list[UserError]]":
+    """Load all checkpoints of ``places``, and return why some of a folder could not be.
+
+    Raises UserError when one that was named alone, or none at all, can be loaded.
+    """
+    from handwriting.checkpoints import find_checkpoints, load_trained, snapshots_of
+
+    trained: list[Trained] = []
+    reasons: list[UserError] = []
+    for place in places:
+        found = find_checkpoints(place)
+        for checkpoint in [one for path in found for one in (snapshots_of(path) if place.is_dir() else [path])]:
+            try:
+                trained.append(load_trained(checkpoint))
+            except UserError as error:
+                if len(found) == 1:
+                    raise
+                reasons.append(error)
+    if not trained:
+        raise reasons[0]
+    return trained, reasons
 
 
 def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
@@ -109,21 +128,24 @@ def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
     return places, options, data_settings
 
 
-def _folder(trained: "Sequence[Trained]", options: dict[str, Any], data_name: str) -> Path:
+def _folder(group: "Group", options: dict[str, Any], data_settings: Sequence[str], alone: bool) -> Path:
+    """Return where to write what was found out of a group: two that are evaluated at once never share a folder."""
+    split = str(options["split"])
     if options["out"]:
-        return Path(options["out"])
-    home = trained[0].run if len({net.run for net in trained}) == 1 else trained[0].run.parent
-    other = "" if data_name == trained[0].settings["data"].get("name") else f"{data_name}_"
-    return home / "evaluation" / f"{other}{options['split']}"
+        return Path(options["out"]) if alone else Path(options["out"]) / f"{group.label}_{split}"
+    runs = {net.run for net in group.trained}
+    own = not data_settings and (alone or len(runs) == 1)
+    home = runs.pop() if len(runs) == 1 else Path(os.path.commonpath([run.parent for run in runs]))
+    return home / "evaluation" / (split if own else f"{group.label}_{split}")
 
 
-def _figures(found: "Sequence[Evaluation]", data: "DataModule", part: "LabelledImages") -> dict[str, Any]:
+def _figures(found: "Sequence[Evaluation]", group: "Group") -> dict[str, Any]:
     """Draw confusion, mistakes and a sample of the last of the readers, and the confusion of each of several."""
     from handwriting.fonts import shown_names
     from handwriting.galleries import draw_confused_pairs, draw_confusion, draw_confusions, draw_readings
     from handwriting.scores import confused_pairs
 
-    last, names = found[-1], shown_names(data.class_names, data.glyphs)
+    last, names, part = found[-1], shown_names(group.class_names, group.glyphs), group.part
     images, labels = part.images[:, 0].numpy(), part.labels.numpy()
     sure, read = (values.numpy() for values in last.probabilities.max(1))
 
@@ -155,7 +177,7 @@ def _write(
     folder: Path,
     found: "Sequence[Evaluation]",
     figures: dict[str, Any],
-    data: "DataModule",
+    group: "Group",
     more: dict[str, Any],
     options: dict[str, Any],
 ) -> list[Path]:
@@ -165,7 +187,7 @@ def _write(
 
     last, kind = found[-1], str(options["format"])
     record = {
-        "data": data.name,
+        "data": group.label,
         "split": options["split"],
         "images": int(last.counts.sum()),
         "readers": {one.name: one.scores for one in found},
@@ -173,7 +195,7 @@ def _write(
     }
     files = {
         "evaluation.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
-        "per_class.csv": per_class(last.counts, data.class_names, data.glyphs).to_csv(index=False),
+        "per_class.csv": per_class(last.counts, group.class_names, group.glyphs).to_csv(index=False),
     }
     for name, text in files.items():
         write_text(folder / name, text)

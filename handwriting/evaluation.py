@@ -1,5 +1,7 @@
 """What trained nets make of a part of the data: probabilities, scores, confusion and speed."""
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +18,12 @@ from handwriting.data import Augmentation, DataModule, LabelledImages
 from handwriting.ensembles import combine, stack
 from handwriting.errors import UserError
 from handwriting.parts import build
-from handwriting.results import read_result
+from handwriting.results import flatten, read_result
 from handwriting.scores import confusion, score
-from handwriting.settings import augmentation_of_views, compose_data
+from handwriting.settings import augmentation_of_views, compose_data, name_folder
 
 TOGETHER = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
+NOT_IMAGES = {"batch_size", "shuffle_seed"}  # settings of the data that change none of its images
 
 
 @dataclass
@@ -31,6 +34,63 @@ class Evaluation:
     probabilities: Tensor  # (N, classes)
     counts: np.ndarray  # true class, read as
     scores: dict[str, float]
+
+
+@dataclass
+class Group:
+    """The nets that are evaluated on the same images: equal class names, image size, images and labels."""
+
+    name: str  # of the data set
+    label: str  # the name, and the settings that were given or in which groups of that name differ
+    part: LabelledImages
+    class_names: Sequence[str]
+    glyphs: Sequence[str]
+    trained: list[Trained]
+
+
+def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[str]) -> list[Group]:
+    """Read a split of the data of each net and group the nets by its images; ``settings`` apply to the data of all.
+
+    Each data set is read once. Raises UserError when data do not fit their net or cannot be read.
+    """
+    groups: dict[str, Group] = {}
+    read: dict[str, str] = {}  # what was read already: the group's key by the settings of the data
+    for net in trained:
+        asked = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
+        if asked not in read:
+            data, part = read_part(net, split, settings)
+            read[asked] = _digest(data, part)
+            groups.setdefault(read[asked], Group(str(data.name), "", part, data.class_names, data.glyphs, []))
+        groups[read[asked]].trained.append(net)
+    _label(list(groups.values()), settings)
+    return list(groups.values())
+
+
+def _image_settings(net: Trained) -> dict[str, object]:
+    """Return the settings that decide which images a net was trained and tested on, by their dotted names."""
+    config = net.settings.get("data")
+    flat = flatten(dict(config)) if isinstance(config, Mapping) else {}
+    return {key: value for key, value in flat.items() if key not in NOT_IMAGES}
+
+
+def _digest(data: DataModule, part: LabelledImages) -> str:
+    digest = hashlib.sha256(json.dumps([list(data.class_names), list(data.image_size)]).encode())
+    for values in (part.images, part.labels):
+        digest.update(values.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _label(groups: Sequence[Group], settings: Sequence[str]) -> None:
+    """Label each group so that no two have the same label."""
+    given = [setting.removeprefix("data.") for setting in settings if not setting.startswith("data=")]
+    for group in groups:
+        same_name = [_image_settings(other.trained[0]) for other in groups if other.name == group.name]
+        own = _image_settings(group.trained[0])
+        differ = [f"{key}={own[key]}" for key in own if any(other.get(key) != own[key] for other in same_name)]
+        group.label = ",".join([group.name, name_folder([*differ, *given])] if differ or given else [group.name])
+    for number, group in enumerate(groups, 1):
+        if [other.label for other in groups].count(group.label) > 1:
+            group.label += f",{number}"
 
 
 def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[DataModule, LabelledImages]:
@@ -48,7 +108,7 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
     if tuple(data.image_size) != trained.image_size:
         raise UserError(f"{trained.name} reads images of {trained.image_size}, data={data.name} has {data.image_size}.")
     if not len(part):
-        raise UserError(f"split={split} is empty: the run held no image out (data.val_fraction=0).")
+        raise UserError(f"split={split} is empty: {trained.name} held no image out (data.val_fraction=0).")
     return data, part
 
 

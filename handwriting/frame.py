@@ -19,6 +19,8 @@ WORK_SIZE = 400  # pixels of the longer side that the steps work on: enough for 
 FITTED = 100  # pixels a side that the ground is fitted to
 SPECK = 0.02  # ink in one piece with less than this share of the largest piece is dust
 FAINTEST = 0.03  # ink that differs less from its ground, of 0…1, is none
+LEAST_CORRELATION = 0.25  # of neighbouring pixels: of noise about 0.1, of each image of MNIST over 0.5
+DARK = 0.002  # share of dark pixels up to which an image on a transparent background is bright ink
 NOTHING = "nothing written was found: the image is empty or its contrast too low."
 SAMPLE = 1000  # training images that are measured
 
@@ -32,7 +34,7 @@ class Framed:
 
 
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
-    """Read an image file as grey levels, float (H, W) of 0…1, upright and on white where it is transparent.
+    """Read an image file as grey levels, float (H, W) of 0…1, upright; to_grey says what becomes of transparency.
 
     Raises UserError when it is no image, damaged, or has more than MOST_PIXELS.
     """
@@ -41,6 +43,7 @@ def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
         with Image.open(source) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise UserError(f"{name} has {image.width}×{image.height} pixels, and {MOST_PIXELS:,} is the most.")
+            image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # of a JPEG: large photographs open 4 times as fast
             return to_grey(ImageOps.exif_transpose(image))
     except UserError:
         raise
@@ -55,7 +58,10 @@ def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
-    """Return the grey levels of an image of any mode as float (H, W) of 0…1; what is transparent becomes white."""
+    """Return the grey levels of an image of any mode as float (H, W) of 0…1.
+
+    What is transparent becomes white, or black where the foreground is bright and its border transparent.
+    """
     if image.mode.startswith(("I", "F")):  # 16 bits and more; how many are used, only the values say
         levels = np.asarray(image, dtype=np.float64)
         most = levels.max(initial=0)
@@ -63,8 +69,15 @@ def to_grey(image: Image.Image) -> np.ndarray:
         return np.clip(levels / scale, 0, 1)
     if image.mode in ("P", "LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if _is_bright(image) else "white"), image)
     return np.asarray(image.convert("L"), dtype=np.float64) / 255
+
+
+def _is_bright(image: Image.Image) -> bool:
+    """Say whether an RGBA image is bright foreground on a transparent background, and not a page with dark writing."""
+    levels, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
+    solid = levels[alpha >= 0.9 * max(alpha.max(), 1)]  # not the edges of strokes, whose colour says little
+    return len(solid) > 0 and (solid < 128).mean() <= DARK and _border(alpha).mean() < 128
 
 
 def bring_into_frame(grey: np.ndarray, size: tuple[int, int], ink: Mapping[str, float]) -> Framed:
@@ -73,28 +86,30 @@ def bring_into_frame(grey: np.ndarray, size: tuple[int, int], ink: Mapping[str, 
     ``ink`` is what measure_ink found of the training images. What has the frame's size already is only inverted where
     it is dark on white. Otherwise uneven light is taken out, contrast spread, dust removed, the writing cropped,
     brought to the size and the width of pen of the training images, and centred by its mass, as MNIST was made
-    (Y. LeCun et al., 1998, doi:10.1109/5.726791). Raises UserError when the image is empty.
+    (Y. LeCun et al., 1998, doi:10.1109/5.726791). Raises UserError when the image, of whatever size, is empty.
     """
     if grey.ndim != 2 or min(grey.shape) < 1 or not np.isfinite(grey).all():
         raise UserError(f"An image of shape {grey.shape} cannot be read: grey levels (H, W) are wanted.")
+    small = _shrink(grey, WORK_SIZE)
+    flat = small - _background(small)
+    if (np.clip(flat, None, 0) ** 2).sum() > (np.clip(flat, 0, None) ** 2).sum():
+        flat = -flat  # more of it is darker than the ground than is brighter
+    clear = _spread_contrast(flat)
+    kept = _without_dust(clear)
     if grey.shape == size:
         dark = np.median(_border(grey)) > 0.5
         return Framed(_as_uint8(1 - grey if dark else grey), {"in its frame already": _as_uint8(grey)})
-    steps = {"as it came": _as_uint8(grey)}
-    grey = _shrink(grey, WORK_SIZE)
-    flat = grey - _background(grey)
-    if (np.clip(flat, None, 0) ** 2).sum() > (np.clip(flat, 0, None) ** 2).sum():
-        flat = -flat  # more of it is darker than the ground than is brighter
-    steps["ink without the ground"] = _as_uint8(np.clip(flat, 0, None))
-    clear = _spread_contrast(flat)
-    steps["contrast spread"] = _as_uint8(clear)
-    kept = _without_dust(clear)
     rows, columns = np.nonzero(kept > 0.5)
     cropped = kept[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    steps["cropped to the writing"] = _as_uint8(cropped)
     drawn = _draw_as_trained(cropped, ink)
-    steps["size and pen of the training images"] = _as_uint8(drawn)
-    return Framed(_as_uint8(_centre(drawn, size)), steps)
+    steps = {
+        "as it came": small,
+        "ink without the ground": np.clip(flat, 0, None),
+        "contrast spread": clear,
+        "cropped to the writing": cropped,
+        "size and pen of the training images": drawn,
+    }
+    return Framed(_as_uint8(_centre(drawn, size)), {name: _as_uint8(image) for name, image in steps.items()})
 
 
 def measure_ink(images: "Tensor") -> dict[str, float]:
@@ -159,7 +174,19 @@ def _spread_contrast(flat: np.ndarray) -> np.ndarray:
         raise UserError(NOTHING)
     level = np.quantile(ink, 0.6)
     floor = min(0.35 * level, max(3 * ground.std(), 0.1 * level))
-    return np.clip((flat - floor) / (level - floor), 0, 1)
+    clear = np.clip((flat - floor) / (level - floor), 0, 1)
+    if _correlation(clear) < LEAST_CORRELATION:
+        raise UserError(NOTHING)
+    return clear
+
+
+def _correlation(image: np.ndarray) -> float:
+    """Return the largest correlation of neighbouring pixels in the four directions: of noise about 0."""
+    away = image - image.mean()
+    shifted = [(away[:, 1:], away[:, :-1]), (away[1:], away[:-1])]
+    shifted += [(away[1:, 1:], away[:-1, :-1]), (away[1:, :-1], away[:-1, 1:])]
+    products = [float((one * other).mean()) for one, other in shifted if one.size]
+    return max(products, default=0.0) / max(float((away**2).mean()), 1e-12)
 
 
 def _otsu(values: np.ndarray) -> float:

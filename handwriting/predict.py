@@ -25,7 +25,7 @@ MOST_DRAWN = 64
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read image files; exit code 1 when some could not be read, 2 when nothing could."""
+    """Classify image files; exit code 1 when some of them could not be read, 2 for other bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.predict",
         description="Read what is written in image files, one character each: scans, or photographs of paper.",
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def predict(asked: argparse.Namespace) -> int:
-    """Read what was asked for, print and write it, and return how many images could not be read."""
+    """Classify what was asked for, write and print it, and return how many images could not be read."""
     for figure in (asked.figure, asked.steps):
         if figure and figure.suffix not in (".png", ".pdf"):
             raise UserError(f"{figure} must end in .png or .pdf.")
@@ -53,8 +53,8 @@ def predict(asked: argparse.Namespace) -> int:
     use_machine()
     from handwriting.reader import Reader
 
-    readings = Reader.load(asked.checkpoint).read(sources, asked.views, asked.augment)
-    _print(names, readings)
+    drawn = MOST_DRAWN if asked.steps else 0
+    readings = Reader.load(asked.checkpoint).read(sources, asked.views, asked.augment, steps=drawn)
     rows = [_row(name, reading) for name, reading in zip(names, readings, strict=True)]
     if asked.json:
         write_text(asked.json, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
@@ -63,7 +63,10 @@ def predict(asked: argparse.Namespace) -> int:
 
         table = pd.DataFrame([{key: value for key, value in row.items() if key != "likeliest"} for row in rows])
         write_text(asked.csv, table.to_csv(index=False))
-    _draw(asked, names, readings)
+    try:
+        _draw(asked, names, readings)
+    finally:
+        _print(names, readings)
     return sum(bool(reading.error) for reading in readings)
 
 

@@ -29,7 +29,7 @@ class Reading:
     glyph: str = ""
     probability: float = 0.0
     likeliest: tuple[tuple[str, float], ...] = ()  # five classes and their probabilities
-    framed: Framed | None = None  # the image that the net saw, and how it came about
+    framed: Framed | None = None  # the image that the net saw, and the steps to it where they were asked for
     error: str = ""
 
 
@@ -45,31 +45,38 @@ class Reader:
         """Load a checkpoint, or the chosen one of a run's folder; UserError when there is none or it is not whole."""
         return cls(load_trained(find_checkpoint(Path(place))))
 
-    def read(self, sources: Iterable[Source], views: int = 1, augment: str = "") -> list[Reading]:
-        """Read images; one that cannot be read is a reading with an ``error``, and the others are read all the same.
+    def read(self, sources: Iterable[Source], views: int = 1, augment: str = "", steps: int = 0) -> list[Reading]:
+        """Classify images; one that cannot be read becomes a reading with an ``error``, and the others are classified.
 
-        With several ``views`` an image is read as the mean over itself and as many less one augmented views, made as
-        the run made them or by the augmentation named, such as ``affine``; UserError when that makes fewer.
+        Sources are opened one by one, and of each only the image that the net sees is kept; the first ``steps`` of
+        those that could be read keep in ``framed.steps`` what each step made of them. With several ``views`` the
+        probabilities are the mean over the image and as many less one augmented views, made as the run made them or by
+        the augmentation named, such as ``affine``; UserError when that makes fewer.
         """
-        framed = [self._frame(source) for source in sources]
-        images = [one.image for one in framed if isinstance(one, Framed)]
+        framed: list[Framed | str] = []
+        images: list[np.ndarray] = []
+        for source in sources:
+            one = self._frame(source)
+            if isinstance(one, Framed):
+                one = one if len(images) < steps else Framed(one.image)
+                images.append(one.image)
+            framed.append(one)
         if not images:
-            return [Reading(error=str(one)) for one in framed]
+            return [Reading(error=one) for one in framed if isinstance(one, str)]
         answers = iter(read_images(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
-        return [
-            self._reading(one, next(answers)) if isinstance(one, Framed) else Reading(error=str(one)) for one in framed
-        ]
+        return [self._reading(one, next(answers)) if isinstance(one, Framed) else Reading(error=one) for one in framed]
 
     def called(self, label: int) -> str:
         """Return a class as its glyph and its short name."""
         name = self.short_names[label]
         return f"{self.trained.glyphs[label]} {name}".strip() if self.trained.glyphs else name
 
-    def _frame(self, source: Source) -> Framed | UserError:
+    def _frame(self, source: Source) -> Framed | str:
+        """Return the image that the net sees, or why there is none: the error itself would keep the photograph."""
         try:
             return bring_into_frame(_grey(source), self.trained.image_size, self.trained.ink)
         except UserError as error:
-            return error
+            return str(error)
 
     def _reading(self, framed: Framed, probabilities: Tensor) -> Reading:
         top = probabilities.topk(min(5, len(probabilities)))

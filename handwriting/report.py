@@ -1,6 +1,7 @@
 """A folder of runs: its settings in their order, what they prove, and its plots. Imports no torch."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -76,14 +77,21 @@ def read_report(folder: Path, against: str = "") -> Report:
 
 
 def _find(name: str, settings: Sequence[Setting], keys: Sequence[str], folder: Path) -> Setting:
-    """Return the setting that is called so, in full or in short."""
+    """Return the setting that is called so, in full, in short, or as the only one by a part of its overrides."""
     short = short_names(settings, keys)
     by_name = {called: setting for setting in settings for called in (short[setting.label], setting.label)}
     if name not in by_name:
+        fitting = [setting for setting in settings if _overrides(name) <= _overrides(setting.label)]
+        if len(fitting) == 1:
+            return fitting[0]
         known = ", ".join(repr(setting.label) for setting in settings[:MOST_NAMED])
         more = ", …" if len(settings) > MOST_NAMED else ""
         raise UserError(f"{folder} has no setting {name!r}.{did_you_mean(name, by_name)} It has {known}{more}.")
     return by_name[name]
+
+
+def _overrides(label: str) -> set[str]:
+    return set(re.split(r",\s*(?![^\[]*\])", label))
 
 
 def write_plots(report: Report) -> list[Path]:

@@ -15,15 +15,16 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from handwriting.tally import MOST_WITHOUT_TOP5, SMALLEST
+
 BINS = 15  # of the calibration error, as in C. Guo et al., 2017, arXiv:1706.04599
-SMALLEST = 1e-12  # a probability below it costs no more than that in the loss
 
 
 def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Return accuracy, top-5, macro precision, recall and F1, cross-entropy (nats) and expected calibration error.
 
-    ``probabilities`` are (N, classes), ``labels`` (N,). A class that has no image and was never read does not count in
-    the macro means.
+    ``probabilities`` are (N, classes), ``labels`` (N,). Of at most MOST_WITHOUT_TOP5 classes there is no top-5. A class
+    that has no image and was never read does not count in the macro means.
     """
     classes = probabilities.shape[1]
     macro = {"num_classes": classes, "average": "macro"}
@@ -35,7 +36,7 @@ def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         "loss": -probabilities.gather(1, labels[:, None]).clamp_min(SMALLEST).double().log().mean(),
         "calibration_error": multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=BINS),
     }
-    if classes > 5:
+    if classes > MOST_WITHOUT_TOP5:
         scores["top5"] = multiclass_accuracy(probabilities, labels, num_classes=classes, average="micro", top_k=5)
     return {name: float(value) for name, value in scores.items()}
 

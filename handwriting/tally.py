@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
+SMALLEST = 1e-12  # a probability below it counts as it, in a loss and in what several nets predict together
+
 
 class Tally:
     """Mean loss and accuracy over the images seen, summed on the device so that no step waits for it.

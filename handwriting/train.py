@@ -31,7 +31,7 @@ from handwriting.pictures import show_augmentation, show_images, show_result
 from handwriting.progress import RunBar
 from handwriting.resume import last_checkpoint, restore_rows
 from handwriting.settings import augmentation_of_views
-from handwriting.tally import Tally
+from handwriting.tally import SMALLEST, Tally
 from handwriting.tensorboard import RunLogger
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
@@ -167,7 +167,7 @@ def _read_by_views(job: Job) -> dict[str, float]:
     """Return loss and accuracy of the test part, read as the mean over several views."""
     probabilities, labels = job.model.probabilities(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
-    logits = probabilities.clamp_min(torch.finfo().tiny).log()
+    logits = probabilities.clamp_min(SMALLEST).log()
     tally.add(torch.nn.functional.nll_loss(logits, labels), logits, labels)
     return {f"test_tta/{name}": value for name, value in tally.means().items()}
 

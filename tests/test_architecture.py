@@ -43,9 +43,9 @@ ALLOWED = {
     "optimizers": {"errors"},
     "averaging": {"errors"},
     "snapshots": {"errors"},
-    "ensembles": {"errors"},
-    "scores": set(),
-    "baselines": {"classifier", "data", "errors", "machine", "pictures", "scores", "tensorboard", "writing"},
+    "ensembles": {"errors", "tally"},
+    "scores": {"tally"},
+    "baselines": {"data", "errors", "machine", "pictures", "scores", "tensorboard", "writing"},
     "train": {
         "baselines",
         "checks",

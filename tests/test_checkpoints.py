@@ -84,6 +84,14 @@ def test_a_file_that_was_cut_off_is_one_sentence(file: Path, share: float):
         load_trained(file)
 
 
+def test_a_changed_byte_of_the_weights_is_one_sentence(file: Path):
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match="damaged or cut off"):
+        load_trained(file)
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -146,5 +154,5 @@ def test_a_checkpoint_is_found_by_its_file_its_run_or_the_folder_of_runs(tmp_pat
         find_checkpoints(tmp_path / "study" / "optim=adagrad")
     with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
         find_checkpoints(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no finished run"):
+    with pytest.raises(UserError, match=r"no finished run .* Did you mean .*study\?"):
         find_checkpoints(tmp_path)

@@ -80,6 +80,23 @@ def test_nothing_written_is_nothing_read(reader: Reader):
     assert "nothing written was found" in note
 
 
+@pytest.mark.parametrize("side", [28, 420], ids=["the net's own size", "the pad's size"])
+def test_blank_drawings_and_white_strokes_are_seen_at_every_size(reader: Reader, side: int):
+    for colour in ("white", "#777", (255, 255, 255, 0)):
+        likeliest, seen, note = read_drawing(reader, as_url(Image.new("RGBA", (side, side), colour)))
+        assert (likeliest, seen) == (None, "")
+        assert "nothing written was found" in note
+    large = Image.new("L", (420, 420))
+    ImageDraw.Draw(large).line(CIRCLE, 255, 40, joint="curve")
+    alpha = large.resize((side, side), Image.Resampling.BOX)
+    for colour in ("white", "black"):
+        strokes = Image.new("RGBA", (side, side), colour)
+        strokes.putalpha(alpha)
+        likeliest, _, _ = read_drawing(reader, as_url(strokes))
+        assert likeliest is not None
+        assert max(likeliest, key=likeliest.__getitem__) == "0"
+
+
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
@@ -134,6 +151,37 @@ def test_one_can_choose_among_all_finished_runs(digits_run: Path, tmp_path: Path
     assert list(gather(file, outputs)) == [str(file), "digits/trainer.max_epochs=4"]
     with pytest.raises(UserError, match="holds no finished run: train one"):
         gather(None, tmp_path / "none")
+
+
+def test_only_runs_in_outputs_are_offered_and_damaged_ones_are_named(
+    digits_run: Path, tmp_path: Path, make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+):
+    content = (digits_run / "checkpoints" / "best.ckpt").read_bytes()
+    outputs, found = tmp_path / "outputs", {}
+    for name, damage in (("a", content[:1000]), ("b", content), ("c", content[:-5000] + b"x" * 5000), ("d", content)):
+        run = make_run(outputs / "study", f"name={name}")
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "best.ckpt").write_bytes(damage)
+        found[name] = run / "checkpoints" / "best.ckpt"
+    damaged = bytearray(content)
+    damaged[len(damaged) // 2] ^= 255  # one byte of the weights
+    found["c"].write_bytes(damaged)
+    for stray in (".gitkeep", "multirun.yaml", "study.db", ".DS_Store", "net.ckpt"):
+        (outputs / stray).write_bytes(content if stray == "net.ckpt" else b"")
+    for stray in (".ipynb_checkpoints", ".hidden", "empty"):
+        (outputs / stray).mkdir()
+    assert gather(None, outputs) == {f"study/name={name}": found[name] for name in ("b", "d")}
+    errors = capsys.readouterr().err.splitlines()
+    assert [f"name={name}/" in line for name, line in zip("ac", errors, strict=True)] == [True, True]
+    assert all(line.endswith("cannot be read as a checkpoint. It is left out.") for line in errors)
+    with pytest.raises(UserError, match=r"name=c.* is damaged"):  # asked for, and so not left out in silence
+        gather(found["c"], outputs)
+    (found["b"].parent / "cycle1.ckpt").write_bytes(content)
+    assert next(iter(gather(found["b"].parent / "cycle1.ckpt", outputs))) == "study/name=b/checkpoints/cycle1.ckpt"
+    for name in "bd":
+        found[name].write_bytes(b"")
+    with pytest.raises(UserError, match=r"name=a.* is damaged"):
+        gather(None, outputs)
 
 
 def test_a_page_is_made_of_its_checkpoints(digits_run: Path):

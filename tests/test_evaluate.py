@@ -1,13 +1,18 @@
 """A trained run is evaluated as a user does it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
+from handwriting.checkpoints import load_trained
+from handwriting.data import DataModule
+from handwriting.data.digits import read_digits
 from handwriting.evaluate import main as evaluate
 from handwriting.evaluation import without_common
 
@@ -72,6 +77,130 @@ def test_several_runs_are_also_averaged(runs: Path, tmp_path: Path, capsys: pyte
     assert f"All 2 read {both} images right, some of them {one}, none {none}." in capsys.readouterr().out
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures, which takes most of the time."""
+    monkeypatch.setattr("handwriting.evaluate._figures", lambda *_: {})
+
+
+def copy_run(run: Path, to: Path, **data: Any) -> Path:
+    """Copy a run and change what its checkpoint says of its data."""
+    shutil.copytree(run, to, ignore=shutil.ignore_patterns("evaluation"))
+    content = torch.load(to / "checkpoints" / "best.ckpt", weights_only=True)
+    content["handwriting"]["settings"]["data"] |= data
+    torch.save(content, to / "checkpoints" / "best.ckpt")
+    return to
+
+
+@pytest.fixture
+def csv_data(tmp_path: Path, no_figures: None) -> dict[str, Any]:
+    """Settings of a small data set with the class names of the digits: 30 of their test images, in another order."""
+    test, columns = read_digits().test, ["label", *(f"pixel{number}" for number in range(784))]
+    for part, images in (("train", test), ("test", test[torch.arange(30).flip(0)])):
+        rows = torch.cat([images.labels[:, None], images.images.flatten(1)], 1).numpy()
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / f"mnist_{part}.csv", index=False)  # type: ignore[arg-type]
+    read = {"_target_": "handwriting.data.mnist_csv.read_mnist_csv", "_partial_": True}
+    return {"name": "mnist_csv", "path": str(tmp_path), "read": read}
+
+
+def test_each_run_is_evaluated_on_its_own_data(
+    runs: Path, tmp_path: Path, csv_data: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    study = tmp_path / "study"
+    for seed in (0, 1):
+        shutil.copytree(run_of(runs, seed), study / f"data=digits,seed={seed}")
+        copy_run(run_of(runs, seed), study / f"data=mnist_csv,seed={seed}", **csv_data)
+    evaluate([str(study)])
+    printed = capsys.readouterr().out
+    assert "digits, test: 500 images" in printed
+    assert "mnist_csv, test: 30 images" in printed
+    assert "2 different test sets: each has a table, and no ensemble joins them" in printed
+    digits, other = read_digits().test, read_digits().test[torch.arange(30)]
+    for name, part in (("digits", digits), ("mnist_csv", other)):
+        folder = study / "evaluation" / f"{name}_test"
+        record = evaluation(folder)
+        assert (record["data"], record["images"]) == (name, len(part))
+        answers = []
+        for seed in (0, 1):
+            model = load_trained(run_of(runs, seed) / "checkpoints" / "best.ckpt").model
+            answers.append(model.probabilities(part.images))
+            accuracy = (answers[-1].argmax(1) == part.labels).double().mean()
+            assert record["readers"][f"seed={seed}"]["acc"] == pytest.approx(accuracy)
+        together = (torch.stack(answers).mean(0).argmax(1) == part.labels).double().mean()
+        assert record["readers"]["mean of the 2"]["acc"] == pytest.approx(together)
+        assert pd.read_csv(folder / "per_class.csv")["images"].to_numpy().sum() == len(part)
+    evaluate([str(study), "data=digits"])  # given for all: one test set
+    assert len(evaluation(study / "evaluation" / "digits_test")["readers"]) == 5
+
+
+def test_a_run_alone_on_its_data_is_written_to_its_folder(runs: Path, tmp_path: Path, csv_data: dict[str, Any]):
+    own = copy_run(run_of(runs), tmp_path / "study" / "own")
+    other = copy_run(run_of(runs), tmp_path / "study" / "other", **csv_data)
+    evaluate([str(tmp_path / "study")])
+    assert evaluation(own / "evaluation" / "test")["images"] == 500
+    assert evaluation(other / "evaluation" / "test")["images"] == 30
+    evaluate([str(own), "data.limit=100"])  # other settings of the data do not replace it
+    assert evaluation(own / "evaluation" / "digits,limit=100_test")["data"] == "digits,limit=100"
+    evaluate([str(tmp_path / "study"), f"out={tmp_path / 'out'}"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["digits_test", "mnist_csv_test"]
+
+
+def test_data_sets_of_one_name_are_told_apart_and_equal_ones_are_not(
+    runs: Path, tmp_path: Path, csv_data: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    study = tmp_path / "study"
+    for number in (1, 2):
+        folder = tmp_path / f"data{number}"
+        folder.mkdir()
+        shutil.copy(tmp_path / "mnist_train.csv", folder)
+        rows = (tmp_path / "mnist_test.csv").read_text().splitlines()
+        (folder / "mnist_test.csv").write_text("\n".join(rows[: 10 * number + 1]) + "\n")
+        copy_run(run_of(runs), study / f"path={number}", **csv_data | {"path": str(folder)})
+    shutil.copytree(tmp_path / "data2", tmp_path / "data3")
+    copy_run(run_of(runs), study / "path=3", **csv_data | {"path": str(tmp_path / "data3")})
+    evaluate([str(study)])
+    titles = [line for line in capsys.readouterr().out.splitlines() if ", test: " in line]
+    assert [title.split(", test: ")[1].strip() for title in titles] == ["10 images", "20 images"]
+    assert "data1" in titles[0]
+    assert "data2" in titles[1]
+    assert evaluation(study / "path=1" / "evaluation" / "test")["images"] == 10
+    (together,) = (study / "evaluation").iterdir()  # of data2 and data3, which hold the same images
+    assert len(evaluation(together)["readers"]) == 3
+
+
+def test_validation_sets_of_different_splits_are_evaluated_each_by_its_run(
+    runs: Path, tmp_path: Path, no_figures: None, capsys: pytest.CaptureFixture[str]
+):
+    for fold in (0, 1):
+        copy_run(run_of(runs), tmp_path / "study" / f"data.fold={fold}", split="kfold", fold=fold)
+    evaluate([str(tmp_path / "study"), "split=val"])
+    printed = capsys.readouterr().out
+    assert "digits,fold=0, val: 260 images" in printed
+    assert "digits,fold=1, val: 260 images" in printed
+    assert "2 different validation sets" in printed
+    for fold in (0, 1):
+        data = DataModule("digits", read_digits, split="kfold", fold=fold)
+        model = load_trained(run_of(runs) / "checkpoints" / "best.ckpt").model
+        accuracy = (model.probabilities(data.val.images).argmax(1) == data.val.labels).double().mean()
+        (scores,) = evaluation(tmp_path / "study" / f"data.fold={fold}" / "evaluation" / "val")["readers"].values()
+        assert scores["acc"] == pytest.approx(accuracy)
+
+
+def test_a_damaged_checkpoint_of_a_folder_is_named_and_the_others_are_evaluated(
+    runs: Path, tmp_path: Path, no_figures: None, capsys: pytest.CaptureFixture[str]
+):
+    shutil.copytree(runs, tmp_path / "study", ignore=shutil.ignore_patterns("evaluation"))
+    damaged = run_of(tmp_path / "study") / "checkpoints" / "best.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(SystemExit) as stop:
+        evaluate([str(tmp_path / "study")])
+    assert stop.value.code == 1
+    output, errors = capsys.readouterr()
+    assert errors == f"{damaged} is damaged or cut off: it cannot be read as a checkpoint. It is left out.\n"
+    assert list(evaluation(run_of(tmp_path / "study", 1) / "evaluation" / "test")["readers"]) == [run_of(runs, 1).name]
+    assert "500 images" in output
+
+
 def test_names_lose_what_all_of_them_have():
     assert without_common(["a=1,model.widths=[3,4],seed=0", "a=1,model.widths=[3,5],seed=0"]) == [
         "model.widths=[3,4]",
@@ -91,10 +220,13 @@ def test_names_lose_what_all_of_them_have():
         (["data=nothing"], "data=nothing is not a choice of data."),
         (["data.speed=1"], "speed"),
         (["data=mnist", "data.path=nowhere"], "nowhere"),
+        (["out=/dev/null/folder"], "/dev/null/folder cannot be read or written: Not a directory."),
         (["nowhere/run"], "nowhere/run is neither a checkpoint nor a folder of runs"),
     ],
 )
-def test_bad_input_is_one_sentence(runs: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]):
+def test_bad_input_is_one_sentence(
+    no_figures: None, runs: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit) as stop:
         evaluate([str(run_of(runs)), *arguments])
     errors = capsys.readouterr().err

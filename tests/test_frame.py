@@ -1,6 +1,7 @@
 """Drawings of the same strokes on all kinds of paper come into the frame as the same image."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from handwriting import frame
+from handwriting.data.digits import read_digits
 from handwriting.errors import UserError
 from handwriting.frame import bring_into_frame, measure_ink, open_image, to_grey
 
@@ -87,6 +89,62 @@ def test_what_is_in_its_frame_already_is_only_inverted():
 def test_an_empty_image_is_refused(empty: np.ndarray):
     with pytest.raises(UserError, match="nothing written was found"):
         bring_into_frame(empty, SIZE, INK)
+
+
+@pytest.mark.parametrize("size", [SIZE, (32, 48), (100, 90)], ids=["the net's own size", "another", "larger"])
+@pytest.mark.parametrize("level", [0.0, 0.02, 0.5, 0.98, 1.0])
+@pytest.mark.parametrize("noise", [0.0, 0.004, 0.02, 0.06])
+def test_a_blank_image_of_any_size_is_refused(size: tuple[int, int], level: float, noise: float):
+    for seed in range(5):
+        blank = np.clip(level + np.random.default_rng(seed).normal(0, noise, size), 0, 1)
+        with pytest.raises(UserError, match="nothing written was found"):
+            bring_into_frame(blank, SIZE, INK)
+
+
+def test_each_bundled_digit_of_the_net_s_size_keeps_its_pixels(tmp_path: Path):
+    for number, digit in enumerate(read_digits().test.images[:200, 0].numpy()):
+        for name, levels in (("bright", digit), ("dark", 255 - digit)):
+            file = tmp_path / f"{number}_{name}.png"
+            Image.fromarray(levels).save(file)
+            assert np.array_equal(bring_into_frame(open_image(file), SIZE, INK).image, digit)
+
+
+def strokes(kind: str, colour: tuple[int, int, int], ink: np.ndarray) -> Image.Image:
+    """Strokes of one colour on nothing, from the share of ink (H, W) of 0…1, as a kind of PNG."""
+    alpha = np.rint(255 * ink).astype(np.uint8)
+    image = Image.fromarray(np.dstack([*(np.full_like(alpha, level) for level in colour), alpha]))
+    if kind == "P":
+        pens = Image.fromarray((ink > 0.5).astype(np.uint8)).convert("P")
+        pens.putpalette([200, 100, 50, *colour])
+        pens.info["transparency"] = 0
+        return pens
+    return image.convert(kind)
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 240, 90), (0, 0, 0), (0, 0, 140)])
+@pytest.mark.parametrize("side", [28, 100], ids=["the net's own size", "larger"])
+def test_strokes_on_a_transparent_background_are_seen_in_every_colour(
+    kind: str, colour: tuple[int, int, int], side: int
+):
+    ink = draw(side, side, 0.1 * side, (0.2 * side, 0.15 * side, 0.75 * side, 0.85 * side), 1, 0)
+    expected = bring_into_frame(ink if kind != "P" else (ink > 0.5).astype(float), SIZE, INK).image / 255
+    file = io.BytesIO(content_of(strokes(kind, colour, ink)))
+    found = bring_into_frame(open_image(file), SIZE, INK).image / 255
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    assert found.max() > 0.8
+
+
+def test_a_page_with_transparent_corners_or_margin_lies_on_white():
+    page = np.full((100, 100, 4), 255, np.uint8)
+    page[30:70, 48:53, :3] = 20
+    for transparent in (np.s_[:4, :4], np.s_[:, :10], np.s_[:20, :]):
+        cut = page.copy()
+        cut[transparent] = (0, 0, 0, 0)
+        assert np.array_equal(to_grey(Image.fromarray(cut)), to_grey(Image.fromarray(page)))
+    for blank in (np.zeros((28, 28, 4), np.uint8), np.zeros((90, 90, 4), np.uint8)):
+        with pytest.raises(UserError, match="nothing written was found"):
+            bring_into_frame(to_grey(Image.fromarray(blank)), SIZE, INK)
 
 
 @pytest.mark.parametrize("grey", [np.zeros((3, 4, 5)), np.full((30, 30), np.nan), np.zeros((0, 5))])

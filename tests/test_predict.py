@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from PIL import Image
 
 from handwriting.data.digits import read_digits
+from handwriting.frame import bring_into_frame, open_image
 from handwriting.predict import main as predict
 from handwriting.reader import Reader
 
@@ -107,6 +110,17 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_read(
     assert "damaged" in reasons["cut"]
     assert "nothing written was found" in reasons["empty"]
     assert "No such file" in reasons["missing"]
+    assert call(run, tmp_path / "empty.png", tmp_path / "text.png") == 1  # also where none could be read
+
+
+@pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
+def test_a_blank_image_of_the_net_s_own_size_is_not_classified(run: Path, level: float, tmp_path: Path):
+    blank = np.full((28, 28), level, np.float32)
+    Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
+    noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
+    for reading in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
+        assert "nothing written was found" in reading.error
+        assert (reading.label, reading.probability) == (-1, 0)
 
 
 def test_patterns_and_standard_input(
@@ -122,6 +136,68 @@ def test_patterns_and_standard_input(
     assert readings[2] == readings[0]
 
 
+PEAK = """
+import resource, sys
+from handwriting.reader import Reader
+reader, sources = Reader.load(sys.argv[1]), sys.argv[2:]
+reader.read(sources[:2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(reader.read(source for source in sources)) == len(sources)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.long
+def test_forty_photographs_need_no_more_memory_than_two(run: Path, tmp_path: Path):
+    page = np.full((3000, 4000), 230, np.uint8)  # 12 megapixels
+    Image.fromarray(page).save(tmp_path / "blank.jpg")
+    page[800:2200, 1900:2080] = 20
+    Image.fromarray(page).save(tmp_path / "written.jpg")
+    photos = [str(tmp_path / "blank.jpg"), str(tmp_path / "written.jpg")] * 20
+    done = subprocess.run([sys.executable, "-c", PEAK, str(run), *photos], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 100  # MiB; the 38 others have 435 in grey levels
+
+
+@pytest.mark.parametrize("ink", [0, 20], ids=["written", "blank"])
+def test_of_a_photograph_only_what_the_net_sees_is_kept(run: Path, ink: int):
+    reader, page = Reader.load(run), np.full((600, 800), 20, np.uint8)
+    page[150:450, 380:420] = ink + 200 * (ink == 0)
+    reader.read([page])
+    tracemalloc.start()
+    try:
+        readings = reader.read(page.copy() for _ in range(5))
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(readings) == 5
+    assert kept < page.size / 2
+
+
+def test_the_steps_of_so_many_images_are_kept_as_asked(run: Path, images: tuple[np.ndarray, list[int]]):
+    reader, large = Reader.load(run), np.kron(images[0][:4], np.ones((1, 30, 30), np.uint8))
+    sources = [np.zeros((50, 50)), *large]
+    kept = [len(one.framed.steps) if one.framed else None for one in reader.read(sources, steps=2)]
+    assert kept == [None, 5, 5, 0, 0]
+    (reading,) = reader.read(large[:1], steps=1)
+    assert reading.framed is not None
+    assert max(reading.framed.steps["as it came"].shape) == 400  # as large as it is worked on, and not as it came
+    assert reader.read(sources)[1].framed.steps == {}  # type: ignore[union-attr]
+
+
+def test_a_large_jpeg_is_seen_as_it_is(tmp_path: Path):
+    y, x = np.mgrid[0:2400, 0:3200]
+    page = np.clip(180 + x / 80 - y / 60 + np.random.default_rng(0).normal(0, 5, x.shape), 0, 255)
+    page[700:1800, 1500:1640] = 30
+    page[1300:1430, 1500:2100] = 30
+    frames = []
+    for file in ("page.png", "page.jpg"):
+        Image.fromarray(page.astype(np.uint8)).convert("RGB").save(tmp_path / file, quality=90, compress_level=1)
+        frames.append(bring_into_frame(open_image(tmp_path / file), (28, 28), {"size": 20.0, "stroke": 2.5}).image)
+    assert np.abs(frames[0].astype(int) - frames[1]).max() <= 12
+    assert np.corrcoef(frames[0].ravel(), frames[1].ravel())[0, 1] > 0.999
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -129,6 +205,7 @@ def test_patterns_and_standard_input(
         (["."], "holds no images"),
         (["missing.png", "--figure", "a.txt"], "a.txt must end in .png or .pdf"),
         (["missing.png", "--figure", "a.png"], "No image could be read"),
+        (["missing.png", "--csv", "/dev/null/a.csv"], "/dev/null cannot be read or written"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -338,6 +338,19 @@ def test_against_one_setting_the_others_are_not_compared_with_each_other(tmp_pat
     assert len(pd.read_csv(tmp_path / "differences.csv")) == 3
 
 
+def test_against_a_setting_that_another_sweep_named_more_fully(tmp_path: Path, make_run):
+    for name in ("sgd", "adam"):
+        for seed in (0, 1):
+            make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=0.9 + 0.01 * seed)
+    make_run(tmp_path, "optim=adam", "data.batch_size=64")  # adam, seed=0 again: the row has both overrides
+    make_run(tmp_path, "optim=adagrad", "data.batch_size=32")
+    report = read_report(tmp_path, "optim=adam")
+    assert report.against is not None
+    assert report.against.label == "optim=adam, data.batch_size=64"
+    with pytest.raises(UserError, match=r"no setting 'optim=adam, data\.batch_size=128'"):
+        read_report(tmp_path, "optim=adam, data.batch_size=128")
+
+
 def test_against_what_is_not_there_or_has_one_seed_is_one_sentence(tmp_path: Path, make_run):
     make_run(tmp_path, "optim=sgd", "seed=0")
     make_run(tmp_path, "optim=adam", "seed=0")

@@ -1,4 +1,6 @@
 import io
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -6,6 +8,9 @@ import pytest
 import torch
 from sklearn import metrics
 
+from handwriting import train
+from handwriting.classifier import Classifier
+from handwriting.data import LabelledImages
 from handwriting.scores import agreement, confused_pairs, confusion, per_class, score
 
 
@@ -54,7 +59,7 @@ def test_scores_are_those_of_scikit_learn(classes: int, absent: bool):
         abs((read == labels)[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in set(bins)
     )
     assert scores["calibration_error"] == pytest.approx(error, abs=1e-3)
-    if classes > 5:
+    if classes > 10:
         assert scores["top5"] == pytest.approx(
             metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=range(classes))
         )
@@ -64,6 +69,24 @@ def test_scores_are_those_of_scikit_learn(classes: int, absent: bool):
     of_each = metrics.precision_recall_fscore_support(labels, read, labels=seen, zero_division=np.nan)  # type: ignore[arg-type]
     for name, values in zip(("precision", "acc", "f1"), of_each, strict=False):
         assert table[name].to_numpy() == pytest.approx(values, nan_ok=True)
+
+
+@pytest.mark.parametrize("classes", [6, 10, 11])
+def test_a_run_and_its_evaluation_have_the_top_5_of_the_same_numbers_of_classes(classes: int):
+    net = Classifier(torch.nn.Identity(), partial(torch.optim.SGD, lr=0.1), num_classes=classes)
+    probabilities, labels = torch.eye(classes), torch.arange(classes)
+    assert ("top5" in score(probabilities, labels)) == (5 in net.tally["test"].top) == (classes > 10)
+
+
+def test_a_run_and_its_evaluation_count_a_probability_of_zero_the_same():
+    probabilities, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.25, 0.75]]), torch.tensor([0, 1, 1])
+    net = Classifier(torch.nn.Identity(), partial(torch.optim.SGD, lr=0.1), num_classes=2)
+    net.probabilities = lambda *_: probabilities  # type: ignore[method-assign]
+    test = LabelledImages(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels)
+    job = SimpleNamespace(model=net, data=SimpleNamespace(test=test), views=None)
+    expected = -np.log([1.0, 1e-12, 0.75]).mean()
+    assert score(probabilities, labels)["loss"] == pytest.approx(expected)
+    assert train._read_by_views(job)["test_tta/loss"] == pytest.approx(expected)  # type: ignore[arg-type]
 
 
 def test_pairs_are_counted_in_both_directions():

@@ -166,9 +166,9 @@ def test_a_stack_learns_from_what_was_held_out(main, tmp_path: Path, capfd: pyte
         readers = evaluated(study, f"ensemble={way}", out=tmp_path / way)
         assert list(readers)[-1] == called
         assert readers[called]["acc"] > min(scores["acc"] for scores in readers.values())
-    with pytest.raises(SystemExit):
-        evaluate([str(study), "split=val"])
-    assert "split=val is another part for each of these runs" in capfd.readouterr().err
+    evaluate([str(study), "split=val"])  # each fold apart, and its two nets together
+    assert "These runs have 2 different validation sets" in capfd.readouterr().out
+    assert sorted(path.name for path in (study / "evaluation").iterdir()) == ["digits,fold=0_val", "digits,fold=1_val"]
     for run in study.glob("*data.fold=1,*optim=sgd*"):
         (run / "result.json").unlink()
     with pytest.raises(SystemExit):

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from handwriting.data.characters import read_characters
 from handwriting.data.mnist import read_mnist
+from handwriting.frame import bring_into_frame, open_image
 
 pytestmark = pytest.mark.real_data
 
@@ -73,6 +75,21 @@ def test_the_first_twenty_test_digits_saved_in_odd_ways_are_read(command, real_d
     assert sum(map(int.__eq__, read, test.labels[:20].tolist())) >= 19
 
     check_evaluation_and_export(command, run, data)
+
+
+def test_test_images_of_the_net_s_own_size_keep_their_pixels(real_data_folder: Path, tmp_path: Path):
+    sets = []
+    if (real_data_folder / "MNIST" / "raw").is_dir():
+        sets.append(read_mnist(str(real_data_folder)).test.images[::10, 0])
+    if (real_data_folder / "characters" / "characters.mat").is_file():
+        sets.append(read_characters(real_data_folder / "characters" / "characters.mat").test.images[::2, 0])
+    if not sets:
+        pytest.skip(f"{real_data_folder} holds neither MNIST/raw nor characters/characters.mat")
+    for images in sets:
+        for number, image in enumerate(images.numpy()):
+            Image.fromarray(255 - image if number % 2 else image).save(tmp_path / "image.png")
+            framed = bring_into_frame(open_image(tmp_path / "image.png"), (28, 28), {"size": 20.0, "stroke": 2.5})
+            assert np.array_equal(framed.image, image), number
 
 
 def test_a_reader_of_characters_is_evaluated_and_exported(command, real_data_folder: Path, tmp_path: Path):
