@@ -34,6 +34,7 @@ LEFT_OUT = {
 REPLACED = {
     "seed=0,1,2,3,4": "seed=0,1",
     "seed=0,1,2": "seed=0",
+    "data.fold=0,1,2,3,4": "data.fold=0,1",
     "n_jobs=4": "n_jobs=2",
     "devices=4": "devices=2",
 }
@@ -42,8 +43,9 @@ ADDED = {
     "experiment=optimizers": "trainer.max_epochs=1",
     "experiment=mnist": "trainer.max_epochs=2",
     "experiment=characters": f"trainer.max_epochs=1 augment.clean_epochs=0 {SMALL_NET}",
-    "experiment=search": "hydra.sweeper.n_trials=3 data.limit=300",
-    "data=characters augment=": "trainer.max_epochs=1",
+    "experiment=search": "hydra.sweeper.n_trials=3 data.limit=150",
+    "data=characters augment": "trainer.max_epochs=1 data.limit=200 data.notebook_form=false",
+    "data.split=kfold": "trainer.max_epochs=2 data.limit=300",
 }
 # Programs that serve until they are stopped, by a part of the command, and how they are told their port.
 SERVERS = {"handwriting.draw": "--port={port}", "tensorboard": "--host=127.0.0.1 --port={port}"}
@@ -83,7 +85,7 @@ def write_data(folder: Path, real: Path | None) -> None:
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     whole = read_mnist(real) if real and (real / "MNIST" / "raw").is_dir() else read_digits()
-    for name, part, most in (("train", whole.train, 400), ("t10k", whole.test, 150)):
+    for name, part, most in (("train", whole.train, 250), ("t10k", whole.test, 100)):
         write_idx(raw / f"{name}-images-idx3-ubyte", part.images[:most, 0].numpy())
         write_idx(raw / f"{name}-labels-idx1-ubyte", part.labels[:most].numpy())
     rng = np.random.default_rng(0)
