@@ -35,7 +35,7 @@ lint: .venv/dev ## style (ruff) and types (pyright)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: .venv/dev ## speed beside other ways to train, as ratios; start, memory and scale (BENCH="--only steps")
-	$(BIN)/python tests/bench $(BENCH)
+	$(BIN)/python tests/benchmarks $(BENCH)
 
 clean: ## remove what was installed, and caches; outputs/ stays
 	rm -rf .venv .venv-oldest dist build .pytest_cache .ruff_cache

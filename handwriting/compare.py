@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from handwriting.errors import exit_on_bad_input
-from handwriting.machine import live_briefly
-from handwriting.report import read_report
-from handwriting.tables import show_report
+from handwriting.reports.report import read_report
+from handwriting.reports.tables import show_report
+from handwriting.utils.errors import exit_on_bad_input
+from handwriting.utils.hardware import live_briefly
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 

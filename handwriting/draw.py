@@ -10,8 +10,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from handwriting.errors import UserError, check_whole, exit_on_bad_input
-from handwriting.machine import use_machine
+from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
+from handwriting.utils.hardware import use_machine
 
 OUTPUTS = Path("outputs")
 
@@ -49,7 +49,7 @@ def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
     The first one loads. Damaged ones are named on stderr and left out. Raises UserError when none is left, or when
     ``place`` is a single checkpoint that does not load.
     """
-    from handwriting.checkpoints import find_checkpoints
+    from handwriting.inference.checkpoints import find_checkpoints
 
     named = find_checkpoints(place) if place else []
     found = list(named)
@@ -69,7 +69,7 @@ def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
 
 def _leave_out_damaged(found: list[Path], needed: list[Path]) -> list[Path]:
     """Return the checkpoints whose files are whole, beginning with one that loads; print what is left out and why."""
-    from handwriting.checkpoints import check_file, load_trained
+    from handwriting.inference.checkpoints import check_file, load_trained
 
     whole: list[Path] = []
     reasons: list[UserError] = []
@@ -94,8 +94,8 @@ def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: b
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        from handwriting.page import make_page
-        from handwriting.page.guard import launch
+        from handwriting.page.app import make_page
+        from handwriting.page.server import launch
 
         page = make_page(checkpoints)
         ended = threading.Event()
@@ -109,7 +109,7 @@ def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: b
 
 def _name(path: Path, outputs: Path) -> str:
     """Return mnist/optim=adam for the chosen checkpoint of that run under outputs/, else the file's path."""
-    from handwriting.checkpoints import BEST
+    from handwriting.inference.checkpoints import BEST
 
     run = path.parent.parent if path.match(BEST) else path
     try:

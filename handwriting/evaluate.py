@@ -12,12 +12,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from handwriting.errors import UserError, check_whole, did_you_mean, exit_on_bad_input
-from handwriting.machine import use_machine
+from handwriting.utils.errors import UserError, check_whole, did_you_mean, exit_on_bad_input
+from handwriting.utils.hardware import use_machine
 
 if TYPE_CHECKING:
-    from handwriting.checkpoints import Trained
-    from handwriting.evaluation import Evaluation, Group
+    from handwriting.inference.checkpoints import Trained
+    from handwriting.inference.evaluation import Evaluation, Group
 
 SPLITS = ("test", "val", "train")
 WAYS = ("mean", "logits", "vote", "stack")
@@ -59,8 +59,8 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     evaluated together.
     """
     use_machine()
-    from handwriting.evaluation import evaluate_all, group_by_images, measure_speed
-    from handwriting.scores import agreement
+    from handwriting.inference.evaluation import evaluate_all, group_by_images, measure_speed
+    from handwriting.utils.metrics import agreement
 
     trained, reasons = _load(places)
     for reason in reasons:
@@ -87,7 +87,7 @@ def _load(places: Sequence[Path]) -> "tuple[list[Trained], list[UserError]]":
 
     Raises UserError when one that was named alone, or none at all, can be loaded.
     """
-    from handwriting.checkpoints import find_checkpoints, load_trained, snapshots_of
+    from handwriting.inference.checkpoints import find_checkpoints, load_trained, snapshots_of
 
     trained: list[Trained] = []
     reasons: list[UserError] = []
@@ -141,9 +141,9 @@ def _folder(group: "Group", options: dict[str, Any], data_settings: Sequence[str
 
 def _figures(found: "Sequence[Evaluation]", group: "Group") -> dict[str, Any]:
     """Draw confusion, mistakes and a sample of the last of the readers, and the confusion of each of several."""
-    from handwriting.fonts import shown_names
-    from handwriting.galleries import draw_confused_pairs, draw_confusion, draw_confusions, draw_readings
-    from handwriting.scores import confused_pairs
+    from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_confusions, draw_readings
+    from handwriting.plots.style import shown_names
+    from handwriting.utils.metrics import confused_pairs
 
     last, names, part = found[-1], shown_names(group.class_names, group.glyphs), group.part
     images, labels = part.images[:, 0].numpy(), part.labels.numpy()
@@ -181,9 +181,9 @@ def _write(
     more: dict[str, Any],
     options: dict[str, Any],
 ) -> list[Path]:
-    from handwriting.plots import as_file
-    from handwriting.scores import per_class
-    from handwriting.writing import write_bytes, write_text
+    from handwriting.plots.runs import as_file
+    from handwriting.utils.files import write_bytes, write_text
+    from handwriting.utils.metrics import per_class
 
     last, kind = found[-1], str(options["format"])
     record = {

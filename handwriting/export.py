@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from handwriting.errors import UserError, exit_on_bad_input
-from handwriting.machine import use_machine
-from handwriting.writing import write_bytes
+from handwriting.utils.errors import UserError, exit_on_bad_input
+from handwriting.utils.files import write_bytes
+from handwriting.utils.hardware import use_machine
 
 if TYPE_CHECKING:
     import torch
 
-    from handwriting.checkpoints import Trained
+    from handwriting.inference.checkpoints import Trained
 
 CHECKED = 200  # images that both programs read
 TOLERANCE = 1e-5  # by which their probabilities may differ
@@ -48,7 +48,7 @@ def export(place: Path, file: Path) -> float:
     if lacking := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise UserError(f"{', '.join(lacking)} is not installed: pip install 'handwriting[export]'.")
     use_machine()
-    from handwriting.checkpoints import find_checkpoint, load_trained
+    from handwriting.inference.checkpoints import find_checkpoint, load_trained
 
     trained = load_trained(find_checkpoint(place))
     content = _as_onnx(trained)
@@ -105,7 +105,7 @@ def _some_images(trained: "Trained") -> "tuple[torch.Tensor, str]":
     """Return images of the part that tested the net, uint8 (N, 1, H, W), or where its data are not here, noise."""
     import torch
 
-    from handwriting.evaluation import read_part
+    from handwriting.inference.evaluation import read_part
 
     try:
         images = read_part(trained, "test", [])[1].images
@@ -121,7 +121,7 @@ def _compare(trained: "Trained", content: bytes, images: "torch.Tensor") -> floa
     import numpy as np
     import onnxruntime
 
-    from handwriting.evaluation import read_images
+    from handwriting.inference.evaluation import read_images
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rest = len(images) - 1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from handwriting.errors import UserError, check_whole, exit_on_bad_input
-from handwriting.machine import use_machine
-from handwriting.writing import write_bytes, write_text
+from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
+from handwriting.utils.files import write_bytes, write_text
+from handwriting.utils.hardware import use_machine
 
 if TYPE_CHECKING:
     from handwriting.reader import Reading
@@ -121,8 +121,8 @@ def _print(names: Sequence[str], readings: "Sequence[Reading]") -> None:
 
 
 def _draw(asked: argparse.Namespace, names: Sequence[str], readings: "Sequence[Reading]") -> None:
-    from handwriting.galleries import draw_readings, draw_steps
-    from handwriting.plots import as_file
+    from handwriting.plots.images import draw_readings, draw_steps
+    from handwriting.plots.runs import as_file
 
     read = [(Path(name).name, one, one.framed) for name, one in zip(names, readings, strict=True) if one.framed]
     read = read[:MOST_DRAWN]

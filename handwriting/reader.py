@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handwriting.checkpoints import Trained, find_checkpoint, load_trained
-from handwriting.errors import UserError
-from handwriting.evaluation import read_images
-from handwriting.frame import Framed, bring_into_frame, open_image, to_grey
-from handwriting.names import shorten
+from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained
+from handwriting.inference.evaluation import read_images
+from handwriting.inference.preprocess import Framed, bring_into_frame, open_image, to_grey
+from handwriting.utils.errors import UserError
+from handwriting.utils.text import shorten
 
 # A file, the content of one, an image, or grey levels (H, W): uint8, or float of 0…1.
 Source = str | Path | bytes | Image.Image | np.ndarray | Tensor

@@ -21,16 +21,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.text import Text
 
-from handwriting.attempt import Task
-from handwriting.checks import check_config
-from handwriting.errors import DivergedError, JobError, UserError, exit_on_bad_input, is_of_stdout, make_stdout_safe
-from handwriting.job import BusyError, do_job, note_lost
-from handwriting.launching import pass_over_finished
-from handwriting.report import read_report
-from handwriting.results import Run, chance_warning, discard_run, plain_settings
-from handwriting.settings import CONF, digest_of_request, explain, help_text
-from handwriting.sweep import PROGRESS, duration, is_parallel
-from handwriting.tables import PipeConsole, show_report, write_tables
+from handwriting.reports.report import read_report
+from handwriting.reports.tables import PipeConsole, show_report, write_tables
+from handwriting.runs.checks import check_config
+from handwriting.runs.config import CONF, digest_of_request, explain, help_text
+from handwriting.runs.record import Run, chance_warning, discard_run, plain_settings
+from handwriting.sweeps.execute import Task
+from handwriting.sweeps.hydra_hooks import pass_over_finished
+from handwriting.sweeps.job import BusyError, do_job, note_lost
+from handwriting.sweeps.progress import PROGRESS, duration, is_parallel
+from handwriting.utils.errors import (
+    DivergedError,
+    JobError,
+    UserError,
+    exit_on_bad_input,
+    is_of_stdout,
+    make_stdout_safe,
+)
 
 log = logging.getLogger(__name__)
 file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone

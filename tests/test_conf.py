@@ -13,13 +13,13 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from handwriting.baselines import Baseline
-from handwriting.checks import check_config
 from handwriting.data import Augmentation, LabelledImages
-from handwriting.groups import PER_SEED
-from handwriting.results import flatten
-from handwriting.settings import CONF
-from handwriting.train import build
+from handwriting.models.baselines import Baseline
+from handwriting.reports.groups import PER_SEED
+from handwriting.runs.checks import check_config
+from handwriting.runs.config import CONF
+from handwriting.runs.record import flatten
+from handwriting.training.fit import build
 
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
 GROUPS = {group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()}

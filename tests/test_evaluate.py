@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from handwriting.checkpoints import load_trained
 from handwriting.data import DataModule
 from handwriting.data.digits import read_digits
 from handwriting.evaluate import main as evaluate
-from handwriting.evaluation import without_common
+from handwriting.inference.checkpoints import load_trained
+from handwriting.inference.evaluation import without_common
 
 TRAINED = ("data=digits", "data.limit=300", "trainer.max_epochs=2")
 

@@ -14,12 +14,12 @@ import torch
 import yaml
 
 from handwriting import export as module
-from handwriting.checkpoints import load_trained
-from handwriting.classifier import Classifier
-from handwriting.errors import UserError
 from handwriting.export import export, main
-from handwriting.parts import build
-from handwriting.settings import CONF
+from handwriting.inference.checkpoints import load_trained
+from handwriting.runs.config import CONF
+from handwriting.runs.instantiate import build
+from handwriting.training.module import Classifier
+from handwriting.utils.errors import UserError
 
 # The exporter takes seconds for each net: make test-long looks at all.
 MODELS = [

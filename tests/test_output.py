@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 COMMANDS = ["run", "compare", "evaluate", "predict", "draw", "export", "data.characters"]
-PRINT = "from handwriting.errors import exit_on_bad_input\nwith exit_on_bad_input():\n    print('x' * {size})"
+PRINT = "from handwriting.utils.errors import exit_on_bad_input\nwith exit_on_bad_input():\n    print('x' * {size})"
 FULL = "The output cannot be written: No space left on device.\n"
 # Where stdout goes; the exit code, and what is said on stderr.
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")

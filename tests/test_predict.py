@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from handwriting.data.digits import read_digits
-from handwriting.frame import bring_into_frame, open_image
+from handwriting.inference.preprocess import bring_into_frame, open_image
 from handwriting.predict import main as predict
 from handwriting.reader import Reader
 

@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from handwriting.data.sets import LabelledImages
+from handwriting.data.dataset import LabelledImages
 from handwriting.data.variants import expand, in_variant
-from handwriting.errors import LARGEST_SEED, UserError, check_number, check_whole
+from handwriting.utils.errors import LARGEST_SEED, UserError, check_number, check_whole
 
 # A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or shares (B, classes), by random numbers.
 Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]

@@ -15,12 +15,12 @@ import torch
 
 from handwriting.data import omniglot
 from handwriting.data.checks import say_once
+from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.downloads import not_written, one_process
 from handwriting.data.files import data_root, has_file, in_utf8, read_bytes
 from handwriting.data.mat import read_mat
-from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError, check_whole, exit_on_bad_input
-from handwriting.writing import write_bytes
+from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
+from handwriting.utils.files import write_bytes
 
 LABELS = "labels.tsv"
 TRAIN_IMAGES = 15

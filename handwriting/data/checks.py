@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError
+from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.utils.errors import UserError
 
 MOST = 0.75  # the fraction of the images that decides; handwriting touches the border in few of them
 SHOWN = 5  # names of classes in a sentence

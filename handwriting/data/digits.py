@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.mnist import DIGITS
-from handwriting.data.sets import HandwritingSet, LabelledImages
 
 TEST_IMAGES = 500
 INK, MARGIN = 20, 4  # as MNIST: the digit in a 20×20 box, 4 pixels around it

@@ -8,7 +8,7 @@ import stat
 import zlib
 from pathlib import Path
 
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 MAX_BYTES = 1 << 30  # 1 GiB, packed or unpacked: ten times the largest file we know of; more is a mistake or an attack
 GZIP, LFS_POINTER = b"\x1f\x8b", b"version https://git-lfs.github.com/spec"

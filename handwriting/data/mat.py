@@ -14,7 +14,7 @@ from PIL import Image
 from handwriting.data import files
 from handwriting.data.checks import say_once
 from handwriting.data.files import read_bytes
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 KEYS = ("train", "test")
 NAMES = ("names", "glyphs")  # what our own files hold beside: a text for each class

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from handwriting.data.dataset import HandwritingSet, LabelledImages, check_labels
 from handwriting.data.downloads import download_once
 from handwriting.data.files import data_root, find_file, read_bytes
-from handwriting.data.sets import HandwritingSet, LabelledImages, check_labels
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 DIGITS = tuple("0123456789")
 FILES = {

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from handwriting.data.dataset import HandwritingSet, LabelledImages, check_labels
 from handwriting.data.files import data_root, find_file, in_utf8, read_bytes
 from handwriting.data.mnist import DIGITS
-from handwriting.data.sets import HandwritingSet, LabelledImages, check_labels
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 SIDE = 28
 PIXELS = SIDE * SIDE

@@ -19,7 +19,7 @@ from PIL import Image
 from handwriting.data.downloads import download_once
 from handwriting.data.files import read_bytes
 from handwriting.data.mat import LARGEST_IMAGE, shrink
-from handwriting.errors import UserError, did_you_mean
+from handwriting.utils.errors import UserError, did_you_mean
 
 RECIPE = Path(__file__).with_name("omniglot.json")
 FOLDER = "omniglot-py"  # torchvision's name for it

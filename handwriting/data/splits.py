@@ -6,7 +6,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.utils import resample
 from torch import Tensor
 
-from handwriting.errors import LARGEST_SEED, UserError, check_whole
+from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
 
 SPLITS = ("holdout", "kfold", "bootstrap")
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handwriting.data.sets import LabelledImages
-from handwriting.errors import UserError, did_you_mean
+from handwriting.data.dataset import LabelledImages
+from handwriting.utils.errors import UserError, did_you_mean
 
 STEP = 5  # pixels that a variant is moved
 MARGIN = 4  # pixels that a variant is smaller or larger

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from handwriting.errors import UserError
-from handwriting.models.activations import activation_and_pooling
+from handwriting.models.layers import activation_and_pooling
 from handwriting.models.net import check_dropout
+from handwriting.utils.errors import UserError
 
 FIRST = ((16, 0.2), (32, 0.2), (64, 0.25), (64, 0.25))  # channels and dropout of each block
 POSITIONS = ("after", "before")

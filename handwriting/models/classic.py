@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.resnet import BasicBlock
 
-from handwriting.errors import UserError, check_number
-from handwriting.models.activations import activation_and_pooling
+from handwriting.models.layers import activation_and_pooling
 from handwriting.models.net import check_dropout
+from handwriting.utils.errors import UserError, check_number
 
 # Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is left out.
 VGG_LAYERS = {

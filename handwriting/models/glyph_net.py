@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor, autocast, cat, float32, nn, outer, promote_types, stack, tensor
 from torch.nn import functional as F
 
-from handwriting.errors import UserError, check_whole
-from handwriting.models.activations import activation_and_pooling, make_activation
+from handwriting.models.layers import activation_and_pooling, make_activation
 from handwriting.models.net import Crop, check_dropout, check_sizes
+from handwriting.utils.errors import UserError, check_whole
 
 
 class GlyphNet(nn.Module):

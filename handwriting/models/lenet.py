@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from handwriting.errors import UserError
-from handwriting.models.activations import make_activation
+from handwriting.models.layers import make_activation
+from handwriting.utils.errors import UserError
 
 
 class LeNet(nn.Module):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from handwriting.errors import UserError
-from handwriting.models.activations import activation_and_pooling, make_activation
+from handwriting.models.layers import activation_and_pooling, make_activation
+from handwriting.utils.errors import UserError
 
 
 class Net(nn.Module):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from handwriting.errors import UserError, check_whole
-from handwriting.models.activations import make_activation
+from handwriting.models.layers import make_activation
 from handwriting.models.net import Crop, check_dropout, check_sizes, linear_layers
+from handwriting.utils.errors import UserError, check_whole
 
 
 class QuickNet(nn.Module):

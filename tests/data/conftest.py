@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 
 @pytest.fixture(autouse=True)

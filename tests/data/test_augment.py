@@ -164,7 +164,7 @@ def test_the_random_numbers_of_an_epoch_go_on_from_batch_to_batch():
 def test_augmentation_draws_other_numbers_than_the_order_of_the_images_does():
     for seed in (0, 1, 2**32 - 1):
         for epoch in (0, 1, 300):
-            order = seeded(seed * 1_000_003 + epoch)  # as in handwriting.data.batches
+            order = seeded(seed * 1_000_003 + epoch)  # as in handwriting.data.loader
             assert torch.rand(4, generator=order).tolist() != drawn(Augmentation(seed=seed), epoch)
 
 

@@ -8,9 +8,9 @@ import torch
 
 from handwriting.data import DataModule
 from handwriting.data.characters import read_characters
+from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.mnist import FILES, read_mnist
 from handwriting.data.mnist_csv import read_mnist_csv
-from handwriting.data.sets import HandwritingSet, LabelledImages
 
 
 def strokes(count: int, seed: int, background: int = 0, foreground: int = 255) -> torch.Tensor:

@@ -4,8 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
+from handwriting.data.dataset import HandwritingSet
 from handwriting.data.digits import read_digits
-from handwriting.data.sets import HandwritingSet
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handwriting.data.characters import read_characters
-from handwriting.data.sets import HandwritingSet
+from handwriting.data.dataset import HandwritingSet
 
 NAMES = ["a", "b", "c", "d", "e", "f"]
 GLYPHS = ["α", "", "γ", "α", "ε", ""]

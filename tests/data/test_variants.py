@@ -4,9 +4,9 @@ import scipy.ndimage
 import torch
 from PIL import Image, ImageDraw
 
-from handwriting.data.sets import LabelledImages
+from handwriting.data.dataset import LabelledImages
 from handwriting.data.variants import NOTEBOOK, VARIANTS, expand
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 SEVEN = ["original", "moved", "moved_diagonally", "turned_left", "turned_right", "smaller", "larger"]
 EXTRA = ["wider", "taller", "slanted_left", "slanted_right"]

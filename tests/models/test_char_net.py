@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from handwriting.errors import UserError
 from handwriting.models.char_net import CharNet, CharNetV1
+from handwriting.utils.errors import UserError
 
 NETS = [CharNetV1, CharNet]
 

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from torch import nn
 
-from handwriting.errors import UserError
 from handwriting.models.classic import alexnet, googlenet, resnet, vgg
+from handwriting.utils.errors import UserError
 
 
 def count(part: nn.Module | list[nn.Module]) -> int:

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from handwriting.errors import UserError
 from handwriting.models.glyph_net import Blur, Branch, GlyphNet
+from handwriting.utils.errors import UserError
 
 
 def test_the_size_follows_from_widths_depths_and_classes():

@@ -8,11 +8,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handwriting.errors import UserError
-from handwriting.models.activations import activation_and_pooling, make_activation
 from handwriting.models.ccnet import CCNet
+from handwriting.models.layers import activation_and_pooling, make_activation
 from handwriting.models.lenet import LeNet
 from handwriting.models.net import MLP, Net
+from handwriting.utils.errors import UserError
 
 FAMILIES = [Net, MLP, LeNet, CCNet]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from handwriting.errors import UserError
 from handwriting.models.quick_net import QuickNet
+from handwriting.utils.errors import UserError
 
 
 def norm(maps: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from handwriting.data.characters import read_characters
 from handwriting.data.mnist import read_mnist
-from handwriting.frame import bring_into_frame, open_image
+from handwriting.inference.preprocess import bring_into_frame, open_image
 
 pytestmark = pytest.mark.real_data
 

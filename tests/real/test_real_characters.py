@@ -12,8 +12,8 @@ from PIL import Image
 
 from handwriting.data.characters import main, read_characters
 from handwriting.data.checks import bright_on_dark
+from handwriting.data.dataset import HandwritingSet
 from handwriting.data.omniglot import published_characters
-from handwriting.data.sets import HandwritingSet
 from handwriting.data.variants import NOTEBOOK, expand
 
 pytestmark = pytest.mark.real_data

@@ -11,10 +11,10 @@ from torchvision.datasets import mnist as torchvision_mnist
 
 from handwriting.data import DataModule
 from handwriting.data.characters import read_characters
+from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.mnist import FILES, read_mnist
 from handwriting.data.mnist_csv import read_csv_images
-from handwriting.data.sets import HandwritingSet, LabelledImages
-from handwriting.errors import UserError
+from handwriting.utils.errors import UserError
 
 pytestmark = pytest.mark.real_data
 

@@ -1,0 +1,130 @@
+"""The LightningDataModule: a reader's set, split, limited and served as whole batches."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from handwriting.data.augment import Augmentation
+from handwriting.data.checks import bright_on_dark, check_classes
+from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.data.loader import Batches, serve
+from handwriting.data.splits import draw_subset, split_training
+from handwriting.data.variants import NOTEBOOK, expand
+from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
+
+EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and the last one is seldom ragged
+
+
+class DataModule(lightning.LightningDataModule):
+    """A handwriting data set in memory, with a validation part drawn from its training part.
+
+    ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 holds nothing out: the validation
+    part is empty. ``held_out`` are its numbers in the published training part. ``augmentation`` changes what training
+    sees. ``invert`` says whether the images are dark on bright and are to be inverted; ``auto`` looks at their borders.
+    With ``notebook_form`` the test is fourfold, as in the characters notebook: also the training part, and both parts
+    in its seven fixed variants. Further settings go to the reader. Raises UserError when a number is out of its range
+    or the data cannot be read.
+    """
+
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[..., HandwritingSet],
+        path: str | None = None,
+        invert: bool | str = "auto",
+        batch_size: int = 64,
+        val_fraction: float = 0.1,
+        split: str = "holdout",
+        folds: int = 5,
+        fold: int = 0,
+        split_seed: int = 0,
+        limit: int | None = None,
+        shuffle_seed: int = 0,
+        notebook_form: bool = False,
+        augmentation: Augmentation | None = None,
+        **for_reader: Any,
+    ):
+        super().__init__()
+        check_whole("data.batch_size", batch_size, at_least=1)
+        check_whole("data.split_seed", split_seed, at_least=0, at_most=LARGEST_SEED)
+        check_whole("data.shuffle_seed", shuffle_seed, at_least=0, at_most=LARGEST_SEED)
+        if limit is not None:
+            check_whole("data.limit", limit, at_least=1)
+        if isinstance(val_fraction, bool) or not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction < 1:
+            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1; 0 holds nothing out.")
+        self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
+        self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
+        whole = read(**for_reader) if path is None else read(path, **for_reader)
+        source = name if path is None else str(path)
+        whole = bright_on_dark(whole, invert, source)
+        kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
+        if limit is not None:
+            kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
+        self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
+        self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
+        check_classes(self.train, self.test, self.class_names, source)
+
+    def mean_and_std(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the training pixels on the scale 0…1."""
+        counts = torch.bincount(self.train.images.flatten(), minlength=256).double()
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        mean = (counts * levels).sum() / counts.sum()
+        variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
+        return mean.item(), variance.sqrt().item()
+
+    @cached_property
+    def seen_in_training(self) -> LabelledImages:
+        """The training images in each of the augmentation's fixed variants."""
+        return self.augmentation.expand(self.train)
+
+    @cached_property
+    def test_parts(self) -> dict[str, LabelledImages]:
+        """The parts that a test reads, by the name that their metrics carry; ``test`` is the published test part."""
+        if not self.notebook_form:
+            return {"test": self.test}
+        augmented = {"test_augmented": expand(self.test, NOTEBOOK), "train_augmented": expand(self.train, NOTEBOOK)}
+        return {"test": self.test, "train_clean": self.train, **augmented}
+
+    def train_dataloader(self) -> Batches:
+        """Serve the training images in a new order each epoch."""
+        return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        """Serve the held-out images in their fixed order; no loader where none were held out."""
+        return self._serve_share(self.val) if len(self.val) else []
+
+    def test_dataloader(self) -> list[Batches]:
+        """Serve each of ``test_parts`` in its fixed order."""
+        return [self._serve_share(part) for part in self.test_parts.values()]
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment a training batch on its device, except in the last epochs, which are to be clean."""
+        trainer: Any = self.trainer
+        if not trainer.training or trainer.current_epoch >= trainer.max_epochs - self.augmentation.clean_epochs:
+            return batch
+        images, labels = batch
+        generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
+        return self.augmentation.vary(images, labels, len(self.class_names), generator)
+
+    def _serve_share(self, part: LabelledImages) -> Batches:
+        """Serve the images that this process reads of a part in whole: of two processes, every second one."""
+        rank, processes = self._share()
+        return serve(part[torch.arange(rank, len(part), processes)].to(self._device()), EVAL_BATCH)
+
+    def _share(self) -> tuple[int, int]:
+        """Return which of how many processes this is."""
+        trainer: Any = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+
+    def _device(self) -> torch.device:
+        """Return where the trainer computes: a set of handwriting is small enough to lie there whole."""
+        trainer: Any = self.trainer
+        return trainer.strategy.root_device if trainer else torch.device("cpu")

@@ -1,0 +1,1 @@
+"""A trained model: its checkpoint, preprocessing of images, evaluation."""

@@ -1,0 +1,204 @@
+"""What trained nets make of a part of the data: probabilities, scores, confusion and speed."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from handwriting.data import Augmentation, DataModule, LabelledImages
+from handwriting.inference.checkpoints import Trained, check_targets
+from handwriting.inference.ensembles import combine, stack
+from handwriting.runs.config import augmentation_of_views, compose_data, name_folder
+from handwriting.runs.instantiate import build
+from handwriting.runs.record import flatten, read_result
+from handwriting.training.module import READ_AT_ONCE
+from handwriting.utils.errors import UserError
+from handwriting.utils.metrics import confusion, score
+
+TOGETHER = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
+NOT_IMAGES = {"batch_size", "shuffle_seed"}  # settings of the data that change none of its images
+
+
+@dataclass
+class Evaluation:
+    """What one reader, a net or several together, makes of a part."""
+
+    name: str
+    probabilities: Tensor  # (N, classes)
+    counts: np.ndarray  # true class, read as
+    scores: dict[str, float]
+
+
+@dataclass
+class Group:
+    """The nets that are evaluated on the same images: equal class names, image size, images and labels."""
+
+    name: str  # of the data set
+    label: str  # the name, and the settings that were given or in which groups of that name differ
+    part: LabelledImages
+    class_names: Sequence[str]
+    glyphs: Sequence[str]
+    trained: list[Trained]
+
+
+def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[str]) -> list[Group]:
+    """Read a split of the data of each net and group the nets by its images; ``settings`` apply to the data of all.
+
+    Each data set is read once. Raises UserError when data do not fit their net or cannot be read.
+    """
+    groups: dict[str, Group] = {}
+    read: dict[str, str] = {}  # what was read already: the group's key by the settings of the data
+    for net in trained:
+        asked = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
+        if asked not in read:
+            data, part = read_part(net, split, settings)
+            read[asked] = _digest(data, part)
+            groups.setdefault(read[asked], Group(str(data.name), "", part, data.class_names, data.glyphs, []))
+        groups[read[asked]].trained.append(net)
+    _label(list(groups.values()), settings)
+    return list(groups.values())
+
+
+def _image_settings(net: Trained) -> dict[str, object]:
+    """Return the settings that decide which images a net was trained and tested on, by their dotted names."""
+    config = net.settings.get("data")
+    flat = flatten(dict(config)) if isinstance(config, Mapping) else {}
+    return {key: value for key, value in flat.items() if key not in NOT_IMAGES}
+
+
+def _digest(data: DataModule, part: LabelledImages) -> str:
+    digest = hashlib.sha256(json.dumps([list(data.class_names), list(data.image_size)]).encode())
+    for values in (part.images, part.labels):
+        digest.update(values.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _label(groups: Sequence[Group], settings: Sequence[str]) -> None:
+    """Label each group so that no two have the same label."""
+    given = [setting.removeprefix("data.") for setting in settings if not setting.startswith("data=")]
+    for group in groups:
+        same_name = [_image_settings(other.trained[0]) for other in groups if other.name == group.name]
+        own = _image_settings(group.trained[0])
+        differ = [f"{key}={own[key]}" for key in own if any(other.get(key) != own[key] for other in same_name)]
+        group.label = ",".join([group.name, name_folder([*differ, *given])] if differ or given else [group.name])
+    for number, group in enumerate(groups, 1):
+        if [other.label for other in groups].count(group.label) > 1:
+            group.label += f",{number}"
+
+
+def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[DataModule, LabelledImages]:
+    """Read the data that a net was trained on, or others that were asked for; UserError when they do not fit it."""
+    if not isinstance(config := trained.settings.get("data"), Mapping):
+        raise UserError(f"{trained.path} does not say which data it was trained on.")
+    check_targets(config, "data", trained.path)
+    data: DataModule = build("data", compose_data(dict(config), settings))
+    part = {"test": data.test, "val": data.val, "train": data.train}[split]
+    if tuple(data.class_names) != trained.class_names:
+        raise UserError(
+            f"{trained.name} reads {len(trained.class_names)} classes ({', '.join(trained.class_names[:3])}, …), and "
+            f"data={data.name} has {len(data.class_names)} ({', '.join(data.class_names[:3])}, …): they do not fit."
+        )
+    if tuple(data.image_size) != trained.image_size:
+        raise UserError(f"{trained.name} reads images of {trained.image_size}, data={data.name} has {data.image_size}.")
+    if not len(part):
+        raise UserError(f"split={split} is empty: {trained.name} held no image out (data.val_fraction=0).")
+    return data, part
+
+
+def read_images(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
+    """Return the probabilities (N, classes) that a net gives uint8 images (N, 1, H, W), on the device at hand.
+
+    With several ``views`` they are the mean over as many, made by the augmentation named, or else as the run itself
+    made them. Raises UserError when that makes fewer.
+    """
+    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if views <= 1:
+        return model.probabilities(images)
+    config = augmentation_of_views(trained.settings | ({"tta": {"augment": augment}} if augment else {}))
+    check_targets(config, "augment", trained.path)
+    augmentation: Augmentation = build("augment", config)
+    return model.probabilities(images, lambda batch: augmentation.views(batch, views))
+
+
+def evaluate_reader(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
+    """Score the probabilities (N, classes) that a reader gave images with these labels (N,)."""
+    counts = confusion(probabilities.argmax(1), labels, probabilities.shape[1])
+    return Evaluation(name, probabilities, counts, score(probabilities, labels))
+
+
+def without_common(names: Sequence[str]) -> list[str]:
+    """Return the names of runs without the settings that all of them share: seed=1 of optim=adam,seed=1."""
+    parts = [re.split(r",(?![^\[]*\])", name) for name in names]
+    common = set(parts[0]).intersection(*parts[1:]) if len(names) > 1 else set()
+    return [
+        ",".join(part for part in own if part not in common) or name for own, name in zip(parts, names, strict=True)
+    ]
+
+
+def evaluate_all(
+    trained: Sequence[Trained], part: LabelledImages, way: str = "mean", views: int = 1, augment: str = ""
+) -> list[Evaluation]:
+    """Evaluate each net, and of several also what they read together; with several views, each also with them."""
+    names = without_common([net.name for net in trained])
+    found: list[Evaluation] = []
+    for number in (1, views) if views > 1 else (1,):
+        seen = f", {number} views" if number > 1 else ""
+        answers = [read_images(net, part.images, number, augment) for net in trained]
+        found += [
+            evaluate_reader(name + seen, answer, part.labels) for name, answer in zip(names, answers, strict=True)
+        ]
+        if len(answers) > 1:
+            together = _stack(trained, answers) if way == "stack" else combine(answers, way)
+            found.append(evaluate_reader(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, part.labels))
+    return found
+
+
+def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
+    """Return the probabilities of a stack of nets: those that differ in their fold only are one reader, their mean.
+
+    Raises UserError where their runs did not hold each image out once.
+    """
+    readers: dict[str, list[int]] = {}
+    for number, net in enumerate(trained):
+        readers.setdefault(re.sub(r"(^|,)data\.fold=\d+", "", net.run.name), []).append(number)
+    known: list[pd.DataFrame] = []
+    for name, numbers in readers.items():
+        runs = [read_result(trained[number].run) for number in numbers]
+        tables = [table for run in runs if run and (table := run.held_out()) is not None]
+        table = pd.concat(tables).sort_values("image") if tables else pd.DataFrame({"image": []})
+        if not len(table) or len(tables) < len(numbers) or table["image"].tolist() != list(range(len(table))):
+            raise UserError(
+                f"ensemble=stack learns from images that were held out once each, and {name or 'these runs'} has no "
+                "such: train with -m data.split=kfold data.fold=0,1,2,3,4, and give all folds."
+            )
+        known.append(table)
+    if len({len(table) for table in known}) > 1:
+        raise UserError("ensemble=stack needs readers that were trained on the same images.")
+    held_out = [torch.from_numpy(table.filter(regex=r"^p\d+$").to_numpy(np.float32)) for table in known]
+    means = [torch.stack([answers[number] for number in numbers]).mean(0) for numbers in readers.values()]
+    return stack(held_out, torch.tensor(known[0]["label"].tolist()), means)
+
+
+def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
+    """Measure the seconds for the whole part in batches, and of a single image: medians, warmed up."""
+    model, device = trained.model, trained.model.device
+
+    def seconds(images: Tensor, times: int) -> float:
+        taken = []
+        with torch.inference_mode():
+            for _ in range(times + 2):
+                begun = time.perf_counter()
+                model(images.to(device)).argmax(1).cpu()
+                taken.append(time.perf_counter() - begun)
+        return float(np.median(taken[2:]))
+
+    batch = part.images[:READ_AT_ONCE]
+    a_batch = seconds(batch, 5)
+    return {"all_seconds": a_batch * len(part) / len(batch), "batch": len(batch), "one_seconds": seconds(batch[:1], 50)}

@@ -1,0 +1,152 @@
+"""Readers without a deep net, of scikit-learn: what a convolution has to beat."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handwriting.data import DataModule, LabelledImages
+from handwriting.training.pictures import show_augmentation, show_images, show_result
+from handwriting.training.tensorboard import RunLogger
+from handwriting.utils.errors import UserError
+from handwriting.utils.files import write_text
+from handwriting.utils.hardware import with_threads
+from handwriting.utils.metrics import confusion, score
+
+FEATURES = ("pixels", "hog")
+CELL = 4  # pixels of a cell's side
+BINS = 9  # directions of half a turn
+
+
+class Baseline:
+    """An estimator of scikit-learn that reads images by their pixels or by their gradients.
+
+    ``estimator`` makes one; ``features`` are ``pixels``, 0…1, or ``hog``, histograms of gradients. Where an estimator
+    gives no probabilities they are the softmax of its decision values, which orders classes and is not calibrated.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: tuple[int, int],
+        estimator: Callable[..., Any],
+        features: str = "pixels",
+    ):
+        if features not in FEATURES:
+            raise UserError(f"model.features={features} must be one of {', '.join(FEATURES)}.")
+        if features == "hog" and min(image_size) < 2 * CELL:
+            raise UserError(f"model.features=hog needs images of at least {2 * CELL}×{2 * CELL} pixels.")
+        self.num_classes, self.features, self.estimator = num_classes, features, estimator()
+        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # tested: true class, read as
+
+    def fit(self, part: LabelledImages) -> None:
+        """Learn a part; UserError when a setting of the estimator is impossible."""
+        try:
+            self.estimator.fit(self._see(part.images), part.labels.numpy())
+        except (ValueError, TypeError) as error:
+            raise UserError(f"model: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
+        seen, known = self._see(images), torch.from_numpy(np.asarray(self.estimator.classes_))
+        if hasattr(self.estimator, "predict_proba"):
+            values = torch.from_numpy(np.asarray(self.estimator.predict_proba(seen), dtype=np.float32))
+        else:
+            decision = np.asarray(self.estimator.decision_function(seen), dtype=np.float32)
+            decision = np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
+            values = torch.from_numpy(decision).softmax(1)
+        return torch.zeros(len(images), self.num_classes).index_copy_(1, known, values)
+
+    def numbers(self) -> int:
+        """Return how many numbers it keeps of what it has seen."""
+        parts = [self.estimator, *getattr(self.estimator, "estimators_", [])]
+        trees = sum(part.tree_.node_count for part in parts if hasattr(part, "tree_"))
+        arrays = (value for value in vars(self.estimator).values() if isinstance(value, np.ndarray))
+        return trees + sum(array.size for array in arrays)
+
+    def _see(self, images: Tensor) -> np.ndarray:
+        pixels = images[:, 0].numpy()
+        return histograms(pixels) if self.features == "hog" else pixels.reshape(len(pixels), -1) / np.float32(255)
+
+
+def histograms(images: np.ndarray) -> np.ndarray:
+    """Return histograms of gradients, float32 (N, …), of uint8 images (N, H, W).
+
+    Each pixel's gradient counts, by its length, for the two nearest of 9 directions in its cell of 4×4 pixels; blocks
+    of 2×2 cells are brought to length 1, cut at .2 and brought to length 1 again (N. Dalal and B. Triggs, 2005,
+    doi:10.1109/CVPR.2005.177). Pixels beyond whole cells are left out.
+    """
+    return np.concatenate([_histograms(part) for part in np.array_split(images, max(len(images) // 2000, 1))])
+
+
+def _histograms(images: np.ndarray) -> np.ndarray:
+    count, height, width = images.shape
+    rows, columns = height // CELL, width // CELL
+    down, right = np.gradient(images.astype(np.float32) / 255, axis=(1, 2))
+    length = np.hypot(down, right)
+    place = np.mod(np.arctan2(down, right), np.pi) / np.pi * BINS - 0.5
+    lower = np.floor(place)
+    above = (place - lower).astype(np.float32)
+    cells = np.zeros((count, rows, columns, BINS), np.float32)
+    for direction, weight in ((lower, 1 - above), (lower + 1, above)):
+        for number in range(BINS):
+            share = np.where(np.mod(direction, BINS) == number, weight * length, 0)[:, : rows * CELL, : columns * CELL]
+            cells[..., number] += share.reshape(count, rows, CELL, columns, CELL).sum((2, 4))
+    blocks = np.concatenate([cells[:, i : rows - 1 + i, j : columns - 1 + j] for i in (0, 1) for j in (0, 1)], -1)
+    for most in (0.2, 1.0):
+        blocks = np.minimum(blocks / np.sqrt((blocks**2).sum(-1, keepdims=True) + 1e-6), most)
+    return blocks.reshape(count, -1)
+
+
+@dataclass
+class BaselineJob:
+    """The objects of a run without a deep net, ready to be fitted; nothing is written yet."""
+
+    data: DataModule
+    model: Baseline
+    folder: Path
+    last: None = None  # it is fitted in one go: there is nothing to go on from
+    step: int = 0
+
+    def __post_init__(self):
+        if self.data.augmentation.steps:
+            raise UserError("A model of scikit-learn sees each image once: choose augment=none, shift7 or shift11.")
+
+
+def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
+    """Fit into the run's folder and return the fields of result.json that it found out."""
+    data, model = job.data, job.model
+    logger = RunLogger(job.folder)
+    show_images(logger, data)
+    show_augmentation(logger, data, job.folder)
+    begun = time.perf_counter()
+    model.fit(data.seen_in_training)
+    seconds = time.perf_counter() - begun
+    metrics: dict[str, float] = {}
+    for name, part in {"train": data.train, "val": data.val, **data.test_parts}.items():
+        if len(part):
+            probabilities = model.probabilities(part.images)
+            scores = score(probabilities, part.labels)
+            metrics |= {f"{name}/{key}": scores[key] for key in ("loss", "acc", "top5") if key in scores}
+            if name == "test":
+                counts = confusion(probabilities.argmax(1), part.labels, model.num_classes)
+                model.confused = torch.from_numpy(counts)
+    row = {"epoch": 0, "step": 0, **{key: metrics[key] for key in metrics if key.split("/")[0] in ("train", "val")}}
+    write_text(job.folder / "metrics.csv", ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
+    logger.log_metrics({key: float(value) for key, value in metrics.items()}, 0)
+    show_result(logger, data, model, job.folder, step=0)
+    logger.log_result(shown, metrics, step=0)
+    return {
+        "metrics": metrics,
+        "chosen_epoch": 1,
+        "epochs": 1,
+        "seconds": round(seconds, 3),
+        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "parameters": model.numbers(),
+        "device": with_threads("cpu"),
+    }

@@ -1,0 +1,235 @@
+"""The figures of a folder of runs. A function takes plain arrays and returns a Figure. Imports no torch."""
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle, product
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.scale import FuncScale
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+from numpy.typing import ArrayLike
+from pandas.api.indexers import BaseIndexer
+
+from handwriting.plots.style import fonts_for
+from handwriting.utils.text import fold
+
+# Okabe and Ito's colours, told apart by colour-blind readers too (yellow left out: too pale for a line).
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
+STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COLOURS)]
+SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
+GREY = "#999999"
+WIDTH = 11.0  # inches
+MOST_WITH_SEEDS = 8  # of more settings than that the lines of the seeds hide each other
+MOST_CURVES = len(STYLES)  # of more, two would look the same
+MOST_ROWS = 100
+SEEDS_IN_SCALE = 3  # the interval of two seeds is 13 standard errors long and would squeeze the others into one spot
+
+# Accuracies in percent whose errors are spaced evenly enough on a logarithmic scale.
+ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99]
+
+Curves = Mapping[str, pd.DataFrame]
+
+
+def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None, repeat: str = "seed") -> Figure:
+    """Draw training loss by step and validation accuracy by epoch, one colour a setting.
+
+    Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A thin line is a
+    seed, the bold one their mean: where some seeds learn and others do not, no seed is near the mean. ``of`` how many
+    settings these are the best is said where there are more; ``repeat`` is what a run of a setting is called.
+    """
+    labels = list(losses)
+    shown = [fold(label, 100) for label in labels]
+    with rc_context({"font.family": fonts_for(labels)}):
+        columns = max(1, int(WIDTH / (0.75 + 0.075 * max((min(len(label), 100) for label in labels), default=1))))
+        lines = max((text.count("\n") + 1 for text in shown), default=1)
+        figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines * -(-len(labels) // columns)), dpi=110, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        each = len(labels) <= MOST_WITH_SEEDS
+        for label, text, (colour, dash) in zip(labels, shown, cycle(STYLES), strict=False):
+            _draw_loss(left, losses[label], colour, dash, each)
+            _draw_seeds(right, accuracies[label] * 100, colour, dash, each, text)
+        left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
+        label_plainly(left.yaxis)
+        left.set_title("Training loss, smoothed over its raw values", fontsize=10)
+        right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
+        several = any(frame.shape[1] > 1 for frame in accuracies.values())
+        which = (f", mean and each {repeat}" if each else f", mean of the {repeat}s") if several else ""
+        right.set_title("Validation accuracy" + which + _best_of(labels, of), fontsize=10)
+        right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
+        scale_by_error(right, "y", np.concatenate(values))
+        unheld = "nothing logged by epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
+        for axes, curves, missing in ((left, losses, "nothing logged by step"), (right, accuracies, unheld)):
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+            if all(frame.empty for frame in curves.values()):
+                axes.set(xticks=[], yticks=[])
+                axes.minorticks_off()
+                axes.text(0.5, 0.5, missing, transform=axes.transAxes, ha="center", color=GREY)
+        figure.legend(
+            *right.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+    return figure
+
+
+def draw_ranking(
+    labels: Sequence[str],
+    accuracies: Sequence[Sequence[float]],
+    half_widths: Sequence[float | None],
+    beaten: Collection[str] = (),
+    of: int | None = None,
+    repeat: str = "seed",
+) -> Figure:
+    """Draw the test accuracy of each setting in the order given: mean, interval and every run (fractions).
+
+    The labels in ``beaten`` are drawn in grey. ``of`` how many settings these are the best is said if there are more;
+    ``repeat`` is what a run of a setting is called.
+    """
+    shown = [fold(label, 40) for label in labels]
+    with rc_context({"font.family": fonts_for(labels)}):
+        tall = sum(0.32 + 0.16 * text.count("\n") for text in shown)
+        figure = Figure(figsize=(8, 1.3 + tall), dpi=110, layout="constrained")
+        axes = figure.subplots()
+        drawn: list[float] = []
+        wide: list[float] = []
+        for row, (label, values, half_width) in enumerate(zip(labels, accuracies, half_widths, strict=True)):
+            percent = np.asarray(values) * 100
+            colour = GREY if label in beaten else COLOURS[0]
+            axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
+            mean = percent.mean()
+            # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.
+            reach = None if half_width is None else half_width * 100
+            error = None if reach is None else [[min(reach, mean)], [min(reach, 100 - mean)]]
+            drawn += [*percent]
+            if error:
+                (drawn if len(percent) >= SEEDS_IN_SCALE else wide).extend([mean - error[0][0], mean + error[1][0]])
+            axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
+        means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
+        axes.set_yticks(range(len(labels)), shown)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(range(len(labels)), means)
+        right.tick_params(length=0)
+        right.spines["right"].set_visible(False)
+        counts = {len(values) for values in accuracies}
+        title = _interval_title(counts, repeat) + _best_of(labels, of)
+        axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
+        axes.set_xlabel("test accuracy (%, log scale of errors)")
+        scale_by_error(axes, "x", np.array(drawn))
+        low, high = axes.get_xlim()
+        if any(not low <= end <= high for end in wide):
+            axes.set_title(axes.get_title() + f"\nintervals of two {repeat}s reach out of the picture", fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    return as_file(figure, "png")
+
+
+def as_file(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
+    """Return a figure as the content of a file of this kind, png or pdf, at so many dots an inch or its own."""
+    picture = io.BytesIO()
+    if dpi:
+        figure.set_dpi(dpi)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)  # savefig would draw the whole figure for that, and then once more
+        figure.set_layout_engine("none")
+    figure.savefig(picture, format=kind, dpi="figure")
+    return picture.getvalue()
+
+
+def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bool) -> None:
+    raw = frame.mean(axis=1)
+    axes.plot(raw.index, raw.to_numpy(), color=colour, alpha=0.18, linewidth=0.8)
+    window = max(3, round(SMOOTHING * len(frame)))
+    smoothed: pd.DataFrame = frame.rolling(_Around(window_size=window), min_periods=1).mean()  # type: ignore[assignment]
+    _draw_seeds(axes, smoothed, colour, dash, each)
+
+
+class _Around(BaseIndexer):
+    """Windows of ``window_size`` rows around each row, which is in their middle save at the end.
+
+    At the start, where losses fall steeply, windows are narrower and leave the first losses soon: the line begins where
+    they do, and has no kink where a wide window would leave them all at once.
+    """
+
+    def get_window_bounds(
+        self,
+        num_values: int = 0,
+        min_periods: int | None = None,
+        center: bool | None = None,
+        closed: str | None = None,
+        step: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first row of each window and the one after its last, (rows,) each."""
+        rows = np.arange(num_values)
+        reach = np.minimum(rows // 2, self.window_size // 2)
+        return rows - reach, np.minimum(rows + reach + 1, num_values)
+
+
+def _draw_seeds(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bool, label: str | None = None) -> None:
+    mean = frame.mean(axis=1)
+    marker = "o" if len(mean) == 1 else None  # a line of one point cannot be seen
+    axes.plot(mean.index, mean.to_numpy(), dash, color=colour, linewidth=1.6, label=label, marker=marker)
+    if each and frame.shape[1] > 1:
+        axes.plot(frame.index, frame.to_numpy(), dash, color=colour, linewidth=0.7, alpha=0.5, zorder=1.9)
+
+
+def label_plainly(axis: Axis) -> None:
+    """Write 0.1, 0.2 and 0.5 on a logarithmic axis, which is read, and drawn, sooner than powers of ten."""
+    low, high = axis.get_view_interval()
+    if high < 5 * low:  # of 1, 2 and 5 perhaps one is in sight
+        axis.set_major_locator(MaxNLocator(3))
+    elif high < 1000 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda tick, _: f"{tick:,.12g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
+    """Space accuracies by the logarithm of their error: 98 to 99 is as far as 80 to 90, and 10 still fits in.
+
+    100 % would lie infinitely far out; it is drawn at half the smallest error that there is.
+    """
+    percents = percents[np.isfinite(percents)]
+    errors = 100 - percents[percents < 100]
+    floor = errors.min() / 2 if len(errors) else 1.0
+
+    def forward(percent: ArrayLike) -> np.ndarray:
+        return -np.log10(np.maximum(100 - np.asarray(percent, dtype=float), floor))
+
+    def inverse(place: ArrayLike) -> np.ndarray:
+        return 100 - 10.0 ** -np.asarray(place, dtype=float)
+
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    axes.set(**{f"{direction}scale": FuncScale(axis, (forward, inverse))})
+    ends = forward(np.array([percents.min(), percents.max()])) if len(percents) else np.array([-2.0, 0.0])
+    margin = max(0.05 * (ends[1] - ends[0]), 0.02)
+    low, high = inverse(np.array([ends[0] - margin, ends[1] + margin]))
+    in_sight = [tick for tick in ACCURACY_TICKS if low <= tick <= high]
+    ticks = in_sight if len(in_sight) > 3 else MaxNLocator(6).tick_values(low, high)
+    ticks = [tick for tick in ticks if max(low, 0) <= tick <= high and 100 - tick > 1.2 * floor]
+    if 100 in percents:
+        ticks.append(100)
+    axes.set(**{f"{direction}lim": (low, high), f"{direction}ticks": ticks})
+    axis.set_major_formatter(lambda tick, _: f"{tick:.6g}")
+    axis.set_minor_locator(NullLocator())
+
+
+def _best_of(labels: Sequence[str], of: int | None) -> str:
+    return f"\nthe best {len(labels)} of {of:,} settings; summary.csv has all" if of and of > len(labels) else ""
+
+
+def _interval_title(counts: set[int], repeat: str) -> str:
+    if counts == {1}:
+        return f"One {repeat} a setting: the order proves nothing"
+    number = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"Mean with 95 % interval, {number} {repeat}s (dots)"

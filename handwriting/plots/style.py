@@ -1,0 +1,49 @@
+"""Which fonts here have the signs that a figure shows, and what to show where none has. Imports no torch."""
+
+import logging
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
+
+from handwriting.utils.text import shorten
+
+log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # said by fonts_for, once and with a remedy
+
+
+def fonts_for(texts: Iterable[str], warn: bool = True) -> list[str]:
+    """Return font families that together have every character of the texts, as far as this machine has any."""
+    families = ["DejaVu Sans"]
+    lacking = set("".join(texts)) - _characters(font_manager.findfont("DejaVu Sans")) - {"\n"}
+    if not lacking:
+        return families
+    for font in font_manager.fontManager.ttflist:
+        # The last resort has every character, as the same empty box.
+        if lacking and "Last Resort" not in font.name and (found := lacking & _characters(font.fname)):
+            families.append(font.name)
+            lacking -= found
+    if lacking and warn:
+        log.warning("No font here has %s: install one that has, such as Noto Sans.", " ".join(sorted(lacking)))
+    return families
+
+
+@cache
+def _characters(font_file: str) -> frozenset[str]:
+    try:
+        return frozenset(map(chr, FT2Font(font_file).get_charmap()))
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+def shown_names(class_names: Sequence[str], glyphs: Sequence[str]) -> list[str]:
+    """Return for each class its glyph where a font here has it, else its name without what stands in brackets."""
+    if not glyphs:
+        return list(class_names)
+    known = frozenset().union(*(_characters(font_manager.findfont(family)) for family in fonts_for(glyphs, warn=False)))
+    return [
+        glyph if glyph and set(glyph) <= known else name
+        for glyph, name in zip(glyphs, shorten(class_names), strict=True)
+    ]

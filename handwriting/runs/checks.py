@@ -1,0 +1,187 @@
+"""What is refused before a job begins: settings that nothing reads, that contradict each other, or have no effect."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+import yaml
+from hydra.conf import HydraConf
+from omegaconf import DictConfig, OmegaConf
+
+from handwriting.runs.config import CONF, mode_of
+from handwriting.runs.record import NOT_SETTINGS, setting_of
+from handwriting.utils.errors import UserError, check_whole, did_you_mean
+
+METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # of each epoch, so that a callback can monitor them
+COUNTERS = ("epoch", "step", "lr")  # which a callback can monitor as well; neither direction is the better one
+OURS = ("lightning.", "handwriting.")
+OPEN = ("callbacks", "search", "hydra")  # whose keys are anyone's
+NOT_NODES = ("average", "experiment", "debug")  # groups that write to other places of the config
+# What only the training of a neural network reads. trainer.max_epochs may stand in a sweep over both kinds of model.
+FOR_NETWORKS = ("optim", "scheduler", "loss", "average", "callbacks", "compile", "on_nan", "tta", "trainer")
+FOR_NETWORKS += ("augment.clean_epochs",)
+FOR_BOTH = {"trainer.max_epochs", *NOT_SETTINGS}
+RUN_CALLBACKS = ("checkpoint", "last")
+# What a classical baseline does anyway.
+DEFAULTS = {"average=none", "scheduler=none", "trainer=default", "compile=false", "tta.views=1"}
+DEFAULTS |= {"trainer.devices=1", "trainer.accelerator=cpu", "trainer.accelerator=auto", "trainer.precision=32-true"}
+
+
+def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
+    """Raise UserError for a setting that nothing reads, and for a monitor that cannot work or keeps the worst.
+
+    ``config`` is the composed config with its interpolations; ``hydra`` is Hydra's own node, which may refer to it.
+    """
+    _check_everything_is_read(config, hydra)
+    metric, mode = config.monitor.metric, config.monitor.mode
+    if metric not in METRICS:
+        why = " is of the test set, which chooses nothing" if str(metric).startswith("test") else " does not exist"
+        raise UserError(
+            f"monitor.metric={metric}{why}.{did_you_mean(str(metric), METRICS)} Known: {', '.join(METRICS)}."
+        )
+    _check_mode("monitor.mode", mode, "monitor.metric", metric)
+    own = any(not _target(callback).startswith(OURS) for callback in config.callbacks.values() if callback)
+    for name, callback in config.callbacks.items():
+        if callback is not None and not isinstance(callback, DictConfig):
+            raise UserError(f"callbacks.{name}={callback} is no callback: it needs a _target_, the name of its class.")
+        if callback and callback.get("monitor"):
+            _check_callback(f"callbacks.{name}", callback, known=not own)
+    if "total_steps" in (config.get("scheduler") or {}):
+        raise UserError("scheduler.total_steps is the length of the training, which sets it: leave it out.")
+    if "ReduceLROnPlateau" in _target(config.get("scheduler")):
+        _check_mode("scheduler.mode", config.scheduler.get("mode", "min"), "the monitored metric", "val/loss")
+
+
+def check_trainer(trainer: DictConfig, fused: bool | None) -> None:
+    """Raise UserError for numbers of the trainer that Lightning would not refuse, or not in a sentence."""
+    check_whole("trainer.max_epochs", trainer.max_epochs, at_least=1)
+    for part in ("train", "val", "test"):
+        limit = trainer[f"limit_{part}_batches"]
+        if not isinstance(limit, (int, float)) or limit <= 0:
+            raise UserError(f"trainer.limit_{part}_batches={limit} must be above 0: a fraction (0.5) or batches (5).")
+    if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
+        raise UserError(
+            f"trainer.gradient_clip_val with trainer.precision={trainer.precision} needs optim.fused=false: "
+            "Lightning does not clip there for an optimizer that takes all weights in one pass."
+        )
+
+
+def check_plateau(scheduler: DictConfig) -> None:
+    """Raise UserError for a scheduler that looks at val/loss; for a run without validation."""
+    if "ReduceLROnPlateau" in _target(scheduler):
+        raise UserError(
+            "scheduler=plateau looks at val/loss, but data.val_fraction=0 holds no image out: "
+            "choose another scheduler, or hold some out."
+        )
+
+
+def without_validation(callback: DictConfig) -> DictConfig:
+    """Return a callback's config for a run without held-out images: the checkpoint is then of the last epoch."""
+    if not str(callback.get("monitor")).startswith("val/"):
+        return callback
+    if not callback["_target_"].endswith("ModelCheckpoint"):
+        raise UserError(
+            f"{callback['_target_'].split('.')[-1]} looks at {callback.monitor}, but data.val_fraction=0 holds no "
+            "image out: leave it away, or hold some out."
+        )
+    return OmegaConf.merge(callback, {"monitor": None})  # type: ignore[return-value]
+
+
+def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Raise UserError for an option that a classical baseline ignores.
+
+    On the command line any option that only the training of a network reads is refused. An experiment over both kinds
+    of model may set those, but neither test-time augmentation, nor averages and other callbacks, nor several devices.
+    """
+    ignored = [override for override in overrides if _is_for_networks(override)]
+    if config.tta.views != 1:
+        ignored.append(f"tta.views={config.tta.views}")
+    if config.trainer.devices != 1:
+        ignored.append(f"trainer.devices={config.trainer.devices}")
+    ignored += [f"callbacks.{name}" for name, one in config.callbacks.items() if one and name not in RUN_CALLBACKS]
+    if ignored:
+        raise UserError(
+            f"{ignored[0]} has no effect on a classical baseline, which scikit-learn fits in one go on one processor, "
+            "without gradient steps: leave it out, or choose a model that is a neural network."
+        )
+
+
+def _is_for_networks(override: str) -> bool:
+    setting = setting_of(override).split("@")[0]
+    if setting in FOR_BOTH or override.lstrip("+") in DEFAULTS:
+        return False
+    return any(setting == name or setting.startswith(f"{name}.") for name in FOR_NETWORKS)
+
+
+def _check_callback(place: str, callback: DictConfig, known: bool) -> None:
+    """Refuse a callback of a metric that nobody logs, or whose mode is the worse direction."""
+    metric = str(callback.monitor)
+    if metric in COUNTERS:
+        return
+    if metric not in METRICS and (known or metric.startswith("test/")):
+        raise UserError(
+            f"{place}.monitor={metric} is no metric of training or validation."
+            f"{did_you_mean(metric, METRICS)} Known: {', '.join(METRICS)}."
+        )
+    lightnings = _target(callback).rpartition(".")[2] in ("ModelCheckpoint", "EarlyStopping")
+    if "mode" in callback or lightnings:  # whose default is min
+        _check_mode(f"{place}.mode", callback.get("mode", "min"), f"{place}.monitor", metric)
+
+
+def _check_mode(setting: str, mode: object, watched: str, metric: str) -> None:
+    better = mode_of(metric)
+    if better and mode != better:
+        wanted = "lower" if better == "min" else "higher"
+        raise UserError(
+            f"{setting}={mode} contradicts {watched}={metric}, of which {wanted} is better: set it to {better}."
+        )
+
+
+def _target(config: Any) -> str:
+    return str(config.get("_target_", "")) if isinstance(config, Mapping | DictConfig) else ""
+
+
+def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> None:
+    """Raise UserError for a setting outside the default config that no interpolation refers to."""
+    known = _known_tree()
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    found = {(key,) for key in plain.keys() - known.keys()}
+    for key, inner in known.items():
+        if isinstance(inner, dict) and isinstance(plain.get(key), dict):
+            found |= {(key, name) for name in plain[key].keys() - inner.keys()}
+    if hydra is not None:
+        its_own = {field.name for field in fields(HydraConf)} | {"env"}  # a group that HydraConf does not list
+        found |= {("hydra", str(key)) for key in hydra.keys() - its_own}
+    if not found:
+        return
+    nodes = [plain, OmegaConf.to_container(hydra, resolve=False) if hydra is not None else {}]
+    referred = {word for text in _strings(nodes) if "${" in text for word in re.findall(r"\w+", text)}
+    for path in sorted(found):
+        if path[-1] not in referred:
+            beside = known if len(path) == 1 else [f"{path[0]}.{name}" for name in known[path[0]] or ()]
+            name = ".".join(path)
+            raise UserError(f"Nothing reads the setting {name!r}: leave it out.{did_you_mean(name, beside)}")
+
+
+@lru_cache
+def _known_tree() -> dict[str, Any]:
+    """Return what stands in the default config: of sections that the package reads by name, with their keys."""
+    tree = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    nodes = [group.name for group in CONF.iterdir() if group.is_dir() and group.name not in NOT_NODES]
+    return {key: None if key in OPEN else value for key, value in tree.items() if key != "defaults"} | dict.fromkeys(
+        nodes
+    )
+
+
+def _strings(node: Any) -> Iterable[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _strings(str(key))
+            yield from _strings(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _strings(value)

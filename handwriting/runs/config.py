@@ -1,0 +1,200 @@
+"""The project's ways with Hydra: where conf/ lies, what a run's folder is called, what an error means."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from handwriting.runs.record import NOT_SETTINGS, flatten, setting_of
+from handwriting.utils.errors import UserError, did_you_mean
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# In a wheel conf/ lies inside the package, in a clone beside it.
+CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
+# OmegaConf reads each file of a config, once a job, with what stands under this name; in C it is the same, and a job
+# of a sweep is composed 1.3 to 1.5 times as fast.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
+LONGEST_NAME = 180  # characters; file systems allow 255 bytes
+
+
+def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
+    """Return the folder name of a run: its overrides by key, as in ``optim=adam,seed=1``; ``default`` without any.
+
+    Overrides of NOT_SETTINGS and those in ``skip`` are left out, and what a file name cannot hold becomes ``_``.
+    """
+    left_out = set(skip)
+    kept = [o for o in overrides if o not in left_out and setting_of(o) not in NOT_SETTINGS]
+    kept.sort(key=lambda override: override.split("=")[0].lstrip("+"))
+    name = re.sub(r"[^\w=,.+~\[\]-]", "_", ",".join(kept)) or "default"
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
+    return name
+
+
+def _run_folder(*, _root_: DictConfig) -> str:
+    # What the name of the parent folder says already is not said again.
+    name = _check_name(_root_.name)
+    return name_folder(_root_.hydra.overrides.task, skip=(f"data={name}", f"experiment={name}", f"debug={name}"))
+
+
+def _check_name(name: Any) -> str:
+    """Return ``name``; UserError unless it names a folder under outputs/."""
+    parts = str(name or "").split("/")
+    if not name or any(part.strip() in ("", ".", "..") for part in parts) or "\\" in str(name):
+        raise UserError(f"name={'null' if name is None else name} must name a folder under outputs/, as in name=study.")
+    return str(name)
+
+
+def digest_of_request(overrides: Iterable[str], sources: Iterable[Any]) -> str:
+    """Return a hash of what a job is asked to do: its overrides, in their order, and all that lies in its config files.
+
+    ``sources`` are those of hydra.runtime.config_sources. The name of the folder counts, the rest of NOT_SETTINGS not.
+    """
+    kept = [o for o in overrides if setting_of(o) == "name" or setting_of(o) not in NOT_SETTINGS]
+    folders = tuple(source["path"] for source in sources if source["schema"] == "file")
+    return hashlib.sha256("\n".join([*kept, _digest_of_files(folders)]).encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _digest_of_files(folders: tuple[str, ...]) -> str:
+    files = [(file, folder) for folder in folders for file in sorted(Path(folder).rglob("*.yaml"))]
+    lines = [f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file, folder in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def mode_of(metric: str) -> str | None:
+    """Return which value of a metric is the better one, "min" of a loss and "max" of an accuracy; None of others."""
+    kind = str(metric).rpartition("/")[2]
+    if kind.endswith("loss"):
+        return "min"
+    return "max" if kind == "acc" or kind.startswith("top") else None
+
+
+OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("mode_of", lambda metric: mode_of(metric) or "max", replace=True)
+
+
+def help_text() -> str:
+    """Return what --help prints: Hydra's would be the same text, after a second or two of looking for the choices."""
+    template = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["hydra"]["help"]["template"]
+    choices = [
+        f"{group}: {', '.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}" for group in groups()
+    ]
+    return template.replace("$APP_CONFIG_GROUPS", "\n".join(choices) + "\n")
+
+
+def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
+    """Return how many jobs a sweep over these overrides has; ``params`` are the sweeper's own, from a file."""
+    lines = [f"{key}={value}" for key, value in (params or {}).items()] + list(overrides)
+    lengths = {}
+    for override in _parser().parse_overrides(lines):
+        discrete = override.is_discrete_sweep()
+        lengths[override.get_key_element()] = sum(1 for _ in override.sweep_string_iterator()) if discrete else 1
+    return prod(lengths.values())
+
+
+def sweep_values(setting: str, overrides: Iterable[str]) -> list[str]:
+    """Return the values that a setting takes in a sweep; none where it is not swept."""
+    for override in _parser().parse_overrides(list(overrides)):
+        if override.get_key_element() == setting and override.is_discrete_sweep():
+            return list(override.sweep_string_iterator())
+    return []
+
+
+def _parser() -> OverridesParser:
+    hydra = GlobalHydra.instance()  # whose loader knows what glob(*) matches
+    return OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+
+
+def explain(error: HydraException | OmegaConfBaseException) -> str:
+    """Return what was wrong with a command line or a config, in one sentence, with the nearest known name."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        return _explain_choice(error)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read as setting=value; a list is written [32,64], and a value with other "
+            "than plain letters and digits in two pairs of quotes, as in 'name=\"…\"'."
+        )
+    if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return f"There is no setting {unknown[1]!r}.{did_you_mean(unknown[1], known_settings())} --help lists them."
+    return _first_line(error).removeprefix("UserError raised while resolving interpolation: ")  # of a resolver of ours
+
+
+def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of the data that a net was trained on, or those of ``data=CHOICE``, with overrides.
+
+    Raises UserError for a choice or a setting that there is not.
+    """
+    chosen = [override for override in overrides if override.startswith("data=")]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", overrides=chosen) if chosen else OmegaConf.create({"data": trained})
+        for override in overrides:
+            key, _, value = override.partition("=")
+            if key != "data":
+                OmegaConf.set_struct(config, True)
+                OmegaConf.update(config, key, yaml.safe_load(value))
+        return OmegaConf.to_container(config.data, resolve=True)  # type: ignore[return-value]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"A setting of {', '.join(overrides)} cannot be read as setting=value.") from error
+
+
+def compose_group(group: str, choice: str) -> dict[str, Any]:
+    """Return the settings of a choice of a group, such as augment=affine; UserError when there is no such choice."""
+    within = GlobalHydra.instance().is_initialized()  # a job, whose Hydra composes: there can be but one
+    try:
+        with nullcontext() if within else initialize_config_dir(str(CONF), version_base="1.3"):
+            return OmegaConf.to_container(compose("config", [f"{group}={choice}"])[group], resolve=True)  # type: ignore
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+
+
+def augmentation_of_views(settings: Mapping[str, Any]) -> Any:
+    """Return the settings of the augmentation that makes a run's views: that of tta.augment, or else of training."""
+    views = settings.get("tta")
+    chosen = views.get("augment") if isinstance(views, Mapping) else None
+    return compose_group("augment", chosen) if chosen else settings.get("augment")
+
+
+def known_settings() -> list[str]:
+    """Return every dotted name of the default config, and its groups."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config")
+    names = set(groups())
+    for leaf in flatten(OmegaConf.to_container(config, resolve=False)):  # type: ignore[arg-type]
+        parts = leaf.split(".")
+        names.update(".".join(parts[: i + 1]) for i in range(len(parts)))
+    return sorted(names)
+
+
+def groups() -> list[str]:
+    """Return the names of the config groups: data, model, optim …"""
+    return sorted(entry.name for entry in CONF.iterdir() if entry.is_dir())
+
+
+def _explain_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = error.options or ()
+    return f"{group}={choice} is not a choice of {group}.{did_you_mean(choice, options)} Known: {', '.join(options)}."
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split("\n")[0].split())

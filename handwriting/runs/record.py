@@ -1,0 +1,297 @@
+"""result.json, the record of a run: its fingerprint, its status, how it is written and read. Imports no torch."""
+
+import contextlib
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handwriting import __version__
+from handwriting.utils.errors import UserError, folders_beside
+from handwriting.utils.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT = "result.json"
+HELD_OUT = "held_out.csv"  # what a run whose held-out images are one of several draws made of them
+ALWAYS = {"status": str, "fingerprint": str, "settings": dict, "choices": dict}  # in every result.json, and their types
+WHEN_DONE = {"metrics": dict, "epochs": (int, float), "seconds": (int, float), "parameters": (int, float)}
+# What changes how a run looks, or where it lies, and not what comes out of it.
+NOT_SETTINGS = {
+    "name",
+    "force",
+    "resume",
+    "fail_fast",
+    "search",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler",
+}
+
+
+# Where the classes and functions of older records and checkpoints are now, by the beginning of their dotted names.
+RENAMED = {
+    "handwriting.averaging.": "handwriting.training.averaging.",
+    "handwriting.baselines.": "handwriting.models.baselines.",
+    "handwriting.losses.": "handwriting.training.losses.",
+    "handwriting.optimizers.": "handwriting.training.optim.",
+    "handwriting.snapshots.": "handwriting.training.snapshots.",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder and what its result.json says."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def status(self) -> str:
+        """Return running, done, failed or interrupted."""
+        return self.record["status"]
+
+    @property
+    def overrides(self) -> list[str]:
+        """Return what its command line asked for, as ``optim=adam``."""
+        return self.record.get("overrides", [])
+
+    @cached_property
+    def asked(self) -> set[str]:
+        """Return what its command line named: settings, and groups of which it chose."""
+        return {setting_of(override) for override in self.overrides}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Return every setting by its dotted name, and each group's choice by the group's name."""
+        return {**flatten(self.record["settings"]), **self.record["choices"]}
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Return the final metrics; accuracies are fractions."""
+        return {name: value for name, value in self.record.get("metrics", {}).items() if value is not None}
+
+    def curves(self) -> "pd.DataFrame":
+        """Return metrics.csv: rows by step and by epoch, a column a metric, gaps where one was not logged."""
+        import pandas as pd
+
+        try:
+            return pd.read_csv(self.folder / "metrics.csv")
+        except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
+            return pd.DataFrame()
+
+    def held_out(self) -> "pd.DataFrame | None":
+        """Return held_out.csv: a row an image, with its number, label, reading and probabilities; None without one."""
+        import pandas as pd
+
+        try:
+            return pd.read_csv(self.folder / HELD_OUT)
+        except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
+            return None
+
+
+def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a resolved config without what NOT_SETTINGS names and without output folders."""
+
+    def keep(node: Any, prefix: str) -> Any:
+        if not isinstance(node, dict):
+            return node
+        return {
+            key: keep(value, f"{prefix}{key}.")
+            for key, value in node.items()
+            if f"{prefix}{key}" not in NOT_SETTINGS and key != "dirpath"
+        }
+
+    return keep(config, "")
+
+
+def rename(settings: Any) -> Any:
+    """Return settings, as plain data, in which every ``_target_`` has its present name, as RENAMED lists them."""
+    if isinstance(settings, dict):
+        return {
+            key: _renamed(value) if key == "_target_" and isinstance(value, str) else rename(value)
+            for key, value in settings.items()
+        }
+    return [rename(value) for value in settings] if isinstance(settings, list) else settings
+
+
+def _renamed(target: str) -> str:
+    for old, new in RENAMED.items():
+        if target.startswith(old):
+            return new + target.removeprefix(old)
+    return target
+
+
+def setting_of(override: str) -> str:
+    """Return which setting an override is about: ``optim.lr`` of ``+optim.lr=0.1``."""
+    return override.split("=")[0].lstrip("+~")
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Return a hash that is equal for equal settings, whatever their order."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"optim.lr": .1, …} for {"optim": {"lr": .1}, …}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def write_result(folder: Path, record: dict[str, Any]) -> None:
+    """Write a run's result.json; numbers that are not finite become null, which JSON has."""
+    write_text(folder / RESULT, json.dumps(_finite(record), indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def read_result(folder: Path) -> Run | None:
+    """Return the run of a folder, or None where no result.json lies or it is damaged."""
+    return run if isinstance(run := _load(folder), Run) else None
+
+
+def read_folder(folder: Path) -> list[Run]:
+    """Return the runs directly in a folder, by name; of equal ones the finished or latest. UserError if none."""
+    return read_runs(folder)[0]
+
+
+def read_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
+    """Return what read_folder does, and what is wrong with each result.json that is no run, by its folder."""
+    if not folder.is_dir():
+        hint = folders_beside(folder) or " Give one that runs were written to, as in outputs/mnist."
+        raise UserError(f"{folder} is not a folder.{hint}")
+    found = {entry: _load(entry) for entry in sorted(folder.iterdir())}
+    damaged = {entry: problem for entry, problem in found.items() if isinstance(problem, str)}
+    runs = [run for run in reversed(found.values()) if isinstance(run, Run)]
+    runs.sort(key=lambda run: (run.status == "done", str(run.record.get("started"))))
+    by_print = {run.record["fingerprint"]: run for run in runs}  # the last of equal ones
+    if not by_print and damaged:
+        raise UserError(f"{folder} has no readable run: {(first := min(damaged)) / RESULT} {damaged[first]}.")
+    if not by_print:
+        inner = sorted({result.parent.parent for result in folder.glob(f"*/*/{RESULT}")})
+        where = f" Did you mean {inner[0]}?" if inner else ""
+        raise UserError(f"{folder} holds no runs (no folder in it has a {RESULT}).{where}")
+    return sorted(by_print.values(), key=lambda run: run.folder.name), damaged
+
+
+def new_record(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
+    """Return what result.json says of a run before it begins: what was asked for, when, and of which versions."""
+    packages = ("torch", "lightning", "torchvision", "numpy")
+    return {
+        "fingerprint": fingerprint(settings),
+        "settings": settings,
+        "choices": choices,
+        "overrides": overrides,
+        "started": now(),
+        "versions": {
+            "handwriting": __version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            **{package: version(package) for package in packages},
+        },
+        "git_revision": _git_revision(),
+    }
+
+
+def check_same(earlier: Run, settings: dict[str, Any]) -> None:
+    """Raise UserError when the folder holds a run of other settings that did not fail, and say which."""
+    if earlier.status == "failed" or earlier.record["fingerprint"] == fingerprint(settings):
+        return
+    old, new = flatten(earlier.record["settings"]), flatten(settings)
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    changes = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:4])
+    raise UserError(
+        f"{earlier.folder} holds a run of other settings ({changes}{', …' if len(keys) > 4 else ''}): "
+        "give the new one its own name=…, or replace the old one with force=true."
+    )
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what an earlier attempt left, what was evaluated of it included, so that all files are of one run."""
+    for pattern in ("events.out.tfevents.*", "*.csv", "*.png", "*-profile.txt", "hparams.yaml", "checkpoints/*.ckpt"):
+        for file in folder.glob(pattern):
+            file.unlink()
+    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+
+
+def discard_run(folder: Path) -> None:
+    """Remove what a run left that never began, unless an earlier one stands there."""
+    run = read_result(folder)
+    if run is None or run.status == "failed":
+        clear_run(folder)
+        for file in [folder / RESULT, folder / "run.log", *(folder / ".hydra").glob("*.yaml")]:
+            file.unlink(missing_ok=True)
+        for inner in (folder / ".hydra", folder / "checkpoints", folder):
+            with contextlib.suppress(OSError):  # not there, or something of the user's lies in it
+                inner.rmdir()
+
+
+def chance_warning(run: Run) -> str:
+    """Return a sentence when a run's test accuracy is no better than that of guessing, else ''.
+
+    Guessing is right as often as the most common class of the test set is there; two standard errors are allowed.
+    """
+    accuracy, chance = run.metrics.get("test/acc"), run.record.get("chance")
+    images = run.record.get("images", {}).get("test")
+    if accuracy is None or not chance or not images:
+        return ""
+    if accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / images):
+        return ""
+    classes = run.record.get("classes")
+    trained_by_steps = "estimator" not in run.record["settings"]["model"]  # a classical baseline has one
+    tip = "try a lower optim.lr" if trained_by_steps else "check the data"
+    return f"{accuracy:.1%} with {classes} classes is chance level; {tip}.".replace("%", " %")
+
+
+def now() -> str:
+    """Return the time as result.json has it, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _load(folder: Path) -> Run | str | None:
+    """Return the run of a folder, or what is wrong with its result.json, or None where there is none."""
+    try:
+        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        record = None
+    if isinstance(record, dict):
+        needed = ALWAYS | (WHEN_DONE if record.get("status") == "done" else {})
+        if all(isinstance(record.get(key), kind) for key, kind in needed.items()):
+            if (settings := rename(record["settings"])) != record["settings"]:
+                record |= {"settings": settings, "fingerprint": fingerprint(settings)}
+            return Run(folder, record)
+    return "is damaged; the same command trains it again"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _git_revision() -> str | None:
+    """Return the commit of the package's source, with + when it was changed; None outside a checkout."""
+    describe = ["describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

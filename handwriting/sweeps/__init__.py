@@ -1,0 +1,1 @@
+"""Many runs: jobs, processes, Hydra's launchers, progress, search."""

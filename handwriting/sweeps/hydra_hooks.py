@@ -1,0 +1,109 @@
+"""What is changed in how Hydra launches the jobs of a sweep: a finished job costs little, a lost one not the sweep."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig
+
+from handwriting.runs.config import digest_of_request, groups, sweep_values
+from handwriting.runs.record import Run, read_folder, setting_of
+from handwriting.utils.errors import JobError, UserError
+
+Overrides = Sequence[str]
+ONE_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def check_each_choice_once() -> None:
+    """Let Hydra compose, before the first job runs, as many jobs as show each choice, and not all of them.
+
+    It does so to refuse a mistyped choice at once; every job is composed again when its turn comes.
+    """
+    if not hasattr(Sweeper.validate_batch_is_legal, "__wrapped__"):
+        check = Sweeper.validate_batch_is_legal
+
+        @functools.wraps(check)
+        def check_some(sweeper: Sweeper, batch: Sequence[Overrides]) -> None:
+            check(sweeper, some_with_each_choice(batch, set(groups())))
+
+        Sweeper.validate_batch_is_legal = check_some  # type: ignore[method-assign]
+
+
+def some_with_each_choice(batch: Sequence[Overrides], groups: set[str]) -> list[Overrides]:
+    """Return the jobs, as overrides, in which a choice of a group, or any setting at all, comes up first."""
+    seen: set[str] = set()
+    found = []
+    for overrides in batch:
+        keys = {override: setting_of(override) for override in overrides}
+        new = {override if key.split("@")[0] in groups else key for override, key in keys.items()} - seen
+        if new or not overrides:
+            found.append(overrides)
+            seen |= new
+    return found
+
+
+def pass_over_finished(note: Callable[[Run], float | None]) -> None:
+    """Let a sweep in one process call ``note`` for a job that is done already, and not compose it to find that out.
+
+    Composing takes Hydra longer than all else that such a job costs. What ``note`` returns is the job's value.
+    """
+    launcher_class: Any = Plugins.instance().class_name_to_class[ONE_PROCESS]  # Hydra loads its modules a second time
+    if not hasattr(launcher_class.launch, "__wrapped__"):
+        launch = launcher_class.launch
+
+        @functools.wraps(launch)
+        def launch_rest(launcher: Any, job_overrides: Sequence[Overrides], initial_job_idx: int) -> Sequence[JobReturn]:
+            finished, returns = finished_runs(launcher.config), []
+            sources = launcher.config.hydra.runtime.config_sources
+            for number, overrides in enumerate(job_overrides, initial_job_idx):
+                run = finished.get(digest_of_request(overrides, sources)) if finished else None
+                if run is None or "force" in map(setting_of, overrides):
+                    returns += launch(launcher, [overrides], number)
+                else:
+                    done = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+                    done.return_value = note(run)
+                    returns.append(done)
+            return returns
+
+        launcher_class.launch = launch_rest
+
+
+def finished_runs(config: DictConfig) -> dict[str, Run]:
+    """Return the finished runs of the folders that a sweep goes to, by the digest of what was asked for.
+
+    A job that they do not hold may be done all the same, as where the sweep is over data sets, each with a folder of
+    its own; composed, it is found.
+    """
+    elsewhere = any(setting_of(override).startswith("hydra.sweep") for override in config.hydra.overrides.hydra)
+    if config.force or elsewhere:
+        return {}
+    finished = {}
+    for name in sweep_values("name", config.hydra.overrides.task) or [config.name]:
+        try:
+            runs = read_folder(Path.cwd() / config.hydra.sweep.dir / name)
+        except UserError:
+            continue  # nothing is there yet
+        finished |= {run.record["asked"]: run for run in runs if run.status == "done" and "asked" in run.record}
+    return finished
+
+
+def outlive_lost_jobs() -> None:
+    """Let submitit wait for all jobs where the process of one was lost; that one has failed, as any other may."""
+    import submitit
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    results = submitit.Job.results
+
+    def results_or_failure(job: Any) -> list[Any]:
+        try:
+            return results(job)
+        except (UncompletedJobError, FailedJobError) as error:
+            lost = JobReturn(overrides=[f"job {job.job_id}"], status=JobStatus.FAILED)
+            lost.return_value = JobError(f"the process of job {job.job_id} was lost ({type(error).__name__})")
+            return [lost]
+
+    submitit.Job.results = results_or_failure  # type: ignore[method-assign]

@@ -1,0 +1,178 @@
+"""An attempt in processes of its own: one for each device, and one that may be killed. Imports no torch by itself."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+from handwriting.runs.record import read_result, write_result
+from handwriting.sweeps.execute import Say, Task, goes_on, train, train_along
+from handwriting.utils.errors import DivergedError, JobError, UserError
+from handwriting.utils.hardware import cores
+
+log = logging.getLogger(__name__)
+BAD_INPUT = 2  # the exit code that says so
+PATIENCE = 5.0  # seconds for the others to end by themselves when one has
+
+
+def train_apart(task: Task, processes: int, say: Say) -> None:
+    """Train in so many processes, and outlive them.
+
+    Raises UserError or JobError, with the reason that the record has, when they come to no result.
+    """
+    go_on = goes_on(task, read_result(task.folder))
+    order = json.dumps({"task": vars(task) | {"folder": str(task.folder)}, "go_on": go_on})
+    children: list[subprocess.Popen[str]] = []
+    port = _free_port()
+    try:
+        for rank in range(processes):
+            command = [sys.executable, "-m", "handwriting.sweeps.subprocesses"]
+            environment = _environment(rank, processes, port)
+            # The first one's output is shown; a pipe for the others', which nobody reads, would block them when full.
+            with (task.folder / "run.log").open("ab") as log_file:
+                output = log_file if rank else PIPE
+                child = subprocess.Popen(command, stdin=PIPE, stdout=output, text=True, env=environment)
+            children.append(child)
+            assert child.stdin is not None
+            child.stdin.write(order + "\n")
+            child.stdin.flush()  # and stays open: the other sees by its end that this process is gone
+        threading.Thread(target=_pass_on, args=(children[0], say), daemon=True).start()
+        first_bad = _wait(children)
+    except BaseException:
+        _end(children, patience=0)
+        raise
+    _end(children, PATIENCE)
+    note_end(task.folder, first_bad)
+    run = read_result(task.folder)
+    if run and run.status == "interrupted":
+        raise KeyboardInterrupt
+    if first_bad or run is None or run.status != "done":
+        reason = run.record.get("reason", "failed") if run else "its result.json is gone"
+        raise UserError(reason) if first_bad == BAD_INPUT else JobError(reason)
+
+
+def note_end(folder: Path, code: int) -> None:
+    """Write down what a process that ended without a word did not write itself; a signal's code is below 0.
+
+    Of several processes, the others may have written that they lost one: the signal is the reason.
+    """
+    run = read_result(folder)
+    if not code or run is None or run.status not in (("running", "failed") if code < 0 else ("running",)):
+        return
+    name = signal.Signals(-code).name if code < 0 else ""
+    if name in ("SIGTERM", "SIGINT"):
+        changes = {"status": "interrupted", "reason": "interrupted"}
+    elif name:
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        changes = {"status": "failed", "reason": f"killed by {name}{hint}", "killed": True}
+    else:
+        changes = {"status": "failed", "reason": f"one of its processes ended with code {code}; run.log says more"}
+    write_result(folder, run.record | changes)
+
+
+def count_processes(trainer: dict[str, Any]) -> int:
+    """Return how many processes the trainer's settings ask for: one a device."""
+    devices = trainer["devices"]
+    if isinstance(devices, list):
+        return max(len(devices), 1)
+    if isinstance(devices, int) and devices >= 0:
+        return max(devices, 1)
+    if trainer["accelerator"] not in ("auto", "gpu", "cuda"):
+        return 1
+    import torch  # only for devices=auto and -1: all there are
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
+    """Return the environment variables of a process: those of this one and, among several, what Lightning reads."""
+    if processes == 1:
+        return dict(os.environ)
+    place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(cores() // processes, 1))
+    return os.environ | place | {"OMP_NUM_THREADS": threads}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _pass_on(child: "subprocess.Popen[str]", say: Say) -> None:
+    for line in child.stdout or ():
+        with contextlib.suppress(OSError):  # even if nothing can be printed here, the pipe must not fill up
+            say(line.rstrip("\n"))
+
+
+def _wait(children: "list[subprocess.Popen[str]]") -> int:
+    """Wait until all have ended or one has ended badly; return the code of that one, else 0."""
+    while any(child.poll() is None for child in children):
+        bad = [child.returncode for child in children if child.returncode]
+        if bad:
+            return min(bad)  # a signal before an error that may have come of it
+        time.sleep(0.05)
+    return min((child.returncode for child in children if child.returncode), default=0)
+
+
+def _end(children: "list[subprocess.Popen[str]]", patience: float) -> None:
+    """Let each end by itself for some seconds, then ask it to, then make it."""
+    steps = (
+        (patience, lambda child: None),
+        (PATIENCE, lambda child: child.terminate()),
+        (1, lambda child: child.kill()),
+    )
+    for seconds, act in steps:
+        deadline = time.monotonic() + seconds
+        for child in children:
+            if child.poll() is None:
+                act(child)
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(deadline - time.monotonic(), 0.01))
+
+
+def _stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)  # at once: the job may be another's by now
+
+
+def _train_for_parent() -> None:
+    """Train the task that stands in the first line of standard input, as long as the parent lives."""
+    signal.signal(signal.SIGTERM, _stop)
+    order = json.loads(sys.stdin.readline())
+    task = Task(**order["task"] | {"folder": Path(order["task"]["folder"])})
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.basicConfig(filename=task.folder / "run.log", format="%(message)s")
+    try:
+        if rank:
+            train_along(task, order["go_on"])
+        else:
+            train(task, order["go_on"], lambda news: print(news, flush=True))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except UserError:
+        sys.exit(BAD_INPUT)  # the parent says it, by the record
+    except DivergedError:
+        sys.exit(1)
+    except Exception:
+        log.exception("This job failed; please report it if the cause is not yours:")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    _train_for_parent()

@@ -1,0 +1,1 @@
+"""One training: data, model, optimizer and Trainer, from config to result."""

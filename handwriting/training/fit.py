@@ -1,0 +1,233 @@
+"""One job with its objects: build them from the config, fit, test the chosen weights, say what came out."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from handwriting.data import DataModule, typical_images
+from handwriting.inference.preprocess import measure_ink
+from handwriting.models.baselines import Baseline, BaselineJob, fit_baseline
+from handwriting.runs.checks import check_baseline, check_plateau, check_trainer, without_validation
+from handwriting.runs.config import augmentation_of_views
+from handwriting.runs.instantiate import build
+from handwriting.training.module import Classifier, Views
+from handwriting.training.pictures import show_augmentation, show_images, show_result
+from handwriting.training.progress_bar import RunBar
+from handwriting.training.resume import last_checkpoint, restore_rows
+from handwriting.training.tensorboard import RunLogger
+from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
+from handwriting.utils.hardware import processor, with_threads
+from handwriting.utils.tally import SMALLEST, Tally
+
+# Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+# Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
+for package in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(package).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", ".*does not have many workers.*")
+warnings.filterwarnings("ignore", ".*`srun` command is available on your system.*")
+warnings.filterwarnings("ignore", ".*(Experiment logs|Checkpoint) directory .* exists and is not empty.*")
+warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # summed up by then
+warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # data.val_fraction=0
+warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
+# With trainer.deterministic torch fills every fresh tensor, which only shows up operators that read before writing.
+torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
+
+
+@dataclass
+class Job:
+    """The objects of a run, ready to train; nothing is written yet."""
+
+    data: DataModule
+    model: Classifier
+    trainer: lightning.Trainer
+    tensorboard: RunLogger
+    last: Path | None = None  # the checkpoint to go on from
+    step: int = 0  # and how many steps it had trained
+    views: Views | None = None  # of each test image, to be read beside the image alone
+
+
+def build_job(
+    config: DictConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    title: str,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+) -> Job | BaselineJob:
+    """Load the data and make what ``config`` describes; UserError when it cannot be.
+
+    ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says. With ``resume`` the
+    job resumes from the folder's last checkpoint, where there is one. ``overrides`` are those of the command line.
+    """
+    check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
+    check_trainer(config.trainer, fused=config.optim.get("fused"))
+    lightning.seed_everything(config.seed, verbose=False)
+    data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
+    net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
+    if isinstance(net, Baseline):
+        check_baseline(config, overrides)
+        return BaselineJob(data, net, folder)
+    check_whole("tta.views", config.tta.views, at_least=1, at_most=1000)
+    views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
+    list(views(data.test.images[:1]))  # whether there are so many shows here
+    mean, std = data.mean_and_std()
+    optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
+    loss, parts = build("loss", config.loss), tuple(data.test_parts)
+    _check_loss(loss, len(data.class_names))
+    if config.on_nan not in ("stop", "keep"):
+        raise UserError(f"on_nan={config.on_nan} must be stop or keep.")
+    stop_on_nan = config.on_nan == "stop"
+    facts, classes = _facts(data, settings), len(data.class_names)
+    model = Classifier(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
+    model.make_optimization(steps=100)  # to see what torch says of its settings before anything is written
+    if config.compile:
+        net.compile()
+    last = last_checkpoint(folder) if resume else None
+    begun = (last[0], last[1]["global_step"]) if last else (None, 0)
+    tensorboard = RunLogger(folder, begun[1] if last else None)
+    if not len(data.val):
+        check_plateau(config.scheduler)
+    bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
+    trainer: lightning.Trainer = build(
+        "trainer",
+        OmegaConf.merge(config.trainer, {"enable_progress_bar": False}),  # RunBar is the bar
+        logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
+        callbacks=[*_callbacks(config.callbacks, bool(len(data.val))), *bar],
+        default_root_dir=str(folder),
+        use_distributed_sampler=False,  # the data module knows the share of each process
+        plugins=[LightningEnvironment()],  # also on a cluster: who starts the sweep there has its own way to requeue
+    )
+    if trainer.strategy.root_device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
+    return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
+
+
+def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint is to say of itself, so that the net can be used with nothing but its file."""
+    return {
+        "settings": settings,
+        "class_names": list(data.class_names),
+        "glyphs": list(data.glyphs),
+        "image_size": list(data.image_size),
+        "ink": measure_ink(data.train.images),
+        "examples": typical_images(data.train, len(data.class_names)),
+    }
+
+
+def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
+    """Train into the run's folder and return the fields of result.json that it found out.
+
+    ``shown`` goes to TensorBoard's HPARAMS tab. ``chance`` is the test accuracy, a fraction, of always predicting the
+    most common class of the test set.
+    """
+    outcome = fit_baseline(job, shown) if isinstance(job, BaselineJob) else _train_network(job, shown)
+    labels = job.data.test.labels
+    chance = labels.bincount().max().item() / len(labels)
+    return outcome | {"classes": len(job.data.class_names), "chance": chance, "processor": processor()}
+
+
+def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
+    folder = Path(job.trainer.default_root_dir)
+    if not job.trainer.is_global_zero:  # of several processes the first shows and writes
+        return fit_and_test(job.data, job.model, job.trainer, job.last)
+    if job.last:
+        restore_rows(next(logger for logger in job.trainer.loggers if isinstance(logger, CSVLogger)), job.step)
+    else:
+        show_images(job.tensorboard, job.data)
+        show_augmentation(job.tensorboard, job.data, folder)
+    outcome = fit_and_test(job.data, job.model, job.trainer, job.last)
+    metrics, step = outcome["metrics"], job.trainer.global_step
+    if job.views:
+        with_views = _read_by_views(job)
+        job.tensorboard.log_metrics(with_views, step)
+        metrics |= with_views
+    show_result(job.tensorboard, job.data, job.model, folder, step)
+    job.tensorboard.log_result(shown, metrics, step)
+    return outcome
+
+
+def _read_by_views(job: Job) -> dict[str, float]:
+    """Return loss and accuracy of the test part, read as the mean over several views."""
+    probabilities, labels = job.model.probabilities(job.data.test.images, job.views), job.data.test.labels
+    tally = Tally(job.model.tally["test"].top)
+    logits = probabilities.clamp_min(SMALLEST).log()
+    tally.add(torch.nn.functional.nll_loss(logits, labels), logits, labels)
+    return {f"test_tta/{name}": value for name, value in tally.means().items()}
+
+
+def fit_and_test(
+    data: DataModule, model: Classifier, trainer: lightning.Trainer, last: Path | None = None
+) -> dict[str, Any]:
+    """Fit, from the checkpoint ``last`` where one is given; test once the weights that validation chose.
+
+    Return metrics, epochs, seconds and sizes.
+    """
+    start = time.perf_counter()
+    try:
+        trainer.fit(model, data, ckpt_path=last, weights_only=True if last else None)
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    seconds = model.seconds + time.perf_counter() - start
+    chosen = model.history[-1]
+    if best := _best_checkpoint(trainer):
+        saved = torch.load(best, map_location="cpu", weights_only=True)
+        chosen = next(row for row in model.history if row["epoch"] == saved["epoch"])
+        # Given to the trainer, an average of weights would be undone by the callback that made it.
+        model.load_state_dict(saved["state_dict"])
+    trainer.test(model, data, verbose=False)
+    metrics = {name: value for name, value in chosen.items() if name != "epoch"} | model.test_metrics
+    return {
+        "metrics": metrics,
+        "chosen_epoch": int(chosen["epoch"]) + 1,
+        "epochs": len(model.history),
+        "seconds": round(seconds, 3),
+        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": _device(trainer),
+    }
+
+
+def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
+    """Try the loss on one image: torch looks at most of its settings only then."""
+    try:
+        loss(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"loss: {' '.join(str(error).split()).rstrip('.')}.") from error
+
+
+def _best_checkpoint(trainer: lightning.Trainer) -> str | None:
+    """Return the path of the checkpoint that a metric chose; None where none did, as without validation."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            return callback.best_model_path
+    return None
+
+
+def _callbacks(configs: DictConfig, validates: bool) -> list[lightning.Callback]:
+    watched = {f"callbacks.{name}": callback for name, callback in configs.items() if callback}
+    return [build(name, callback if validates else without_validation(callback)) for name, callback in watched.items()]
+
+
+def _device(trainer: lightning.Trainer) -> str:
+    device = trainer.strategy.root_device
+    several = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
+    if device.type == "cuda":
+        return several + torch.cuda.get_device_name(device)
+    return several + with_threads(device.type)

@@ -1,0 +1,31 @@
+"""Losses that torch does not have."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from handwriting.utils.errors import check_number
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy weighted by (1 - p)^γ, p being the probability of the class: what is read well counts less.
+
+    T.-Y. Lin et al., 2017, arXiv:1708.02002, for many classes. ``gamma`` 0 is cross-entropy. ``label_smoothing`` as
+    torch's CrossEntropyLoss has it.
+    """
+
+    def __init__(self, gamma: float = 2.0, label_smoothing: float = 0.0):
+        super().__init__()
+        check_number("loss.gamma", gamma, at_least=0)
+        check_number("loss.label_smoothing", label_smoothing, at_least=0, at_most=1)
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss of logits (B, classes), in nats; targets are labels (B,) or shares (B, classes)."""
+        classes = logits.shape[1]
+        shares = F.one_hot(targets, classes) if targets.ndim == 1 else targets
+        shares = shares * (1 - self.label_smoothing) + self.label_smoothing / classes
+        log_p = logits.log_softmax(1)
+        # expm1 keeps 1 - p exact where p is nearly 1; it is never quite 0, where a power below 1 has no gradient.
+        rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return -(shares * rest**self.gamma * log_p).sum(1).mean()

@@ -1,0 +1,248 @@
+"""The LightningModule: a net and an optimizer, trained with cross-entropy and measured by accuracy."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from handwriting.training.resume import random_states, restore_random_states
+from handwriting.utils.errors import DivergedError, UserError
+from handwriting.utils.tally import MOST_WITHOUT_TOP5, Tally
+
+READ_AT_ONCE = 500  # images
+Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, 1, H, W)
+
+
+class Classifier(lightning.LightningModule):
+    """Reads uint8 images (N, 1, H, W) with a net that sees them normalised by ``mean`` and ``std`` (scale 0…1).
+
+    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. ``loss`` is what training
+    makes small, of logits (B, classes) and labels (B,) or shares (B, classes); what is reported of validation and test
+    is the cross-entropy, whatever the loss. ``facts`` is plain data that the checkpoint carries, so that what was
+    trained can be rebuilt from the file alone. ``test_parts`` names the parts that a test reads.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None = None,
+        num_classes: int = 10,
+        mean: float = 0.0,
+        std: float = 1.0,
+        facts: dict[str, Any] | None = None,
+        loss: nn.Module | None = None,
+        test_parts: Sequence[str] = ("test",),
+        stop_on_nan: bool = False,
+    ):
+        super().__init__()
+        # Channels last: convolutions train 1.3 to 1.6 times as fast on a CPU; results differ by rounding only.
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+        self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
+        self.stop_on_nan = stop_on_nan
+        self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # tested: true class, read as
+        self.history: list[dict[str, float]] = []  # one row of metrics an epoch
+        self.test_metrics: dict[str, float] = {}
+        top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
+        self.tally = {"train": Tally(), "val": Tally(), **{part: Tally(top) for part in self.test_parts}}
+        self.step_losses: list[Tensor] = []
+        self.seconds = 0.0  # that training took before this process began to go on with it
+        self._begun = 0.0
+        self._step = 0  # after the last batch
+        self._random: dict[str, Any] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, past the search for parameters where Lightning notes a hook: it does so 40 times a step."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, classes) of uint8 images (N, 1, H, W)."""
+        logits = self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # in bf16 a loss has three digits
+
+    def probabilities(self, images: Tensor, views: Views | None = None) -> Tensor:
+        """Return the probabilities (N, classes), on the CPU, that the net gives uint8 images (N, 1, H, W), as tested.
+
+        With ``views``, which makes several of a batch, they are the mean over the views.
+        """
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            parts = []
+            for batch in images.split(READ_AT_ONCE):
+                seen = views(batch.to(self.device)) if views else [batch.to(self.device)]
+                parts.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
+        self.train(was_training)
+        return torch.cat(parts)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes).
+
+        A net of several branches gives the logits of each, (branches, B, classes): each has its loss.
+        """
+        images, targets = batch
+        logits = self(images)
+        if logits.ndim == 3:
+            loss = torch.stack([self.loss(branch, targets) for branch in logits]).mean()
+            logits = logits.mean(0)
+        else:
+            loss = self.loss(logits, targets)
+        self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
+        if (processes := _processes()) > 1:  # the mean over the whole batch, of which this process has a share
+            loss = loss * processes * len(images) / self._add_up(loss.new_tensor(len(images)))
+        self.step_losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch of the held-out images."""
+        self._read(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count a batch of one of the test parts, and of the first, which class was taken for which."""
+        logits = self._read(batch, self.test_parts[dataloader_idx])
+        if dataloader_idx == 0:
+            self.confusion.update(logits, batch[1])
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the mean loss of the last steps, of one or more batches each: one wait for the device, one point."""
+        stepped, self._step = self.global_step != self._step, self.global_step
+        if stepped and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_step_losses()
+
+    def on_fit_start(self) -> None:
+        """Start the clock."""
+        self._begun, self._seed = time.perf_counter(), torch.initial_seed()
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's row of metrics; the first after a resumption goes on in the random numbers left."""
+        self.history.append({"epoch": self.current_epoch})
+        self._step = self.global_step
+        if self._random:
+            restore_random_states(self._random)
+            self._random = None
+        if self.global_rank:  # of several processes, each has a dropout of its own
+            torch.manual_seed(self._seed + 1_000_003 * self.global_rank + self.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means over the batches as they were trained, and the learning rate used."""
+        self._log_step_losses()
+        row = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"], **self._means("train")}
+        self.log_dict(row, logger=False)
+        for logger in self.loggers:  # before the checkpoint of the epoch; Lightning would log them after it
+            logger.log_metrics({"epoch": self.current_epoch, **row}, step=self.global_step - 1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy of the held-out images."""
+        self.log_dict(self._means("val"))
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and accuracy of each test part."""
+        for part in self.test_parts:
+            self.log_dict(self._means(part))
+        self.confused = self.confusion.compute().cpu()
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and its scheduler for the steps of this training."""
+        return self.make_optimization(int(self.trainer.estimated_stepping_batches))
+
+    def make_optimization(self, steps: int) -> Any:
+        """Make the optimizer and its scheduler for so many steps; UserError when their settings are impossible."""
+        optimizer = make("optim", self.make_optimizer, self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        kind = getattr(self.make_scheduler, "func", None)
+        by_step = inspect.isclass(kind) and "total_steps" in inspect.signature(kind).parameters
+        length = {"total_steps": steps} if by_step else {}
+        scheduler = make("scheduler", self.make_scheduler, optimizer, **length)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "step" if by_step else "epoch",
+                "monitor": "val/loss",  # what plateau looks at; the others ignore it
+            },
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the facts beside the weights, and how far training has come, as data that ``weights_only=True`` loads."""
+        checkpoint["handwriting"] = self.facts
+        seconds = self.seconds + time.perf_counter() - self._begun
+        checkpoint["progress"] = {"history": self.history, "seconds": seconds, "random": random_states()}
+        for logger in self.loggers:
+            logger.save()  # what was logged up to here is on disk
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was saved; a test takes only the weights."""
+        if self.trainer.training and "progress" in checkpoint:
+            progress = checkpoint["progress"]
+            self.history, self.seconds, self._random = progress["history"], progress["seconds"], progress["random"]
+
+    def _read(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        """Count a batch for a part, by its cross-entropy, and return its logits (B, classes)."""
+        images, labels = batch
+        with torch.autocast(self.device.type, enabled=False):  # as by whoever loads the weights, in their precision
+            logits = self(images)
+        self.tally[part].add(F.cross_entropy(logits, labels), logits, labels)
+        return logits
+
+    def _means(self, part: str) -> dict[str, float]:
+        """Return loss and accuracy of a part, note them, and begin to count anew."""
+        row = {f"{part}/{name}": value for name, value in self.tally[part].means(self._add_up).items()}
+        self.tally[part] = Tally(self.tally[part].top)
+        if part in self.test_parts:
+            self.test_metrics |= row
+        elif self.history:
+            self.history[-1].update(row)
+        return row
+
+    def _add_up(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes that train or test together."""
+        if _processes() == 1:
+            return values
+        return self.trainer.strategy.reduce(values.clone().to(self.device), reduce_op="sum")
+
+    def _log_step_losses(self) -> None:
+        if self.step_losses:
+            mean = (self._add_up(torch.stack(self.step_losses).mean()) / _processes()).item()
+            if self.stop_on_nan and not math.isfinite(mean):
+                raise DivergedError(
+                    f"The training loss became {mean} up to step {self.global_step} (epoch {self.current_epoch + 1}): "
+                    "try a lower optim.lr or trainer.gradient_clip_val=1."
+                )
+            for logger in self.loggers:
+                logger.log_metrics({"train/loss_step": mean}, step=self.global_step)
+            self.step_losses.clear()
+
+
+def _processes() -> int:
+    """Return how many processes train or test together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def make(part: str, maker: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    """Call the maker of an optimizer or scheduler; what it finds wrong becomes a UserError that names the part."""
+    try:
+        return maker(*arguments, **more)
+    except ValueError as error:
+        raise UserError(f"{part}: {error}.") from error
+    except TypeError as error:
+        raise UserError(f"{part}: a setting has a name or type that it does not take ({error}).") from error

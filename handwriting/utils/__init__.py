@@ -1,0 +1,1 @@
+"""Errors, files, hardware and metrics: what every other folder may use."""

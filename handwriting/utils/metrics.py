@@ -1,0 +1,91 @@
+"""What a net's answers are worth: over all images, and class by class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from handwriting.utils.tally import MOST_WITHOUT_TOP5, SMALLEST
+
+BINS = 15  # of the calibration error, as in C. Guo et al., 2017, arXiv:1706.04599
+
+
+def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return accuracy, top-5, macro precision, recall and F1, cross-entropy (nats) and expected calibration error.
+
+    ``probabilities`` are (N, classes), ``labels`` (N,). Of at most MOST_WITHOUT_TOP5 classes there is no top-5. A class
+    that has no image and was never read does not count in the macro means.
+    """
+    classes = probabilities.shape[1]
+    macro = {"num_classes": classes, "average": "macro"}
+    scores = {
+        "acc": multiclass_accuracy(probabilities, labels, num_classes=classes, average="micro"),
+        "precision": multiclass_precision(probabilities, labels, **macro),
+        "recall": multiclass_recall(probabilities, labels, **macro),
+        "f1": multiclass_f1_score(probabilities, labels, **macro),
+        "loss": -probabilities.gather(1, labels[:, None]).clamp_min(SMALLEST).double().log().mean(),
+        "calibration_error": multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=BINS),
+    }
+    if classes > MOST_WITHOUT_TOP5:
+        scores["top5"] = multiclass_accuracy(probabilities, labels, num_classes=classes, average="micro", top_k=5)
+    return {name: float(value) for name, value in scores.items()}
+
+
+def confusion(readings: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+    """Return how often each true class (rows) was read as each class (columns), from labels (N,) and readings (N,)."""
+    return multiclass_confusion_matrix(readings, labels, num_classes=classes).numpy()
+
+
+def agreement(readings: Sequence[Tensor], labels: Tensor) -> list[int]:
+    """Return how many images none, one, two … and all of several readers read right: labels (N,), readings (N,) each.
+
+    What none reads right, more readers of the same kind will hardly mend.
+    """
+    right = sum((reading == labels).long() for reading in readings)
+    return torch.bincount(torch.as_tensor(right), minlength=len(readings) + 1).tolist()
+
+
+def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
+    """Return a row a class from counts (true classes, classes read): its images, those read right, and the rest.
+
+    ``acc`` is the share of its images that were read right, also called recall; ``precision`` the share of what was
+    read as this class that was right; ``mistaken for`` names the other classes that its images were read as, most often
+    first, with their number.
+    """
+    called = [f"{name} {glyph}".strip() for name, glyph in zip(class_names, glyphs or [""] * len(counts), strict=True)]
+    rows = []
+    for label, row in enumerate(counts):
+        others = [other for other in np.argsort(-row, kind="stable") if row[other] and other != label]
+        images, read, right = row.sum(), counts[:, label].sum(), row[label]
+        rows.append(
+            {
+                "label": label,
+                "name": class_names[label],
+                "glyph": glyphs[label] if glyphs else "",
+                "images": images,
+                "right": right,
+                "acc": right / images if images else float("nan"),
+                "precision": right / read if read else float("nan"),
+                "f1": 2 * right / (images + read) if images + read else float("nan"),
+                "mistaken for": ", ".join(f"{called[other]} ({row[other]})" for other in others),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def confused_pairs(counts: np.ndarray, most: int = 20) -> list[tuple[int, int, int]]:
+    """Return the pairs of classes most often taken for each other, and how often in both directions together."""
+    both = np.triu(counts + counts.T, 1)
+    order = np.argsort(-both, axis=None, kind="stable")[:most]
+    pairs = (np.unravel_index(place, both.shape) for place in order)
+    return [(int(first), int(second), int(both[first, second])) for first, second in pairs if both[first, second]]

@@ -1,0 +1,173 @@
+"""make bench: how fast and how small this package is, as ratios measured side by side.
+
+python tests/benchmarks [--only TABLE …] [--rounds N] [--busy] [--json]; the tables are steps, characters, sweep, best
+and limits.
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ordinary  # noqa: F401  (keeps the environment as it is now)
+
+from handwriting.utils.hardware import processor, use_machine
+
+TABLES = ("steps", "characters", "sweep", "best", "limits")
+REAL = "real MNIST and characters"
+
+
+def find_data(folder: Path) -> tuple[Path, str]:
+    """Return where MNIST and the characters lie, and what they are; random sets where one is absent."""
+    from speed import write_random_sets
+
+    from handwriting.data.files import data_root
+
+    root = data_root()
+    raw, characters = root / "MNIST" / "raw" / "train-images-idx3-ubyte", root / "characters" / "characters.mat"
+    if raw.is_file() and characters.is_file():
+        return root, REAL
+    return write_random_sets(folder / "data"), "random images of the shape of MNIST and the characters (no real ones)"
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep a core busy, as a browser or another student's run would."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    """Measure the tables asked for and print them."""
+    parser = argparse.ArgumentParser(prog="python tests/benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of steps and characters (7); a sweep has at most 3, of many minutes each"
+    )
+    parser.add_argument("--busy", action="store_true", help="keep one core busy with something else all the while")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    options = parser.parse_args()
+    say: Callable[..., None] = (lambda *_, **__: None) if options.json else print
+    with tempfile.TemporaryDirectory() as name, busy_core() if options.busy else contextlib.nullcontext():
+        use_machine()  # before torch is imported
+        import torch
+
+        threads = f"CPU, {torch.get_num_threads()} threads"
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
+        device += ", one core kept busy by something else" if options.busy else ""
+        folder = Path(name)
+        root, data = find_data(folder)
+        chip = processor()
+        instructions = ", ".join(chip["instructions"] or ["instructions unknown"])
+        say(f"torch {torch.__version__}, {device}; {data}\n{chip['name']}: {instructions}\n")
+        results: dict[str, Any] = {"torch": torch.__version__, "device": device, "processor": chip, "data": data}
+        for table in options.only:
+            if table == "best" and data != REAL:
+                say("best: needs real images; not measured\n")
+                continue
+            results[table] = MEASURES[table](root, folder, options.rounds, say)
+    if options.json:
+        print(json.dumps(results, indent=1))
+
+
+def measure_steps(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Net on MNIST."""
+    from speed import BARE_LAST, compare_on_mnist, has_bf16
+
+    contest = compare_on_mnist(root, folder, rounds)
+    say("Training steps of Net on MNIST, batch 64", *contest.lines(BARE_LAST), sep="\n")
+    _say_goals(say, contest.as_json()["speeds"])
+    say("bf16-mixed: " + ("measured" if has_bf16() else "this machine has no instructions for it; not measured") + "\n")
+    return contest.as_json()
+
+
+def measure_characters(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """CharNet on the characters."""
+    from speed import BARE_LAST, compare_on_characters
+
+    contest = compare_on_characters(root, folder, rounds)
+    say("Training steps of CharNet on the characters, batch 64, each image moved by an affine map of its own")
+    say(*contest.lines(BARE_LAST), "", sep="\n")
+    return contest.as_json()
+
+
+def measure_sweep(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """A whole sweep."""
+    from speed import has_bf16
+    from sweep import FOUR, compare_sweeps
+
+    contest = compare_sweeps(root, folder, min(rounds, 3), has_bf16())
+    say("Four optimizers, one epoch each, from the shell prompt to the report (ours also validates and draws it)")
+    say(*contest.lines(FOUR), "", sep="\n")
+    return contest.as_json()
+
+
+def measure_best(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Seconds until MNIST is read well."""
+    from best import compare_to_the_best
+
+    readings = compare_to_the_best(folder, root)
+    say("MNIST, seconds of training (and from the shell prompt) up to the test accuracy")
+    for name, reading in readings.items():
+        say(f"{name:42} {reading.accuracy:8.2%} {reading.training:8.1f} s ({reading.since_prompt:.1f} s)")
+    student, ours = readings.values()
+    training, prompt = student.training / ours.training, student.since_prompt / ours.since_prompt
+    say(f"{training:.0f} times as long in training, {prompt:.0f} times from the prompt\n")
+    return {name: vars(reading) for name, reading in readings.items()}
+
+
+def measure_limits(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Start, memory, scale."""
+    import limits
+
+    start = limits.seconds_to_start(folder, 5)
+    say(
+        "Seconds to start (goal: 2)",
+        *(f"{name:34} {limits.median_of(times)}" for name, times in start.items()),
+        sep="\n",
+    )
+    peak, sizes = limits.megabytes_of_a_run(folder, root), limits.megabytes_of_a_sweep(folder, root)
+    say(f"\nPeak memory of a run on MNIST        {peak:,.0f} MB (goal: 1,200)")
+    say(f"Growth from the 1st to the {len(sizes)}th job   {sizes[-1] - sizes[0]:,.0f} MB (goal: 50)\n")
+    again = limits.seconds_a_finished_job(folder, (100, 200, 300))
+    say(
+        "A finished job of a sweep given again",
+        *(f"{n:6,} runs  {1000 * s:.0f} ms" for n, s in again.items()),
+        sep="\n",
+    )
+    compared = limits.seconds_to_compare(folder, (100, 300, 1000))
+    say("compare, runs of 10 epochs (goal: 15 s for 1,000)")
+    say(*(f"{count:6,} runs  {seconds:.1f} s" for count, seconds in compared.items()), "", sep="\n")
+    return {"start": start, "peak_mb": peak, "mb_after_each_job": sizes, "finished_job": again, "compare": compared}
+
+
+def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:
+    import statistics
+
+    from speed import BARE_LAST, PACKAGE, STUDENT, STUDENT_ALONE, TEMPLATE, TEMPLATE_ALONE
+
+    goals = ((BARE_LAST, 0.92), (STUDENT, 1.6), (TEMPLATE, 2.0), (STUDENT_ALONE, 1.6), (TEMPLATE_ALONE, 2.0))
+    for other, goal in goals:
+        ratio = statistics.median(a / b for a, b in zip(speeds[PACKAGE], speeds[other], strict=True))
+        say(f"{PACKAGE} / {other}: {ratio:.2f} (goal: {goal})")
+
+
+MEASURES = {
+    "steps": measure_steps,
+    "characters": measure_characters,
+    "sweep": measure_sweep,
+    "best": measure_best,
+    "limits": measure_limits,
+}
+
+if __name__ == "__main__":
+    main()

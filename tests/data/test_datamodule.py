@@ -1,0 +1,189 @@
+from types import SimpleNamespace
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from handwriting.data import DataModule
+from handwriting.data.datamodule import EVAL_BATCH
+from handwriting.data.dataset import HandwritingSet, LabelledImages
+
+
+@pytest.fixture(scope="module")
+def whole() -> HandwritingSet:
+    """1,200 training images of four classes; the first two pixels say which image it is."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1800, 1, 6, 5), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(1800), 256)
+    labels = torch.from_numpy(rng.integers(0, 4, 1800))
+    everything = LabelledImages(torch.from_numpy(images), labels)
+    order = torch.arange(1800)
+    return HandwritingSet(everything[order[:1200]], everything[order[1200:]], tuple("abcd"))
+
+
+@pytest.fixture
+def make(whole):
+    def make_module(**settings) -> DataModule:
+        return DataModule("made up", lambda: whole, **settings)
+
+    return make_module
+
+
+def names_of(images: Tensor) -> list[int]:
+    return (images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1]).tolist()
+
+
+def test_training_part_is_divided_and_test_part_untouched(make, whole):
+    data = make(val_fraction=0.25)
+    assert (len(data.train), len(data.val), len(data.test)) == (900, 300, 600)
+    assert sorted(names_of(data.train.images) + names_of(data.val.images)) == list(range(1200))
+    assert torch.equal(data.test.images, whole.test.images)
+    assert torch.equal(data.test.labels, whole.test.labels)
+    assert torch.equal(data.val.labels, whole.train.labels[names_of(data.val.images)])
+    assert (data.name, data.image_size, data.class_names) == ("made up", (6, 5), tuple("abcd"))
+
+
+def test_a_path_goes_to_the_reader(whole):
+    asked = []
+    DataModule("x", lambda path: asked.append(path) or whole, path="somewhere")
+    assert asked == ["somewhere"]
+
+
+@pytest.mark.parametrize("limit", [40, 500, 1080])
+def test_a_limit_leaves_the_validation_part_as_it_is(make, limit):
+    limited, whole = make(limit=limit), make()
+    assert len(limited.train) == limit
+    assert torch.equal(limited.val.images, whole.val.images)
+    assert set(names_of(limited.train.images)) <= set(names_of(whole.train.images))
+
+
+def test_the_split_depends_on_its_own_seed_alone(make):
+    first, shuffled, other = make(), make(shuffle_seed=1), make(split_seed=1)
+    assert torch.equal(first.val.images, shuffled.val.images)
+    assert set(names_of(first.val.images)) != set(names_of(other.val.images))
+
+
+def test_mean_and_std_are_those_of_numpy_on_the_training_images(make):
+    data = make(val_fraction=0.5, limit=77)
+    pixels = data.train.images.numpy() / 255
+    assert data.mean_and_std() == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
+
+
+def test_loaders_serve_each_part_whole(make):
+    data = make(batch_size=64)
+    for loader, part in (
+        (data.train_dataloader(), data.train),
+        (data.val_dataloader(), data.val),
+        (data.test_dataloader()[0], data.test),
+    ):
+        assert sorted(names_of(torch.cat([images for images, _ in loader]))) == sorted(names_of(part.images))
+    assert len(next(iter(data.train_dataloader()))[1]) == 64
+    assert len(next(iter(data.test_dataloader()[0]))[1]) == EVAL_BATCH
+
+
+def test_validation_and_test_keep_their_order_and_training_does_not(make):
+    data = make()
+    assert torch.equal(torch.cat([labels for _, labels in data.val_dataloader()]), data.val.labels)
+    assert torch.equal(torch.cat([labels for _, labels in data.test_dataloader()[0]]), data.test.labels)
+    assert not torch.equal(torch.cat([labels for _, labels in data.train_dataloader()]), data.train.labels)
+
+
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`", "ignore:.*LeafSpec")
+def test_lightning_asks_for_a_new_order_each_epoch(make, tmp_path):
+    class Recorder(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.served: list[list[int]] = [[], [], []]
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            self.served[self.current_epoch] += names_of(batch[0])
+            return self.weight.sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters())
+
+    def served(shuffle_seed: int) -> list[list[int]]:
+        module = Recorder()
+        trainer = lightning.Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(module, datamodule=make(batch_size=200, shuffle_seed=shuffle_seed))
+        return module.served
+
+    epochs = served(0) + served(1)
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) == 6
+    assert served(1) == epochs[3:]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("batch_size", 0),
+        ("batch_size", -4),
+        ("batch_size", 64.0),
+        ("batch_size", "64"),
+        ("batch_size", None),
+        ("batch_size", True),
+        ("limit", 0),
+        ("limit", 0.5),
+        ("limit", 1081),
+        ("limit", 2),
+        ("val_fraction", False),
+        ("val_fraction", 1),
+        ("val_fraction", 1.0),
+        ("val_fraction", -0.1),
+        ("val_fraction", 6000),
+        ("val_fraction", float("nan")),
+        ("val_fraction", "0.1"),
+        ("val_fraction", None),
+        ("val_fraction", 0.0001),
+        ("split_seed", -1),
+        ("split_seed", 1.5),
+        ("split_seed", None),
+        ("split_seed", 2**32),
+        ("shuffle_seed", -1),
+        ("shuffle_seed", "one"),
+        ("shuffle_seed", 2**32),
+    ],
+)
+def test_a_bad_number_is_refused_and_named(make, setting, value, complaint):
+    with complaint(f"data.{setting}={value}"):
+        make(**{setting: value})
+
+
+@pytest.mark.parametrize("setting", ["split_seed", "shuffle_seed"])
+def test_the_largest_seed_is_taken(make, setting):
+    assert len(list(make(**{setting: 2**32 - 1}).train_dataloader())) == 17
+
+
+@pytest.mark.parametrize(
+    "images", [torch.zeros(3, 4, 4).byte(), torch.zeros(3, 1, 4, 4), torch.zeros(3, 3, 4, 4).byte()]
+)
+def test_a_reader_of_ours_that_returns_other_images_is_a_bug(images):
+    with pytest.raises(ValueError, match="images: uint8"):
+        LabelledImages(images, torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2).long(), torch.zeros(3), torch.zeros(3, 1).long()])
+def test_a_reader_of_ours_that_returns_other_labels_is_a_bug(labels):
+    with pytest.raises(ValueError, match="labels: int64"):
+        LabelledImages(torch.zeros(3, 1, 4, 4).byte(), labels)
+
+
+def test_every_part_is_served_on_the_trainers_device(make):
+    data = make(notebook_form=False)
+    data.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1
+    )
+    loaders = [data.train_dataloader(), data.val_dataloader(), *data.test_dataloader()]
+    assert {tensor.device.type for loader in loaders for batch in loader for tensor in batch} == {"meta"}

@@ -1,0 +1,208 @@
+"""What the data module makes of an augmentation, and of the notebook's four test parts."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from handwriting.data import Augmentation, DataModule
+from handwriting.data.augment import Mixup, Noise
+from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.data.loader import Batches
+from handwriting.data.variants import NOTEBOOK, expand
+
+
+def random_part(count: int, seed: int) -> LabelledImages:
+    images = np.random.default_rng(seed).integers(0, 200, (count, 1, 28, 28), np.uint8)
+    return LabelledImages(torch.from_numpy(images), torch.arange(count) % 4)
+
+
+WHOLE = HandwritingSet(random_part(40, 0), random_part(12, 1), tuple("abcd"))
+
+
+def make(**settings: Any) -> DataModule:
+    return DataModule("made up", lambda: WHOLE, **{"val_fraction": 0.2, "batch_size": 8, **settings})
+
+
+def gathered(loader: Any) -> LabelledImages:
+    batches = list(loader)
+    return LabelledImages(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))
+
+
+def same(part: LabelledImages, other: LabelledImages) -> bool:
+    return torch.equal(part.images, other.images) and torch.equal(part.labels, other.labels)
+
+
+def whiten(images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(images), targets
+
+
+@pytest.mark.parametrize("val_fraction", [0, 0.0])
+def test_a_fraction_of_0_holds_nothing_out(val_fraction):
+    data = make(val_fraction=val_fraction)
+    assert len(data.val) == 0
+    assert data.val_dataloader() == []
+    assert same(data.train, WHOLE.train)
+    assert isinstance(make().val_dataloader(), Batches)
+
+
+def test_a_limit_goes_with_a_fraction_of_0():
+    limited = make(val_fraction=0, limit=16)
+    assert (len(limited.train), len(limited.val)) == (16, 0)
+    assert limited.train.labels.bincount().tolist() == [4] * 4
+
+
+def test_training_sees_its_part_itself_where_nothing_augments_it():
+    data = make()
+    assert data.seen_in_training is data.train
+
+
+def test_variants_make_what_training_sees_sevenfold_and_nothing_else():
+    data, plain = make(augmentation=Augmentation(variants=NOTEBOOK)), make()
+    assert (len(data.train), len(data.seen_in_training)) == (32, 224)
+    assert same(data.seen_in_training, expand(plain.train, NOTEBOOK))
+    assert same(data.train, plain.train)
+    assert same(data.val, plain.val)
+    assert same(data.test, plain.test)
+    assert list(data.test_parts) == ["test"]
+    assert data.mean_and_std() == plain.mean_and_std()
+
+
+def test_an_epoch_of_training_is_of_all_variants_in_a_new_order():
+    data = make(augmentation=Augmentation(variants=["original", "smaller"]))
+    served = gathered(data.train_dataloader())
+    assert not same(served, data.seen_in_training)
+    place = {image.numpy().tobytes(): number for number, image in enumerate(data.seen_in_training.images)}
+    order = torch.tensor([place[image.numpy().tobytes()] for image in served.images])
+    assert sorted(order.tolist()) == list(range(64))
+    assert torch.equal(served.labels, data.seen_in_training.labels[order])
+    assert same(gathered(data.val_dataloader()), data.val)
+
+
+def test_the_test_is_of_the_test_part_alone_unless_asked():
+    data = make()
+    assert list(data.test_parts) == ["test"]
+    assert data.test_parts["test"] is WHOLE.test
+
+
+def test_the_notebooks_test_is_fourfold():
+    data = make(notebook_form=True, limit=16, augmentation=Augmentation(variants=["original", "wider"]))
+    parts = data.test_parts
+    assert next(iter(parts)) == "test"  # the one that the confusion matrix is of
+    assert {name: len(part) for name, part in parts.items()} == {
+        "test": 12,
+        "train_clean": 16,
+        "test_augmented": 7 * 12,
+        "train_augmented": 7 * 16,
+    }
+    assert same(parts["test"], WHOLE.test)
+    assert same(parts["train_clean"], data.train)
+    assert same(parts["test_augmented"], expand(WHOLE.test, NOTEBOOK))
+    assert same(parts["train_augmented"], expand(data.train, NOTEBOOK))
+
+
+@pytest.mark.parametrize("notebook_form", [False, True])
+def test_each_test_part_has_its_loader_and_keeps_its_order(notebook_form):
+    data = make(notebook_form=notebook_form)
+    loaders = data.test_dataloader()
+    assert len(loaders) == (4 if notebook_form else 1)
+    assert all(same(gathered(loader), part) for loader, part in zip(loaders, data.test_parts.values(), strict=True))
+
+
+def transfer(data: DataModule, epoch: int, training: bool = True, batch: int = 0) -> tuple[Tensor, Tensor]:
+    """Return a batch of the training part as it comes after its way to the device, in a training of 10 epochs."""
+    data.trainer = cast(Any, SimpleNamespace(training=training, current_epoch=epoch, max_epochs=10, global_rank=0))
+    chosen = data.train[torch.arange(batch * 8, batch * 8 + 8)]
+    return data.on_after_batch_transfer((chosen.images, chosen.labels), 0)
+
+
+def noisy(**settings: Any) -> DataModule:
+    return make(augmentation=Augmentation(steps={"noise": Noise(probability=1, deviation=0.5)}, **settings))
+
+
+@pytest.mark.parametrize(("clean_epochs", "varied"), [(0, 10), (1, 9), (4, 6), (10, 0), (25, 0)])
+def test_all_but_the_last_epochs_are_augmented(clean_epochs, varied):
+    data = noisy(clean_epochs=clean_epochs)
+    before = data.train.images[:8].clone()
+    changed = [not torch.equal(transfer(data, epoch)[0], before) for epoch in range(10)]
+    assert changed == [True] * varied + [False] * (10 - varied)
+    assert torch.equal(data.train.images[:8], before)
+
+
+def test_validation_and_test_are_never_augmented():
+    data = noisy()
+    assert torch.equal(transfer(data, 0, training=False)[0], data.train.images[:8])
+
+
+def test_the_same_epoch_gives_a_fresh_module_the_same_images():
+    def two_batches(epoch: int, seed: int) -> list[Tensor]:
+        data = noisy(seed=seed)
+        return [transfer(data, epoch, batch=batch)[0] for batch in (0, 0, 1)]
+
+    first = two_batches(3, 0)
+    assert all(map(torch.equal, first, two_batches(3, 0)))
+    assert not torch.equal(first[0], first[1])  # the random numbers go on within an epoch
+    assert not torch.equal(first[0], two_batches(4, 0)[0])
+    assert not torch.equal(first[0], two_batches(3, 1)[0])
+
+
+def test_mixed_labels_are_shares_of_all_classes():
+    data = make(augmentation=Augmentation(steps={"mixup": Mixup(alpha=1)}))
+    images, shares = transfer(data, 0)
+    assert (images.dtype, images.shape) == (torch.uint8, (8, 1, 28, 28))
+    assert shares.shape == (8, 4)
+    torch.testing.assert_close(shares.sum(1), torch.ones(8))
+    assert torch.equal(transfer(data, 0, training=False)[1], data.train.labels[:8])
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")
+def test_lightning_augments_training_batches_and_no_others(tmp_path):
+    class Recorder(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.seen: list[tuple[str, int, bool]] = []
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def look(self, batch: list[Tensor], stage: str) -> None:
+            self.seen.append((stage, self.current_epoch, bool((batch[0] == 255).all())))
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            self.look(batch, "train")
+            return self.weight.sum()
+
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            self.look(batch, "val")
+
+        def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            self.look(batch, "test")
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters())
+
+    data = make(augmentation=Augmentation(steps={"whiten": whiten}, clean_epochs=1), batch_size=16)
+    module = Recorder()
+    switched_off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet: dict[str, Any] = dict.fromkeys(switched_off, False)
+    trainer = lightning.Trainer(max_epochs=3, accelerator="cpu", default_root_dir=tmp_path, **quiet)
+    trainer.fit(module, datamodule=data)
+    trainer.test(module, datamodule=data, verbose=False)
+    epochs = [[("train", epoch, epoch < 2)] * 2 + [("val", epoch, False)] for epoch in range(3)]
+    assert module.seen[:1] == [("val", 0, False)]  # Lightning's look at validation before it begins
+    assert module.seen[1:-1] == [row for epoch in epochs for row in epoch]
+    assert [(stage, white) for stage, _, white in module.seen[-1:]] == [("test", False)]
+
+
+@pytest.mark.parametrize("path", [None, "somewhere"])
+def test_further_settings_go_to_the_reader(path):
+    asked = []
+
+    def read(*place: str, **further: Any) -> HandwritingSet:
+        asked.append((place, further))
+        return WHOLE
+
+    DataModule("made up", read, path=path, val_fraction=0.2, redundant="drop", groups=[[0, 81]])
+    assert asked == [((path,) if path else (), {"redundant": "drop", "groups": [[0, 81]]})]

@@ -1,0 +1,158 @@
+"""Nothing but tensors and plain data comes out of a checkpoint, and what is wrong with one is one sentence."""
+
+import os
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from handwriting.inference import checkpoints
+from handwriting.inference.checkpoints import find_checkpoints, load_trained
+from handwriting.models.net import Net
+from handwriting.runs.config import augmentation_of_views
+from handwriting.training.module import Classifier
+from handwriting.utils.errors import UserError
+
+MODEL = {"_target_": "handwriting.models.net.Net", "widths": [4, 8], "hidden": [16]}
+
+
+def content(**changed: Any) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model = Classifier(
+        Net(10, (28, 28), widths=[4, 8], hidden=[16]), partial(torch.optim.SGD, lr=0.1), None, 10, 0.13, 0.3
+    )
+    facts = {"settings": {"model": MODEL}, "class_names": list("0123456789"), "glyphs": [], "image_size": [28, 28]}
+    return {"state_dict": model.state_dict(), "handwriting": facts | changed}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.save(content(), tmp_path / "net.ckpt")
+    return tmp_path / "net.ckpt"
+
+
+def test_a_net_is_rebuilt_from_its_file_alone(file: Path):
+    trained = load_trained(file)
+    assert (trained.class_names, trained.image_size, trained.name) == (tuple("0123456789"), (28, 28), "net")
+    assert not trained.model.training
+    assert (trained.model.mean.item(), trained.model.std.item()) == pytest.approx((0.13, 0.3))
+    for name, weights in content()["state_dict"].items():
+        assert torch.equal(trained.model.state_dict()[name], weights)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {os.environ['EVIL_FILE']}",)
+
+
+@pytest.mark.parametrize("way", ["pickle", "torch"])
+def test_a_pickle_that_would_run_a_command_is_not_run(file: Path, way: str, monkeypatch: pytest.MonkeyPatch):
+    trace = file.with_name("trace")
+    monkeypatch.setenv("EVIL_FILE", str(trace))
+    if way == "pickle":
+        file.write_bytes(pickle.dumps(Evil()))
+    else:
+        torch.save(content() | {"more": Evil()}, file)
+    with pytest.raises(UserError, match="holds more than tensors and plain data: it is not loaded"):
+        load_trained(file)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_target_": "os.system", "command": "true"},
+        {"_target_": "handwriting.models.net.Net", "activation": {"_target_": "os.system", "command": "true"}},
+        {"_target_": "handwriting.models.net.Net", "widths": [4, {"_target_": "builtins.eval"}]},
+        {"_target_": "handwriting.data.DataModule"},
+    ],
+)
+def test_only_what_conf_names_is_made(file: Path, config: dict[str, Any]):
+    torch.save(content(settings={"model": config}), file)
+    with pytest.raises(UserError, match="which no file in conf/model names: it is not loaded"):
+        load_trained(file)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_one_sentence(file: Path, share: float):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"damaged or cut off|is no checkpoint"):
+        load_trained(file)
+
+
+def test_a_changed_byte_of_the_weights_is_one_sentence(file: Path):
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match="damaged or cut off"):
+        load_trained(file)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {**MODEL, "widths": [4, 16]},
+        {"_target_": "handwriting.models.lenet.LeNet"},
+        {**MODEL, "widths": [0]},
+        {**MODEL, "unknown": 1},
+    ],
+)
+def test_weights_of_another_net_are_one_sentence(file: Path, model: dict[str, Any]):
+    torch.save(content(settings={"model": model}), file)
+    with pytest.raises(UserError):
+        load_trained(file)
+
+
+@pytest.mark.parametrize("other", [{"state_dict": {}}, [1, 2], {"handwriting": {"settings": {}}}, torch.zeros(3)])
+def test_a_file_of_another_program_is_one_sentence(file: Path, other: Any):
+    torch.save(other, file)
+    with pytest.raises(UserError, match="of another program"):
+        load_trained(file)
+
+
+@pytest.mark.parametrize("changed", [{"widths": [4, 9]}, {"widths": [4]}, {"batch_norm": True}])
+def test_weights_of_another_net_than_the_file_names_are_one_sentence(file: Path, changed: dict[str, Any]):
+    torch.save(content(settings={"model": MODEL | changed}), file)
+    with pytest.raises(UserError, match=r"does not fit the net .* train it again, with force=true") as caught:
+        load_trained(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [{"image_size": [28]}, {"ink": 5}, {"glyphs": 5}, {"settings": 5}])
+def test_damaged_facts_are_one_sentence(file: Path, changed: dict[str, Any]):
+    torch.save(content(**changed), file)
+    with pytest.raises(UserError, match="does not fit the net that it names"):
+        load_trained(file)
+
+
+@pytest.mark.parametrize("views", [5, "nudge", ["nudge"], None, {"augment": ""}])
+def test_without_settings_of_its_views_training_s_augmentation_makes_them(views: Any):
+    assert augmentation_of_views({"tta": views, "augment": {"steps": {}}}) == {"steps": {}}
+
+
+def test_a_huge_file_is_not_read(file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoints, "LARGEST_FILE", 1000)
+    with pytest.raises(UserError, match="is larger than"):
+        load_trained(file)
+
+
+def test_a_checkpoint_is_found_by_its_file_its_run_or_the_folder_of_runs(tmp_path: Path, make_run, file: Path):
+    for name in ("optim=sgd", "optim=adam"):
+        run = make_run(tmp_path / "study", name)
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "best.ckpt").write_bytes(b"")
+    make_run(tmp_path / "study", "optim=adagrad", status="failed")
+    best = tmp_path / "study" / "optim=sgd" / "checkpoints" / "best.ckpt"
+    assert find_checkpoints(file) == [file]
+    assert find_checkpoints(best.parents[1]) == [best]
+    assert [path.parents[1].name for path in find_checkpoints(tmp_path / "study")] == ["optim=adam", "optim=sgd"]
+    with pytest.raises(UserError, match=r"has no checkpoints/best\.ckpt"):
+        find_checkpoints(tmp_path / "study" / "optim=adagrad")
+    with pytest.raises(UserError, match="neither a checkpoint nor a folder"):
+        find_checkpoints(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"no finished run .* Did you mean .*study\?"):
+        find_checkpoints(tmp_path)

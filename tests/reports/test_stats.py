@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import scipy.stats
+from statsmodels.stats.multitest import multipletests
+
+from handwriting.reports.stats import adjust_by_holm, mean_and_half_width, paired_differences
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("overlap", [0, 0.25])
+def test_the_interval_is_the_one_of_scipy(n: int, level: float, overlap: float):
+    values = np.random.default_rng(n).normal(0.99, 0.002, n)
+    mean, half_width = mean_and_half_width(values.tolist(), level, overlap)
+    error = np.hypot(scipy.stats.sem(values), np.sqrt(overlap) * values.std(ddof=1))
+    low, high = scipy.stats.t.interval(level, n - 1, loc=values.mean(), scale=error)
+    assert (mean - half_width, mean + half_width) == pytest.approx((low, high), rel=1e-9)  # type: ignore[operator]
+
+
+def test_one_value_has_no_interval():
+    assert mean_and_half_width([0.5]) == (0.5, None)
+
+
+def test_the_interval_holds_the_true_mean_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        mean, half_width = mean_and_half_width(random.normal(size=4).tolist())
+        assert half_width is not None
+        hits += abs(mean) <= half_width
+    assert 0.935 < hits / 2000 < 0.965  # three standard errors around .95
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+@pytest.mark.parametrize("shift", [0, 0.001, -0.01])
+def test_a_paired_difference_is_that_of_scipy(n: int, shift: float):
+    random = np.random.default_rng(n)
+    others = random.normal(0.99, 0.002, n)
+    values = others + random.normal(shift, 0.001, n)
+    (found,) = paired_differences(values, others)
+    wanted = scipy.stats.ttest_rel(values, others)
+    low, high = wanted.confidence_interval(0.95)
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high), rel=1e-7)
+    assert found.p == pytest.approx(wanted.pvalue, rel=1e-7)
+    assert found.pairs == n
+
+
+def test_differences_spread_by_at_least_the_step_in_which_they_are_measured():
+    values, others, step = [0.972, 0.982, 0.992], [0.970, 0.980, 0.990], 0.002  # one image of 500, three times
+    (found,) = paired_differences(values, others, step)
+    assert found.mean == pytest.approx(0.002)
+    assert found.half_width == pytest.approx(scipy.stats.t(2).ppf(0.975) * step / 3**0.5)
+    assert found.p == pytest.approx(2 * scipy.stats.t(2).sf(3**0.5))
+    assert paired_differences([0.5, 0.6], [0.25, 0.35])[0].p == 0
+    assert paired_differences([0.5, 0.6], [0.5, 0.6])[0].p == 1
+
+
+def test_folds_of_one_set_prove_less_than_as_many_sets():
+    """The two-sided form of the corrected t-test in scikit-learn's guide, 'Statistical comparison of models'."""
+    values, others = np.random.default_rng(0).normal([[0.98], [0.97]], 0.004, (2, 10))
+    corrected_std = np.sqrt(np.var(values - others, ddof=1) * (1 / 10 + 150 / 1350))
+    p = 2 * scipy.stats.t.sf(np.abs(np.mean(values - others) / corrected_std), 9)
+    (found,) = paired_differences(values, others, overlap=150 / 1350)
+    assert found.p == pytest.approx(p)
+    assert found.half_width == pytest.approx(scipy.stats.t(9).ppf(0.975) * corrected_std)
+    assert found.p > paired_differences(values, others)[0].p
+
+
+def test_one_pair_is_no_difference():
+    with pytest.raises(ValueError, match="two pairs"):
+        paired_differences([0.9], [0.8])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 50])
+def test_the_correction_is_that_of_statsmodels(n: int):
+    chances = np.random.default_rng(n).random(n) ** 3
+    wanted = np.asarray(multipletests(chances, method="holm")[1]) if n else np.empty(0)
+    assert adjust_by_holm(chances.tolist()) == pytest.approx(wanted.tolist())
+    equal = [0.01] * n
+    assert adjust_by_holm(equal) == pytest.approx([min(1, 0.01 * n)] * n)

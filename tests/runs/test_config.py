@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+
+from handwriting.runs.config import CONF, count_jobs, groups, known_settings, name_folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "default"),
+        (["optim=adam", "seed=1"], "optim=adam,seed=1"),
+        (["seed=1", "optim=adam"], "optim=adam,seed=1"),
+        (["name=x", "force=true", "trainer.enable_progress_bar=false", "seed=2"], "seed=2"),
+        (["optim.lr=0.1", "optim=adam"], "optim=adam,optim.lr=0.1"),
+        (["model.widths=[32,64]"], "model.widths=[32,64]"),
+        (["data.path=/a/b c.mat"], "data.path=_a_b_c.mat"),
+        (["+optim.foo=1", "~callbacks.x"], "+optim.foo=1,~callbacks.x"),
+        (["name=汉字", "data=数"], "data=数"),
+    ],
+)
+def test_a_run_is_called_by_its_overrides(overrides: list[str], name: str):
+    assert name_folder(overrides) == name
+
+
+def test_a_long_name_stays_short_and_unique(tmp_path: Path):
+    names = {name_folder([f"model.hidden=[{'字8,' * 100}{i}]"]) for i in range(3)}
+    assert len(names) == 3
+    for name in names:
+        (tmp_path / name).mkdir()
+
+
+def test_what_the_parent_folder_says_is_not_said_again():
+    assert name_folder(["data=digits", "optim=sgd"], skip=["data=digits"]) == "optim=sgd"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "params", "jobs"),
+    [
+        (["optim=sgd,adam"], None, 2),
+        (["optim=sgd,adam", "seed=0,1,2", "data=digits"], {}, 6),
+        (["seed=range(5)"], {"optim": "sgd,adam"}, 10),
+        (["optim=adam"], {"optim": "sgd,adam"}, 1),
+        (["model.widths=[32],[32,64]"], None, 2),
+        (["optim.lr=choice(.1,.2,.3)"], None, 3),
+    ],
+)
+def test_jobs_are_counted_as_hydra_makes_them(overrides: list[str], params: dict | None, jobs: int):
+    assert count_jobs(overrides, params) == jobs
+
+
+def test_known_settings_are_those_of_the_default_config():
+    known = known_settings()
+    assert {"data", "data.batch_size", "optim.lr", "seed", "trainer.max_epochs", "monitor.metric"} <= set(known)
+
+
+def test_the_groups_are_the_folders_of_conf():
+    named = ["augment", "average", "data", "debug", "experiment", "loss", "model", "optim", "scheduler", "trainer"]
+    assert groups() == named
+    assert (CONF / "config.yaml").is_file()
+
+
+def test_jobs_of_a_glob_are_counted_where_hydra_runs():
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert count_jobs(["scheduler=glob(*)"], None) == len(list((CONF / "scheduler").glob("*.yaml")))

@@ -1,0 +1,113 @@
+"""A run that was interrupted goes on, and comes to what it would have come to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from handwriting.training.module import Classifier
+from handwriting.training.resume import last_checkpoint
+
+SMALL = ("data=digits", "data.limit=120", "trainer.max_epochs=4", "data.batch_size=32")
+STEPS = 4  # an epoch
+
+
+class Interrupt:
+    """Ctrl-C in the middle of a step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.monkeypatch = monkeypatch
+
+    def at(self, step: int) -> None:
+        trained = Classifier.training_step
+
+        def training_step(model: Classifier, *arguments: Any) -> torch.Tensor:
+            if model.global_step == step:
+                raise KeyboardInterrupt
+            return trained(model, *arguments)
+
+        self.monkeypatch.setattr(Classifier, "training_step", training_step)
+
+    def never(self) -> None:
+        self.monkeypatch.undo()
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
+    return Interrupt(pytest.MonkeyPatch())
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def result_of(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads(only(folder, f"outputs/{name}/*/result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("model.dropout=0.3", "scheduler=onecycle"),
+        ("optim=momentum", "scheduler=step", "scheduler.step_size=1", "augment=strong"),
+        ("scheduler=plateau", "scheduler.patience=0", "optim.lr=0.1"),
+        ("data.val_fraction=0", "model.dropout=0.3", "scheduler=cosine", "augment=mixup"),
+    ],
+    ids=" ".join,
+)
+def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp_path: Path, more: tuple[str, ...]):
+    assert main(*SMALL, *more, "name=whole").code == 0
+    for step in (2 * STEPS + 1, 3 * STEPS + 3):  # in the third epoch, and later in the fourth
+        interrupt.at(step)
+        assert main(*SMALL, *more, "name=parts").code == 130
+        interrupt.never()
+    result = main(*SMALL, *more, "name=parts")
+    assert result.code == 0
+    assert "goes on after step 12" in result.output
+    whole, parts = result_of(tmp_path, "whole"), result_of(tmp_path, "parts")
+    assert parts["resumed"] == [2 * STEPS, 3 * STEPS]
+    for key in ("metrics", "epochs", "chosen_epoch", "fingerprint"):
+        assert parts[key] == whole[key]
+    first, second = (pd.read_csv(only(tmp_path, f"outputs/{name}/*/metrics.csv")) for name in ("whole", "parts"))
+    pd.testing.assert_frame_equal(first, second, check_like=True)
+    weights = [
+        torch.load(only(tmp_path, f"outputs/{name}/*/checkpoints/last.ckpt"), weights_only=True)["state_dict"]
+        for name in ("whole", "parts")
+    ]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_restart_begins_anew(main, interrupt: Interrupt, tmp_path: Path):
+    assert main(*SMALL, "name=whole").code == 0
+    interrupt.at(2 * STEPS + 1)
+    assert main(*SMALL, "name=parts").code == 130
+    interrupt.never()
+    result = main(*SMALL, "name=parts", "resume=restart")
+    assert result.code == 0
+    assert "goes on" not in result.output
+    assert result_of(tmp_path, "parts")["metrics"] == result_of(tmp_path, "whole")["metrics"]
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(main, interrupt: Interrupt, tmp_path: Path):
+    interrupt.at(2 * STEPS + 1)
+    assert main(*SMALL).code == 130
+    interrupt.never()
+    last = only(tmp_path, "outputs/digits/*/checkpoints/last.ckpt")
+    assert last_checkpoint(last.parents[1]) is not None
+    last.write_bytes(last.read_bytes()[:1000])
+    assert last_checkpoint(last.parents[1]) is None
+    result = main(*SMALL)
+    assert result.code == 0
+    assert "goes on" not in result.output
+
+
+def test_before_the_first_epoch_is_whole_there_is_nothing_to_go_on_from(main, interrupt: Interrupt, tmp_path: Path):
+    interrupt.at(1)
+    assert main(*SMALL).code == 130
+    interrupt.never()
+    assert main(*SMALL).code == 0

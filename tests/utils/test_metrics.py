@@ -1,0 +1,104 @@
+import io
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn import metrics
+
+from handwriting.data import LabelledImages
+from handwriting.training import fit
+from handwriting.training.module import Classifier
+from handwriting.utils.metrics import agreement, confused_pairs, confusion, per_class, score
+
+
+def test_a_class_says_how_many_were_read_and_what_the_others_were_taken_for():
+    counts = np.array([[3, 1, 0, 2], [0, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 3]])
+    table = per_class(counts, ["a 1", "a 2", "b 1", "b 2"], ["\u10d0", "", "x", "y"])
+    assert list(table["images"]) == [6, 4, 0, 4]
+    assert list(table["right"]) == [3, 4, 0, 3]
+    assert table["acc"].tolist()[:2] == [0.5, 1.0]
+    assert np.isnan(table["acc"][2])
+    assert list(table["mistaken for"]) == ["b 2 y (2), a 2 (1)", "", "", "a 1 \u10d0 (1)"]
+    read = pd.read_csv(io.StringIO(table.to_csv(index=False)), keep_default_na=False)
+    assert list(read["glyph"]) == ["\u10d0", "", "x", "y"]
+
+
+def test_classes_without_glyphs_are_called_by_their_names():
+    table = per_class(np.array([[1, 1], [0, 2]]), ["0", "1"], ())
+    assert list(table["mistaken for"]) == ["1 (1)", ""]
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+@pytest.mark.parametrize("absent", [False, True])
+def test_scores_are_those_of_scikit_learn(classes: int, absent: bool):
+    random = np.random.default_rng(classes)
+    probabilities = random.dirichlet(np.ones(classes) * 0.3, 200).astype(np.float32)
+    labels = random.integers(0, classes - absent, 200)
+    if absent:  # nor is it ever read
+        probabilities[:, -1] = 0
+        probabilities /= probabilities.sum(1, keepdims=True)
+    read = probabilities.argmax(1)
+    scores = score(torch.from_numpy(probabilities), torch.from_numpy(labels))
+    seen = list(range(classes - absent))
+    assert scores["acc"] == pytest.approx(metrics.accuracy_score(labels, read))
+    for name, function in (
+        ("precision", metrics.precision_score),
+        ("recall", metrics.recall_score),
+        ("f1", metrics.f1_score),
+    ):
+        expected = function(labels, read, labels=seen, average="macro", zero_division=0)  # type: ignore[arg-type]
+        assert scores[name] == pytest.approx(expected, abs=1e-6)
+    clipped = np.clip(probabilities[np.arange(200), labels].astype(float), 1e-12, 1)
+    assert scores["loss"] == pytest.approx(-np.log(clipped).mean())
+    sure = probabilities.max(1)
+    bins = np.minimum((sure * 15).astype(int), 14)
+    error = sum(
+        abs((read == labels)[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean() for b in set(bins)
+    )
+    assert scores["calibration_error"] == pytest.approx(error, abs=1e-3)
+    if classes > 10:
+        assert scores["top5"] == pytest.approx(
+            metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=range(classes))
+        )
+    counts = confusion(torch.from_numpy(read), torch.from_numpy(labels), classes)
+    assert np.array_equal(counts, metrics.confusion_matrix(labels, read, labels=range(classes)))
+    table = per_class(counts, [str(label) for label in range(classes)], ()).iloc[seen]
+    of_each = metrics.precision_recall_fscore_support(labels, read, labels=seen, zero_division=np.nan)  # type: ignore[arg-type]
+    for name, values in zip(("precision", "acc", "f1"), of_each, strict=False):
+        assert table[name].to_numpy() == pytest.approx(values, nan_ok=True)
+
+
+@pytest.mark.parametrize("classes", [6, 10, 11])
+def test_a_run_and_its_evaluation_have_the_top_5_of_the_same_numbers_of_classes(classes: int):
+    net = Classifier(torch.nn.Identity(), partial(torch.optim.SGD, lr=0.1), num_classes=classes)
+    probabilities, labels = torch.eye(classes), torch.arange(classes)
+    assert ("top5" in score(probabilities, labels)) == (5 in net.tally["test"].top) == (classes > 10)
+
+
+def test_a_run_and_its_evaluation_count_a_probability_of_zero_the_same():
+    probabilities, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.25, 0.75]]), torch.tensor([0, 1, 1])
+    net = Classifier(torch.nn.Identity(), partial(torch.optim.SGD, lr=0.1), num_classes=2)
+    net.probabilities = lambda *_: probabilities  # type: ignore[method-assign]
+    test = LabelledImages(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels)
+    job = SimpleNamespace(model=net, data=SimpleNamespace(test=test), views=None)
+    expected = -np.log([1.0, 1e-12, 0.75]).mean()
+    assert score(probabilities, labels)["loss"] == pytest.approx(expected)
+    assert fit._read_by_views(job)["test_tta/loss"] == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_pairs_are_counted_in_both_directions():
+    counts = np.array([[9, 2, 0], [3, 9, 0], [1, 0, 9]])
+    assert confused_pairs(counts) == [(0, 1, 5), (0, 2, 1)]
+    assert confused_pairs(counts, most=1) == [(0, 1, 5)]
+    assert confused_pairs(np.eye(3, dtype=int)) == []
+
+
+def test_images_are_counted_by_how_many_readers_read_them():
+    labels = torch.tensor([0, 1, 2, 1])
+    first, second = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 2])
+    assert agreement([first, second], labels) == [2, 1, 1]
+    assert agreement([first, second, labels], labels) == [0, 2, 1, 1]
+    assert agreement([labels, labels], labels) == [0, 0, 4]
