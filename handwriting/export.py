@@ -121,13 +121,13 @@ def _compare(trained: "Trained", content: bytes, images: "torch.Tensor") -> floa
     import numpy as np
     import onnxruntime
 
-    from handwriting.inference.evaluation import read_images
+    from handwriting.inference.checkpoints import predict_proba
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     rest = len(images) - 1
     parts = [images[:1], images[1:]] if rest else [images]
     answers = [np.asarray(session.run(["probabilities"], {"images": part.numpy()})[0]) for part in parts]
-    return float(np.abs(np.concatenate(answers) - read_images(trained, images).numpy()).max())
+    return float(np.abs(np.concatenate(answers) - predict_proba(trained, images).numpy()).max())
 
 
 if __name__ == "__main__":

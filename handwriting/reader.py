@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained
-from handwriting.inference.evaluation import read_images
+from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba
 from handwriting.inference.preprocess import Framed, bring_into_frame, open_image, to_grey
 from handwriting.utils.errors import UserError
 from handwriting.utils.text import shorten
@@ -63,7 +62,7 @@ class Reader:
             framed.append(one)
         if not images:
             return [Reading(error=one) for one in framed if isinstance(one, str)]
-        answers = iter(read_images(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
+        answers = iter(predict_proba(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
         return [self._reading(one, next(answers)) if isinstance(one, Framed) else Reading(error=one) for one in framed]
 
     def called(self, label: int) -> str:

@@ -101,7 +101,7 @@ def test_every_model_reads_images(tmp_path: Path, name: str):
     net = build("model", composed(tmp_path, f"model={name}").model, num_classes=7, image_size=(28, 28))
     if isinstance(net, Baseline):
         net.fit(LabelledImages(torch.randint(256, (70, 1, 28, 28), dtype=torch.uint8), torch.arange(70) % 7))
-        assert net.probabilities(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 7)
+        assert net.predict_proba(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 7)
         return
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
 

@@ -123,7 +123,7 @@ def test_each_run_is_evaluated_on_its_own_data(
         answers = []
         for seed in (0, 1):
             model = load_trained(run_of(runs, seed) / "checkpoints" / "best.ckpt").model
-            answers.append(model.probabilities(part.images))
+            answers.append(model.predict_proba(part.images))
             accuracy = (answers[-1].argmax(1) == part.labels).double().mean()
             assert record["readers"][f"seed={seed}"]["acc"] == pytest.approx(accuracy)
         together = (torch.stack(answers).mean(0).argmax(1) == part.labels).double().mean()
@@ -181,7 +181,7 @@ def test_validation_sets_of_different_splits_are_evaluated_each_by_its_run(
     for fold in (0, 1):
         data = DataModule("digits", read_digits, split="kfold", fold=fold)
         model = load_trained(run_of(runs) / "checkpoints" / "best.ckpt").model
-        accuracy = (model.probabilities(data.val.images).argmax(1) == data.val.labels).double().mean()
+        accuracy = (model.predict_proba(data.val.images).argmax(1) == data.val.labels).double().mean()
         (scores,) = evaluation(tmp_path / "study" / f"data.fold={fold}" / "evaluation" / "val")["readers"].values()
         assert scores["acc"] == pytest.approx(accuracy)
 

@@ -5,7 +5,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
@@ -13,11 +12,12 @@ from typing import IO, Any
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
-from handwriting.runs.config import CONF
+from handwriting.models.image_classifier import ImageClassifier
+from handwriting.runs.config import CONF, augmentation_of_views
 from handwriting.runs.instantiate import build
 from handwriting.runs.record import RESULT, read_result, rename
-from handwriting.training.module import Classifier
 from handwriting.utils.errors import UserError, folders_beside
 
 LARGEST_FILE = 2 << 30  # bytes; the largest net of this package has a hundredth of that
@@ -29,7 +29,7 @@ class Trained:
     """A net as it was trained, and what its file says of it."""
 
     path: Path
-    model: Classifier  # in its mode for reading
+    model: ImageClassifier  # in eval mode
     settings: dict[str, Any]
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...]
@@ -49,6 +49,21 @@ class Trained:
         if self.run == self.path.parent:
             return self.path.stem
         return self.run.name if self.path.match(BEST) else f"{self.run.name},{self.path.stem}"
+
+
+def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
+    """Return the probabilities (N, classes) that a model gives uint8 images (N, 1, H, W), on the device at hand.
+
+    With several ``views`` they are the mean over as many, made by the augmentation named, or else as the run itself
+    made them. Raises UserError when that makes fewer.
+    """
+    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if views <= 1:
+        return model.predict_proba(images)
+    config = augmentation_of_views(trained.settings | ({"tta": {"augment": augment}} if augment else {}))
+    check_targets(config, "augment", trained.path)
+    augmentation = build("augment", config)
+    return model.predict_proba(images, lambda batch: augmentation.views(batch, views))
 
 
 def find_checkpoints(place: Path) -> list[Path]:
@@ -116,7 +131,7 @@ def load_trained(path: Path) -> Trained:
         check_targets(settings["model"], "model", path)
         height, width = int(size[0]), int(size[1])
         net = build("model", settings["model"], num_classes=len(names), image_size=(height, width))
-        model = Classifier(net, partial(torch.optim.SGD, lr=0.0), num_classes=len(names))
+        model = ImageClassifier(net)
         model.load_state_dict(content["state_dict"])
         glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), dict(facts.get("ink", {"size": 20.0, "stroke": 2.5}))
         examples = np.asarray(facts.get("examples", np.zeros((0, height, width), np.uint8)))

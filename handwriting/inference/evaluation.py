@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from handwriting.data import Augmentation, DataModule, LabelledImages
-from handwriting.inference.checkpoints import Trained, check_targets
+from handwriting.data import DataModule, LabelledImages
+from handwriting.inference.checkpoints import Trained, check_targets, predict_proba
 from handwriting.inference.ensembles import combine, stack
-from handwriting.runs.config import augmentation_of_views, compose_data, name_folder
+from handwriting.models.image_classifier import BATCH
+from handwriting.runs.config import compose_data, name_folder
 from handwriting.runs.instantiate import build
 from handwriting.runs.record import flatten, read_result
-from handwriting.training.module import READ_AT_ONCE
 from handwriting.utils.errors import UserError
 from handwriting.utils.metrics import confusion, score
 
@@ -112,21 +112,6 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
     return data, part
 
 
-def read_images(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
-    """Return the probabilities (N, classes) that a net gives uint8 images (N, 1, H, W), on the device at hand.
-
-    With several ``views`` they are the mean over as many, made by the augmentation named, or else as the run itself
-    made them. Raises UserError when that makes fewer.
-    """
-    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    if views <= 1:
-        return model.probabilities(images)
-    config = augmentation_of_views(trained.settings | ({"tta": {"augment": augment}} if augment else {}))
-    check_targets(config, "augment", trained.path)
-    augmentation: Augmentation = build("augment", config)
-    return model.probabilities(images, lambda batch: augmentation.views(batch, views))
-
-
 def evaluate_reader(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
     """Score the probabilities (N, classes) that a reader gave images with these labels (N,)."""
     counts = confusion(probabilities.argmax(1), labels, probabilities.shape[1])
@@ -150,7 +135,7 @@ def evaluate_all(
     found: list[Evaluation] = []
     for number in (1, views) if views > 1 else (1,):
         seen = f", {number} views" if number > 1 else ""
-        answers = [read_images(net, part.images, number, augment) for net in trained]
+        answers = [predict_proba(net, part.images, number, augment) for net in trained]
         found += [
             evaluate_reader(name + seen, answer, part.labels) for name, answer in zip(names, answers, strict=True)
         ]
@@ -188,7 +173,7 @@ def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
 
 def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
     """Measure the seconds for the whole part in batches, and of a single image: medians, warmed up."""
-    model, device = trained.model, trained.model.device
+    model, device = trained.model, trained.model.mean.device
 
     def seconds(images: Tensor, times: int) -> float:
         taken = []
@@ -199,6 +184,6 @@ def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
                 taken.append(time.perf_counter() - begun)
         return float(np.median(taken[2:]))
 
-    batch = part.images[:READ_AT_ONCE]
+    batch = part.images[:BATCH]
     a_batch = seconds(batch, 5)
     return {"all_seconds": a_batch * len(part) / len(batch), "batch": len(batch), "one_seconds": seconds(batch[:1], 50)}

@@ -1,22 +1,14 @@
 """Readers without a deep net, of scikit-learn: what a convolution has to beat."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from handwriting.data import DataModule, LabelledImages
-from handwriting.training.pictures import show_augmentation, show_images, show_result
-from handwriting.training.tensorboard import RunLogger
+from handwriting.data import LabelledImages
 from handwriting.utils.errors import UserError
-from handwriting.utils.files import write_text
-from handwriting.utils.hardware import with_threads
-from handwriting.utils.metrics import confusion, score
 
 FEATURES = ("pixels", "hog")
 CELL = 4  # pixels of a cell's side
@@ -51,7 +43,7 @@ class Baseline:
         except (ValueError, TypeError) as error:
             raise UserError(f"model: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
 
-    def probabilities(self, images: Tensor) -> Tensor:
+    def predict_proba(self, images: Tensor) -> Tensor:
         """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
         seen, known = self._see(images), torch.from_numpy(np.asarray(self.estimator.classes_))
         if hasattr(self.estimator, "predict_proba"):
@@ -101,52 +93,3 @@ def _histograms(images: np.ndarray) -> np.ndarray:
     for most in (0.2, 1.0):
         blocks = np.minimum(blocks / np.sqrt((blocks**2).sum(-1, keepdims=True) + 1e-6), most)
     return blocks.reshape(count, -1)
-
-
-@dataclass
-class BaselineJob:
-    """The objects of a run without a deep net, ready to be fitted; nothing is written yet."""
-
-    data: DataModule
-    model: Baseline
-    folder: Path
-    last: None = None  # it is fitted in one go: there is nothing to go on from
-    step: int = 0
-
-    def __post_init__(self):
-        if self.data.augmentation.steps:
-            raise UserError("A model of scikit-learn sees each image once: choose augment=none, shift7 or shift11.")
-
-
-def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
-    """Fit into the run's folder and return the fields of result.json that it found out."""
-    data, model = job.data, job.model
-    logger = RunLogger(job.folder)
-    show_images(logger, data)
-    show_augmentation(logger, data, job.folder)
-    begun = time.perf_counter()
-    model.fit(data.seen_in_training)
-    seconds = time.perf_counter() - begun
-    metrics: dict[str, float] = {}
-    for name, part in {"train": data.train, "val": data.val, **data.test_parts}.items():
-        if len(part):
-            probabilities = model.probabilities(part.images)
-            scores = score(probabilities, part.labels)
-            metrics |= {f"{name}/{key}": scores[key] for key in ("loss", "acc", "top5") if key in scores}
-            if name == "test":
-                counts = confusion(probabilities.argmax(1), part.labels, model.num_classes)
-                model.confused = torch.from_numpy(counts)
-    row = {"epoch": 0, "step": 0, **{key: metrics[key] for key in metrics if key.split("/")[0] in ("train", "val")}}
-    write_text(job.folder / "metrics.csv", ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
-    logger.log_metrics({key: float(value) for key, value in metrics.items()}, 0)
-    show_result(logger, data, model, job.folder, step=0)
-    logger.log_result(shown, metrics, step=0)
-    return {
-        "metrics": metrics,
-        "chosen_epoch": 1,
-        "epochs": 1,
-        "seconds": round(seconds, 3),
-        "images": {"train": len(data.train), "val": len(data.val), "test": len(data.test)},
-        "parameters": model.numbers(),
-        "device": with_threads("cpu"),
-    }

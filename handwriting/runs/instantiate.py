@@ -7,7 +7,6 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from handwriting.utils.errors import UserError, check_number, check_whole, is_number
 
@@ -28,7 +27,9 @@ def build(kind: str, config: Any, **more: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        if cause is None or isinstance(cause, (TypeError, ValueError, MisconfigurationException)):
+        # Lightning's MisconfigurationException by its name: to import it takes seconds, which predict does not have.
+        known = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
+        if cause is None or known:
             raise UserError(f"{kind}: {' '.join(str(cause or error).split())}") from error
         raise
 

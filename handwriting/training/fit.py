@@ -21,11 +21,13 @@ from rich.console import Console
 
 from handwriting.data import DataModule, typical_images
 from handwriting.inference.preprocess import measure_ink
-from handwriting.models.baselines import Baseline, BaselineJob, fit_baseline
+from handwriting.models.baselines import Baseline
+from handwriting.models.image_classifier import Views
 from handwriting.runs.checks import check_baseline, check_plateau, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build
-from handwriting.training.module import Classifier, Views
+from handwriting.training.fit_baseline import BaselineJob, fit_baseline
+from handwriting.training.module import Classifier
 from handwriting.training.pictures import show_augmentation, show_images, show_result
 from handwriting.training.progress_bar import RunBar
 from handwriting.training.resume import last_checkpoint, restore_rows
@@ -165,7 +167,7 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
 
 def _read_by_views(job: Job) -> dict[str, float]:
     """Return loss and accuracy of the test part, read as the mean over several views."""
-    probabilities, labels = job.model.probabilities(job.data.test.images, job.views), job.data.test.labels
+    probabilities, labels = job.model.predict_proba(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
     logits = probabilities.clamp_min(SMALLEST).log()
     tally.add(torch.nn.functional.nll_loss(logits, labels), logits, labels)

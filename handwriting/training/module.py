@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
@@ -14,25 +14,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from handwriting.models.image_classifier import ImageClassifier
 from handwriting.training.resume import random_states, restore_random_states
 from handwriting.utils.errors import DivergedError, UserError
 from handwriting.utils.tally import MOST_WITHOUT_TOP5, Tally
 
-READ_AT_ONCE = 500  # images
-Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, 1, H, W)
 
-
-class Classifier(lightning.LightningModule):
-    """Reads uint8 images (N, 1, H, W) with a net that sees them normalised by ``mean`` and ``std`` (scale 0…1).
+class Classifier(ImageClassifier, lightning.LightningModule):
+    """An ImageClassifier in training: a network, its normalisation, and what Lightning calls.
 
     ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. ``loss`` is what training
     makes small, of logits (B, classes) and labels (B,) or shares (B, classes); what is reported of validation and test
     is the cross-entropy, whatever the loss. ``facts`` is plain data that the checkpoint carries, so that what was
     trained can be rebuilt from the file alone. ``test_parts`` names the parts that a test reads.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -47,12 +42,8 @@ class Classifier(lightning.LightningModule):
         test_parts: Sequence[str] = ("test",),
         stop_on_nan: bool = False,
     ):
-        super().__init__()
-        # Channels last: convolutions train 1.3 to 1.6 times as fast on a CPU; results differ by rounding only.
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(net, mean, std)
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.register_buffer("mean", torch.tensor(mean))
-        self.register_buffer("std", torch.tensor(std))
         self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
         self.stop_on_nan = stop_on_nan
         self.confusion = MulticlassConfusionMatrix(num_classes)
@@ -73,26 +64,6 @@ class Classifier(lightning.LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of uint8 images (N, 1, H, W)."""
-        logits = self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # in bf16 a loss has three digits
-
-    def probabilities(self, images: Tensor, views: Views | None = None) -> Tensor:
-        """Return the probabilities (N, classes), on the CPU, that the net gives uint8 images (N, 1, H, W), as tested.
-
-        With ``views``, which makes several of a batch, they are the mean over the views.
-        """
-        was_training = self.training
-        self.eval()
-        with torch.inference_mode():
-            parts = []
-            for batch in images.split(READ_AT_ONCE):
-                seen = views(batch.to(self.device)) if views else [batch.to(self.device)]
-                parts.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
-        self.train(was_training)
-        return torch.cat(parts)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes).

@@ -22,7 +22,7 @@ class Tested(Protocol):
 
     confused: torch.Tensor  # true class, read as
 
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+    def predict_proba(self, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
         ...
 
@@ -70,7 +70,7 @@ def show_result(
 
 def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:
     """Return a row a held-out image: its number in the training part, its label, what it was read as, probabilities."""
-    probabilities = model.probabilities(data.val.images).numpy()
+    probabilities = model.predict_proba(data.val.images).numpy()
     table = pd.DataFrame(
         {"image": data.held_out.numpy(), "label": data.val.labels.numpy(), "read": probabilities.argmax(1)}
     )

@@ -86,7 +86,7 @@ def test_without_probabilities_the_decision_values_order_the_classes():
     few = DIGITS.train[torch.arange(300)]
     baseline = Baseline(10, (28, 28), lambda: SVC(break_ties=True))
     baseline.fit(few)
-    probabilities = baseline.probabilities(DIGITS.test.images)
+    probabilities = baseline.predict_proba(DIGITS.test.images)
     assert torch.allclose(probabilities.sum(1), torch.ones(500))
     theirs = SVC(break_ties=True).fit(few.images.flatten(1).numpy() / 255, few.labels.numpy())
     assert probabilities.argmax(1).tolist() == theirs.predict(PIXELS).tolist()
@@ -97,7 +97,7 @@ def test_a_class_that_was_never_seen_is_never_read():
     for estimator in (KNeighborsClassifier, SVC):  # of two classes, SVC has one decision value
         baseline = Baseline(10, (28, 28), estimator)
         baseline.fit(few)
-        probabilities = baseline.probabilities(DIGITS.test.images)
+        probabilities = baseline.predict_proba(DIGITS.test.images)
         assert probabilities.shape == (500, 10)
         assert not probabilities[:, 2:].any()
 

@@ -1,0 +1,46 @@
+"""A network with its normalisation: uint8 images in, logits or probabilities out. Knows no Lightning."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+BATCH = 500  # images that predict_proba takes at once
+Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, 1, H, W)
+
+
+class ImageClassifier(nn.Module):
+    """A network that classifies uint8 images (N, 1, H, W), which it sees normalised by ``mean`` and ``std``.
+
+    Both are of pixels on the scale 0…1. The state dict has the keys ``net.…``, ``mean`` and ``std``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: float = 0.0, std: float = 1.0):
+        super().__init__()
+        # Channels last: convolutions train 1.3 to 1.6 times as fast on a CPU; results differ by rounding only.
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, float (N, classes), of uint8 images (N, 1, H, W)."""
+        logits = self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))  # in bf16 a loss has three digits
+
+    def predict_proba(self, images: Tensor, views: Views | None = None) -> Tensor:
+        """Return the probabilities, float (N, classes) on the CPU, of uint8 images (N, 1, H, W).
+
+        With ``views``, which makes several images of each in a batch, they are the mean over them.
+        """
+        was_training, device = self.training, self.mean.device
+        self.eval()
+        with torch.inference_mode():
+            parts = []
+            for batch in images.split(BATCH):
+                seen = views(batch.to(device)) if views else [batch.to(device)]
+                parts.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
+        self.train(was_training)
+        return torch.cat(parts)
