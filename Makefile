@@ -29,10 +29,11 @@ test-cluster: .venv/dev ## a sweep on a SLURM that is started for it; needs root
 test-browser: .venv/dev ## someone writes on the page, in Chromium (apt-get install chromium); skips without it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
 
-lint: .venv/dev ## style (ruff) and types (pyright)
+lint: .venv/dev ## style (ruff), types (pyright) and the direction of imports (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
 
 bench: .venv/dev ## speed beside other ways to train, as ratios; start, memory and scale (BENCH="--only steps")
 	$(BIN)/python tests/benchmarks $(BENCH)

@@ -181,7 +181,7 @@ def _write(
     more: dict[str, Any],
     options: dict[str, Any],
 ) -> list[Path]:
-    from handwriting.plots.runs import as_file
+    from handwriting.plots.style import as_file
     from handwriting.utils.files import write_bytes, write_text
     from handwriting.utils.metrics import per_class
 

@@ -122,7 +122,7 @@ def _print(names: Sequence[str], readings: "Sequence[Reading]") -> None:
 
 def _draw(asked: argparse.Namespace, names: Sequence[str], readings: "Sequence[Reading]") -> None:
     from handwriting.plots.images import draw_readings, draw_steps
-    from handwriting.plots.runs import as_file
+    from handwriting.plots.style import as_file
 
     read = [(Path(name).name, one, one.framed) for name, one in zip(names, readings, strict=True) if one.framed]
     read = read[:MOST_DRAWN]

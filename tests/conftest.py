@@ -64,7 +64,7 @@ def run_in() -> Callable[..., int]:
     def run(folder: Path, *arguments: str, figures: bool = False) -> int:
         with pytest.MonkeyPatch.context() as patch:
             if not figures:
-                patch.setattr("handwriting.plots.runs.as_file", lambda *_: WHITE_DOT)
+                patch.setattr("handwriting.plots.style.as_file", lambda *_: WHITE_DOT)
                 patch.setattr("torch.utils.tensorboard.SummaryWriter.add_figure", lambda *_: None)
             patch.chdir(folder)
             patch.setenv("HANDWRITING_DATA", str(folder / "no_data"))

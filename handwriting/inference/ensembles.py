@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from handwriting.utils.errors import UserError
-from handwriting.utils.tally import SMALLEST
+from handwriting.utils.metrics import SMALLEST
 
 WAYS = ("mean", "logits", "vote")
 

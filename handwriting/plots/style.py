@@ -1,11 +1,13 @@
-"""Which fonts here have the signs that a figure shows, and what to show where none has. Imports no torch."""
+"""What all figures share: fonts that have their characters, and their content as a file. Imports no torch."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from handwriting.utils.text import shorten
@@ -47,3 +49,20 @@ def shown_names(class_names: Sequence[str], glyphs: Sequence[str]) -> list[str]:
         glyph if glyph and set(glyph) <= known else name
         for glyph, name in zip(glyphs, shorten(class_names), strict=True)
     ]
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    return as_file(figure, "png")
+
+
+def as_file(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
+    """Return a figure as the content of a file of this kind, png or pdf, at so many dots an inch or its own."""
+    picture = io.BytesIO()
+    if dpi:
+        figure.set_dpi(dpi)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)  # savefig would draw the whole figure for that, and then once more
+        figure.set_layout_engine("none")
+    figure.savefig(picture, format=kind, dpi="figure")
+    return picture.getvalue()

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from handwriting.reports.comparisons import sentences_on, short_names
+from handwriting.reports.figures import write_plots
 from handwriting.reports.groups import as_text
-from handwriting.reports.report import Report, write_plots
+from handwriting.reports.report import Report
 from handwriting.runs.record import RESULT, Run
 from handwriting.utils.files import write_text
 from handwriting.utils.text import fold

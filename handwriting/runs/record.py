@@ -40,11 +40,12 @@ NOT_SETTINGS = {
 
 # Where the classes and functions of older records and checkpoints are now, by the beginning of their dotted names.
 RENAMED = {
-    "handwriting.averaging.": "handwriting.training.averaging.",
+    "handwriting.averaging.": "handwriting.training.callbacks.",
     "handwriting.baselines.": "handwriting.models.baselines.",
     "handwriting.losses.": "handwriting.training.losses.",
     "handwriting.optimizers.": "handwriting.training.optim.",
-    "handwriting.snapshots.": "handwriting.training.snapshots.",
+    "handwriting.snapshots.CosineCycles": "handwriting.training.optim.CosineCycles",
+    "handwriting.snapshots.Snapshots": "handwriting.training.callbacks.Snapshots",
 }
 
 

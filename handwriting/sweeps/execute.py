@@ -48,7 +48,7 @@ def train(task: Task, go_on: bool, say: Say) -> None:
     try:
         use_machine()
         from handwriting.training.fit import build_job, train_job
-        from handwriting.training.pictures import (
+        from handwriting.training.tensorboard import (
             shown_settings,  # this and the next: torch and Lightning, seconds to import
         )
 

@@ -26,15 +26,14 @@ from handwriting.models.image_classifier import Views
 from handwriting.runs.checks import check_baseline, check_plateau, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build
+from handwriting.training.callbacks import RunBar
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.module import Classifier
-from handwriting.training.pictures import show_augmentation, show_images, show_result
-from handwriting.training.progress_bar import RunBar
 from handwriting.training.resume import last_checkpoint, restore_rows
-from handwriting.training.tensorboard import RunLogger
+from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
 from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
 from handwriting.utils.hardware import processor, with_threads
-from handwriting.utils.tally import SMALLEST, Tally
+from handwriting.utils.metrics import SMALLEST, Tally
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

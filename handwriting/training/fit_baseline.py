@@ -9,8 +9,7 @@ import torch
 
 from handwriting.data import DataModule
 from handwriting.models.baselines import Baseline
-from handwriting.training.pictures import show_augmentation, show_images, show_result
-from handwriting.training.tensorboard import RunLogger
+from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
 from handwriting.utils.errors import UserError
 from handwriting.utils.files import write_text
 from handwriting.utils.hardware import with_threads

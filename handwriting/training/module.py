@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.training.resume import random_states, restore_random_states
 from handwriting.utils.errors import DivergedError, UserError
-from handwriting.utils.tally import MOST_WITHOUT_TOP5, Tally
+from handwriting.utils.metrics import MOST_WITHOUT_TOP5, Tally
 
 
 class Classifier(ImageClassifier, lightning.LightningModule):

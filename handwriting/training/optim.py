@@ -1,13 +1,15 @@
-"""Optimizers that torch does not have, or not for convolutions."""
+"""Optimizers and schedulers that torch does not have, or not for convolutions."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from handwriting.utils.errors import UserError, check_number
+from handwriting.utils.errors import UserError, check_number, check_whole
 
 
 class Muon(Optimizer):
@@ -94,3 +96,14 @@ def _polynomial(square: Tensor) -> Tensor:
     step = torch.addmm(square, square, square, beta=-4.7750, alpha=2.0315)
     step.diagonal().add_(3.4445)
     return step
+
+
+class CosineCycles(CosineAnnealingWarmRestarts):
+    """The learning rate of snapshot ensembles (G. Huang et al., 2017, arXiv:1704.00109), to be stepped with each batch.
+
+    In each of ``cycles`` of equal length it falls from the optimizer's rate to 0 along a cosine.
+    """
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, cycles: int = 5):
+        check_whole("scheduler.cycles", cycles, at_least=1)
+        super().__init__(optimizer, T_0=math.ceil(total_steps / cycles))

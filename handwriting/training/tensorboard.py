@@ -1,12 +1,22 @@
-"""What a run writes for TensorBoard: curves in the order of their steps, and its row of the HPARAMS tab."""
+"""What a run shows of itself: TensorBoard's events, and tables and figures in its folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import pandas as pd
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
+
+from handwriting.data import DataModule, LabelledImages
+from handwriting.plots.images import draw_confusion, draw_gallery, draw_variants
+from handwriting.plots.style import as_png, shown_names
+from handwriting.runs.record import HELD_OUT, flatten, setting_of
+from handwriting.utils.files import write_bytes, write_text
+from handwriting.utils.metrics import per_class
 
 FINAL = ("test/acc", "test_tta/acc", "val/acc")  # of the chosen epoch; TensorBoard sorts tags, and final/ comes first
 
@@ -44,3 +54,76 @@ class RunLogger(TensorBoardLogger):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class Tested(Protocol):
+    """A reader after its test."""
+
+    confused: torch.Tensor  # true class, read as
+
+    def predict_proba(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
+        ...
+
+
+def show_images(logger: RunLogger, data: DataModule) -> None:
+    """Show TensorBoard some of the training images."""
+    some = _spread(data.train, 32)
+    names = shown_names(data.class_names, data.glyphs)
+    logger.experiment.add_figure(
+        "train/images", draw_gallery(some.images[:, 0].numpy(), [names[label] for label in some.labels])
+    )
+
+
+def show_augmentation(logger: RunLogger, data: DataModule, folder: Path) -> None:
+    """Draw sixteen training images above what augmentation makes of them: augment.png, and in TensorBoard."""
+    augmentation, some = data.augmentation, _spread(data.train, 16)
+    if not augmentation.steps and len(augmentation.variants) == 1:
+        return
+    fixed = augmentation.expand(some).images.split(len(some))
+    rows = {name: images for name, images in zip(augmentation.variants, fixed, strict=True) if name != "original"}
+    if augmentation.steps:
+        generator = torch.Generator().manual_seed(augmentation.seed)
+        varied = [augmentation.vary(some.images, some.labels, len(data.class_names), generator)[0] for _ in range(4)]
+        rows |= {f"random {number}": images for number, images in enumerate(varied, 1)}
+    figure = draw_variants(some.images[:, 0].numpy(), {name: images[:, 0].numpy() for name, images in rows.items()})
+    write_bytes(folder / "augment.png", as_png(figure))
+    logger.experiment.add_figure("train/augmented", figure)
+
+
+def show_result(
+    logger: RunLogger,
+    data: DataModule,
+    model: Tested,
+    folder: Path,
+    step: int,
+) -> None:
+    """Write per_class.csv and held_out.csv; show TensorBoard the confusion matrix of the test set."""
+    counts = model.confused.numpy().astype(np.int64)
+    write_text(folder / "per_class.csv", per_class(counts, data.class_names, data.glyphs).to_csv(index=False))
+    if data.split != "holdout":
+        write_text(folder / HELD_OUT, _held_out(data, model).to_csv(index=False, float_format="%.6g"))
+    figure = draw_confusion(counts, shown_names(data.class_names, data.glyphs))
+    logger.experiment.add_figure("test/confusion", figure, step)
+
+
+def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:
+    """Return a row a held-out image: its number in the training part, its label, what it was read as, probabilities."""
+    probabilities = model.predict_proba(data.val.images).numpy()
+    table = pd.DataFrame(
+        {"image": data.held_out.numpy(), "label": data.val.labels.numpy(), "read": probabilities.argmax(1)}
+    )
+    return table.join(pd.DataFrame(probabilities).add_prefix("p"))
+
+
+def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
+    """Return what the HPARAMS tab shows: the groups' choices, what is most often swept, and what was overridden."""
+    flat = {**flatten(settings), **choices}
+    often = ["seed", "optim.lr", "data.batch_size", "trainer.max_epochs"]
+    asked = [setting_of(override) for override in overrides]
+    return {key: flat[key] for key in [*choices, *often, *asked] if key in flat}
+
+
+def _spread(part: LabelledImages, count: int) -> LabelledImages:
+    """Return so many images of a part, evenly spread over it, or all where it has fewer."""
+    return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]

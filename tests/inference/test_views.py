@@ -134,7 +134,7 @@ def test_a_cyclic_rate_leaves_snapshots_that_are_averaged(main, tmp_path: Path):
 
 
 def test_the_rate_falls_to_nothing_in_each_cycle():
-    from handwriting.training.snapshots import CosineCycles
+    from handwriting.training.optim import CosineCycles
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
     scheduler = CosineCycles(optimizer, total_steps=20, cycles=2)

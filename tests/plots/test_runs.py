@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from handwriting.plots import images as galleries
-from handwriting.plots import landscapes
 from handwriting.plots import runs as plots
+from handwriting.plots import style
 
 
 def curves(settings: int, seeds: int, epochs: int = 10) -> tuple[dict, dict]:
@@ -65,7 +65,7 @@ def test_a_picture_is_the_one_that_matplotlib_would_save():
     figure = plots.draw_curves(*curves(3, 2))
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    assert plots.as_png(plots.draw_curves(*curves(3, 2))) == picture.getvalue()
+    assert style.as_png(plots.draw_curves(*curves(3, 2))) == picture.getvalue()
 
 
 def test_of_more_settings_than_are_drawn_the_title_says_how_many_there_are():
@@ -165,12 +165,12 @@ def test_an_interval_of_two_seeds_does_not_set_the_scale():
         assert 97 < low < 97.7  # the other's interval, of three seeds, begins at 97.67
         assert high > 98.7
         assert ("reach out of the picture" in axes.get_title()) is reaches_out
-    costs = landscapes.draw_costs(["a", "b"], [[0.985, 0.987], of_three], [0.3, 0.004], {"weights": [1, 2]}).axes[0]
+    costs = plots.draw_costs(["a", "b"], [[0.985, 0.987], of_three], [0.3, 0.004], {"weights": [1, 2]}).axes[0]
     assert 97 < costs.get_ylim()[0] < 97.7
 
 
 def test_costs_that_are_close_are_written_plainly():
-    axes = drawn(landscapes.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": [4e5, 2e6]})).axes[0]
+    axes = drawn(plots.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": [4e5, 2e6]})).axes[0]
     low, high = axes.get_xlim()
     texts = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
     assert texts == ["500,000", "1,000,000", "2,000,000"]
@@ -179,7 +179,7 @@ def test_costs_that_are_close_are_written_plainly():
 
 @pytest.mark.parametrize("weights", [[225_034, 701_178], [2.1e5, 9.5e5], [1e6, 1.8e6], [2e7, 9e7], [61_706, 62_006]])
 def test_the_costs_that_are_written_do_not_overlap(weights: list[float]):
-    figure = landscapes.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": weights, "seconds": [1, 2]})
+    figure = plots.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": weights, "seconds": [1, 2]})
     axes = drawn(figure).axes[0]
     low, high = axes.get_xlim()
     written = [label.get_window_extent() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
@@ -220,7 +220,7 @@ def test_a_grid_says_mean_and_interval_of_each_cell(rows: int, columns: int):
     if rows * columns > 1:
         cells[-1, -1] = np.nan
     names = ("model.activation", [f"a{i}" for i in range(rows)]), ("optim.lr", [f"{i}" for i in range(columns)])
-    axes = drawn(landscapes.draw_grid(*names, cells, half_widths)).axes[0]
+    axes = drawn(plots.draw_grid(*names, cells, half_widths)).axes[0]
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert len(texts) == np.isfinite(cells).sum()
     assert texts[0, 0] == f"{100 * cells[0, 0]:.2f}"
@@ -232,7 +232,7 @@ def test_a_grid_says_mean_and_interval_of_each_cell(rows: int, columns: int):
 @pytest.mark.parametrize(("best", "so_far", "winner"), [("max", [0.5, 0.9, 0.9], 2), ("min", [0.5, 0.5, 0.2], 3)])
 def test_a_search_shows_the_best_so_far_and_each_parameter(best: str, so_far: list[float], winner: int):
     parameters = {"optim": ["sgd", "adam", "sgd"], "optim.lr": [0.001, 0.1, 0.01], "model.width": [4, None, 8]}
-    figure = drawn(landscapes.draw_search([0.5, 0.9, 0.2], parameters, "val/acc", best))
+    figure = drawn(plots.draw_search([0.5, 0.9, 0.2], parameters, "val/acc", best))
     trials, optimizers, rates, widths, *rest = figure.axes
     assert [line.get_ydata() for line in trials.lines][1] == pytest.approx([100 * value for value in so_far])
     assert [text.get_text() for text in optimizers.get_xticklabels()] == ["adam", "sgd"]
@@ -247,10 +247,10 @@ def test_costs_stand_against_the_accuracy_and_only_the_best_have_names():
     labels, means = [f"n{i}" for i in range(number)], np.linspace(0.99, 0.5, number)
     costs = {"weights": np.geomspace(1e3, 1e6, number).tolist(), "seconds of training": [0.0, *range(1, number)]}
     accuracies = [[mean - 0.01, mean + 0.01] for mean in means]
-    figure = drawn(landscapes.draw_costs(labels, accuracies, [0.005] * number, costs))
+    figure = drawn(plots.draw_costs(labels, accuracies, [0.005] * number, costs))
     weights, seconds = figure.axes
     assert (weights.get_xscale(), seconds.get_xscale()) == ("log", "linear"), "0 has no logarithm"
-    points = [line for line in weights.lines if str(line.get_marker()) in landscapes.MARKERS]
+    points = [line for line in weights.lines if str(line.get_marker()) in plots.MARKERS]
     assert [float(np.asarray(line.get_xdata())[0]) for line in points] == costs["weights"]
     assert [float(np.asarray(line.get_ydata())[0]) for line in points] == pytest.approx(100 * means)
     assert [line.get_color() == plots.GREY for line in points] == [False] * plots.MOST_CURVES + [True] * 2
@@ -287,7 +287,7 @@ def test_variants_stand_below_their_originals():
 
 
 def test_a_figure_becomes_a_png():
-    assert plots.as_png(Figure()).startswith(b"\x89PNG")
+    assert style.as_png(Figure()).startswith(b"\x89PNG")
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")  # pytest undoes the filter that fonts sets

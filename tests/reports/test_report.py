@@ -10,8 +10,9 @@ from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from handwriting.plots import runs as plots
+from handwriting.reports.figures import write_plots
 from handwriting.reports.groups import as_text
-from handwriting.reports.report import read_report, write_plots
+from handwriting.reports.report import read_report
 from handwriting.reports.tables import print_report, write_tables
 from handwriting.utils.errors import UserError
 

@@ -21,7 +21,7 @@ from handwriting.training.fit import fit_and_test
 from handwriting.training.module import Classifier
 from handwriting.training.optim import Muon
 from handwriting.utils.errors import UserError
-from handwriting.utils.tally import Tally
+from handwriting.utils.metrics import Tally
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 

@@ -1,0 +1,117 @@
+"""Callbacks of training: averaged weights, snapshots at the ends of cycles, and the progress bar."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import WeightAveraging
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from handwriting.utils.errors import UserError, check_number, check_whole
+
+
+class EpochAveraging(WeightAveraging):
+    """The mean of the weights at the ends of the last epochs, from ``start`` on, a share of all epochs.
+
+    P. Izmailov et al., 2018, arXiv:1803.05407. Up to there the average is the weights themselves, so that validation
+    sees what is trained. The statistics of batch norm are averaged like the weights; the paper measures them anew.
+    """
+
+    def __init__(self, start: float = 0.75):
+        check_number("callbacks.swa.start", start, at_least=0, at_most=1)
+        super().__init__(use_buffers=True, avg_fn=self._mean)
+        self.start = start
+        self._steps, self._first = 1, 0  # of an epoch; the epoch that is averaged first
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Find out how long an epoch is."""
+        epochs = trainer.max_epochs or 1
+        self._steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        self._first = min(int(self.start * epochs), epochs - 1)
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether a step ends an epoch: before validation, which reads with the average."""
+        return step_idx is not None and (step_idx + 1) % self._steps == 0
+
+    def _mean(self, average: Tensor, current: Tensor, epochs: Tensor | int) -> Tensor:
+        """Return the average of one more epoch; ``epochs`` is how many were added before."""
+        averaged = int(epochs) - self._first
+        if averaged <= 0 or not average.is_floating_point():
+            return current.clone()
+        return average + (current - average) / (averaged + 1)
+
+
+class Snapshots(lightning.Callback):
+    """Saves the net at the end of each of ``cycles`` as cycle1.ckpt, cycle2.ckpt … in ``dirpath``."""
+
+    def __init__(self, dirpath: str, cycles: int = 5):
+        check_whole("scheduler.cycles", cycles, at_least=1)
+        self.folder, self.cycles = Path(dirpath), cycles
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Raise UserError where a cycle would end within an epoch."""
+        if (trainer.max_epochs or 0) % self.cycles:
+            raise UserError(
+                f"trainer.max_epochs={trainer.max_epochs} must be a multiple of scheduler.cycles={self.cycles}."
+            )
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Save the net where a cycle ends."""
+        epochs, length = trainer.current_epoch + 1, (trainer.max_epochs or 1) // self.cycles
+        if epochs % length == 0:
+            trainer.save_checkpoint(self.folder / f"cycle{epochs // length}.ckpt", weights_only=True)
+
+
+REFRESH = 20  # steps between two updates: a step of a small net takes 3 ms, an update .1 ms
+DRAWINGS = 4  # a second; each takes 1 ms from the training
+
+
+class RunBar(lightning.Callback):
+    """A bar that is gone when the run has ended; where the output is no terminal, nothing is drawn."""
+
+    def __init__(self, title: str, console: Console):
+        self.title, self.console = title, console
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Draw the empty bar."""
+        if not self.console.file.isatty():  # is_terminal would believe FORCE_COLOR, which Jupyter sets
+            return
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
+        self.bar = Progress(
+            *columns, TimeRemainingColumn(), console=self.console, transient=True, refresh_per_second=DRAWINGS
+        )
+        self.task = self.bar.add_task(self.title, total=int(trainer.estimated_stepping_batches), state="")
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar every REFRESH steps."""
+        if self.bar and trainer.global_step % REFRESH == 0:
+            self.bar.update(self.task, completed=trainer.global_step)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show the epoch and its validation accuracy."""
+        if self.bar:
+            accuracy = trainer.callback_metrics["val/acc"].item()
+            state = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, validation {accuracy:.2%}"
+            self.bar.update(self.task, completed=trainer.global_step, state=state)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Remove the bar."""
+        self._stop()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Remove the bar, so that the reason is not drawn over."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
