@@ -53,7 +53,8 @@ def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
 
     named = find_checkpoints(place) if place else []
     found = list(named)
-    for study in sorted(entry for entry in outputs.iterdir() if entry.is_dir()) if outputs.is_dir() else []:
+    studies = {result.parents[1] for depth in ("*/*", "*/*/*") for result in outputs.glob(f"{depth}/result.json")}
+    for study in sorted(studies):
         try:
             found += find_checkpoints(study)
         except (UserError, OSError):  # no finished run in it, or not for this user

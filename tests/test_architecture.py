@@ -24,7 +24,14 @@ def test_functions_stay_short(file: Path):
 def test_what_must_start_quickly_imports_no_torch():
     modules = ["run", "compare", "evaluate", "predict", "export", "draw", "runs.record", "runs.config", "runs.checks"]
     modules += ["plots.runs", "plots.images", "reports.groups", "reports.stats", "reports.comparisons"]
-    modules += ["reports.report", "reports.figures", "reports.tables", "sweeps.job", "sweeps.execute", "sweeps.subprocesses"]
+    modules += [
+        "reports.report",
+        "reports.figures",
+        "reports.tables",
+        "sweeps.job",
+        "sweeps.execute",
+        "sweeps.subprocesses",
+    ]
     modules += ["sweeps.hydra_hooks", "sweeps.progress"]
     code = "import importlib, sys\n"
     code += f"for name in {modules}:\n"

@@ -17,12 +17,12 @@ from handwriting.data import Augmentation, LabelledImages
 from handwriting.models.baselines import Baseline
 from handwriting.reports.groups import PER_SEED
 from handwriting.runs.checks import check_config
-from handwriting.runs.config import CONF
+from handwriting.runs.config import CONF, choices_of, groups
 from handwriting.runs.record import flatten
 from handwriting.training.fit import build
 
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
-GROUPS = {group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()}
+GROUPS = {group: choices_of(group) for group in groups()}
 
 
 def composed(tmp_path: Path, *overrides: str) -> DictConfig:
@@ -42,7 +42,8 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_every_file_composes_and_resolves(tmp_path: Path, file: Path):
-    overrides = [f"{file.parent}={file.name}"] if len(file.parts) > 1 else []
+    group, *choice = file.parts
+    overrides = [f"{group}={'/'.join(choice)}"] if choice and not file.name.startswith("_") else []
     config = composed(tmp_path, *overrides)
     assert {"data", "model", "optim", "scheduler", "trainer"} <= resolved(config).keys()
     check_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), config.hydra)

@@ -54,7 +54,7 @@ def test_each_net_reads_the_same_in_onnx_runtime(model: str, tmp_path: Path):
     if bases := [base for base in config.pop("defaults", []) if base != "_self_"]:
         config = yaml.safe_load((CONF / "model" / f"{bases[0]}.yaml").read_text(encoding="utf-8")) | config
     if model == "glyph_net":
-        config |= {"pooling": "blur", "margin": 2}  # as experiment=mnist has it; all others pool by the maximum
+        config |= {"pooling": "blur", "margin": 2}  # as experiment=mnist_best has it; all others pool by the maximum
     checkpoint = save(tmp_path / "net.ckpt", config)
     assert export(checkpoint, tmp_path / "net.onnx") <= 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])

@@ -90,9 +90,7 @@ OmegaConf.register_new_resolver("mode_of", lambda metric: mode_of(metric) or "ma
 def help_text() -> str:
     """Return what --help prints: Hydra's would be the same text, after a second or two of looking for the choices."""
     template = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["hydra"]["help"]["template"]
-    choices = [
-        f"{group}: {', '.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}" for group in groups()
-    ]
+    choices = [f"{group}: {', '.join(choices_of(group))}" for group in groups()]
     return template.replace("$APP_CONFIG_GROUPS", "\n".join(choices) + "\n")
 
 
@@ -132,7 +130,11 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        return f"There is no setting {unknown[1]!r}.{did_you_mean(unknown[1], known_settings())} --help lists them."
+        name, known = unknown[1], known_settings()
+        if name in known:
+            group = name.split(".")[0]
+            return f"There is no setting {name!r} with this choice of {group}: leave it out, or choose another {group}."
+        return f"There is no setting {name!r}.{did_you_mean(name, known)} --help lists them."
     return _first_line(error).removeprefix("UserError raised while resolving interpolation: ")  # of a resolver of ours
 
 
@@ -190,9 +192,16 @@ def groups() -> list[str]:
     return sorted(entry.name for entry in CONF.iterdir() if entry.is_dir())
 
 
+def choices_of(group: str) -> list[str]:
+    """Return the choices of a group in conf/; a file whose name begins with _ is shared by others and is none."""
+    files = [file.relative_to(CONF / group) for file in (CONF / group).rglob("*.yaml") if not file.name.startswith("_")]
+    return sorted(file.with_suffix("").as_posix() for file in files)
+
+
 def _explain_choice(error: MissingConfigException) -> str:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    options = error.options or ()
+    group, _, choice = (error.missing_cfg_file or "").partition("/")
+    own = [option for option in error.options or () if not option.startswith("_")]
+    options = sorted({*own, *(choices_of(group) if group in groups() else ())})
     return f"{group}={choice} is not a choice of {group}.{did_you_mean(choice, options)} Known: {', '.join(options)}."
 
 

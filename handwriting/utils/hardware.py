@@ -44,7 +44,7 @@ def slow_precision(precision: object, cpuinfo: Path = CPUINFO) -> str:
 
     To be asked after torch is imported. What was measured of an x86 processor, as times the speed of float32:
     0.76 with avx512_bf16 and without amx_bf16 (Net, batch 64); 0.43 and 0.37 held to AVX-512 without either
-    (experiment=mnist and =characters); 1.2 to 1.4 on one that was not recorded, which AMX would explain.
+    (experiment=mnist_best and =characters); 1.2 to 1.4 on one that was not recorded, which AMX would explain.
     """
     asked = str(precision)
     if "16" not in asked or asked in _WARNED or sys.modules["torch"].accelerator.is_available():

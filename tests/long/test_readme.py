@@ -41,7 +41,7 @@ REPLACED = {
 SMALL_NET = "model.branches=1 model.shared=0 model.widths=[8,16,32]"
 ADDED = {
     "experiment=optimizers": "trainer.max_epochs=1",
-    "experiment=mnist": "trainer.max_epochs=2",
+    "experiment=mnist_best": "trainer.max_epochs=2",
     "experiment=characters": f"trainer.max_epochs=1 augment.clean_epochs=0 {SMALL_NET}",
     "experiment=search": "hydra.sweeper.n_trials=3 data.limit=150",
     "data=characters augment": "trainer.max_epochs=1 data.limit=200 data.notebook_form=false",

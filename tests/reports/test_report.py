@@ -162,10 +162,10 @@ def test_a_long_label_folds_between_its_words(tmp_path: Path, make_run):
 
 
 def test_a_lone_run_s_name_folds_at_its_commas(tmp_path: Path, make_run):
-    make_run(tmp_path, "data.limit=400", "experiment=mnist", "trainer.max_epochs=1")
+    make_run(tmp_path, "data.limit=400", "experiment=mnist_best", "trainer.max_epochs=1")
     lines = [line.split()[0] for line in printed(tmp_path, width=70).splitlines() if "=" in line]
-    assert lines[:3] == ["data.limit=400,", "experiment=mnist,", "trainer.max_epochs=1"]
-    assert "data.limit=400,experiment=mnist,trainer.max_epochs=1" in printed(tmp_path, width=200)
+    assert lines[:3] == ["data.limit=400,", "experiment=mnist_best,", "trainer.max_epochs=1"]
+    assert "data.limit=400,experiment=mnist_best,trainer.max_epochs=1" in printed(tmp_path, width=200)
 
 
 def test_plots_are_written_and_a_folder_of_failures_has_none(tmp_path: Path, make_run):
