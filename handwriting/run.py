@@ -1,51 +1,25 @@
 """python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
 
-import contextlib
-import errno
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.text import Text
 
 from handwriting.reports.report import read_report
-from handwriting.reports.tables import PipeConsole, show_report, write_tables
-from handwriting.runs.checks import check_config
-from handwriting.runs.config import CONF, digest_of_request, explain, help_text
-from handwriting.runs.record import Run, chance_warning, discard_run, plain_settings
-from handwriting.sweeps.execute import Task
+from handwriting.reports.tables import show_report
+from handwriting.runs.config import CONF, explain, help_text
 from handwriting.sweeps.hydra_hooks import pass_over_finished
-from handwriting.sweeps.job import BusyError, do_job, note_lost
-from handwriting.sweeps.progress import PROGRESS, duration, is_parallel
-from handwriting.utils.errors import (
-    DivergedError,
-    JobError,
-    UserError,
-    exit_on_bad_input,
-    is_of_stdout,
-    make_stdout_safe,
-)
+from handwriting.sweeps.job import as_user_error, job, note_lost, pass_over
+from handwriting.sweeps.progress import PROGRESS, console, print_line, unread_output
+from handwriting.utils.errors import DivergedError, JobError, UserError, exit_on_bad_input, make_stdout_safe
 
 log = logging.getLogger(__name__)
-file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone
-console = PipeConsole(highlight=False)
-ONE_MIB = 1 << 20
 BUSY = 3  # the exit code when jobs were left to other processes
-TABLES_EVERY = 300.0  # seconds between two updates of the tables while a sweep runs
-SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 
 def main() -> None:
@@ -80,7 +54,7 @@ def main() -> None:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     except OSError as error:
-        code = _complain(str(_as_user_error(error, Path.cwd())))
+        code = _complain(str(as_user_error(error, Path.cwd())))
     except Exception as error:
         if str(error).startswith("Only one of --run"):  # Hydra's word for -m together with --cfg and the like
             code = _complain(f"{error}.")
@@ -99,41 +73,13 @@ def main() -> None:
     sys.exit(code if written else code or 2)
 
 
-def job(config: DictConfig) -> float | None:
-    """Train one composed config, or return the result that stands; the value is the monitored metric."""
-    make_stdout_safe()  # of a process that the launcher started
-    PROGRESS.begin_job()
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    PROGRESS.folders.add(folder.parent)
-    try:
-        return _train_or_skip(config, folder)
-    except Exception as error:
-        reason = _as_user_error(error, folder)
-        PROGRESS.failures.append(reason or error)
-        if reason or isinstance(error, (JobError, DivergedError)):
-            _say_failure(str(reason or error), folder)
-        else:
-            log.exception("This job failed; please report it if the cause is not yours:")
-        if config.fail_fast:
-            raise SystemExit(1) from error
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            if _elsewhere() or HydraConfig.get().runtime.choices.get("hydra/sweeper") != "basic":
-                raise reason or error from error  # the only way to tell another process, or a search
-            return None
-        if reason:
-            PROGRESS.folders.clear()  # the sentence is the answer, not a table of other runs
-            if not any(folder.glob("checkpoints/*.ckpt")):
-                discard_run(folder)  # a mistyped setting of a single run is no row of that table
-    return None
-
-
 # Not a decorator: another process finds a job by its name, and under that name must be the function itself.
 compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
 
 def _run_all() -> None:
     """Run the command line's jobs; with joblib, whose other workers end where one is killed, until none is left."""
-    pass_over_finished(_pass_over)
+    pass_over_finished(pass_over)
     while True:
         try:
             compose_and_run()
@@ -144,113 +90,6 @@ def _run_all() -> None:
             if not sum(note_lost(folder)[0] for folder in PROGRESS.folders):
                 raise
             log.error("A job's process was killed; the jobs that it took along are tried again.")
-
-
-def _as_user_error(error: Exception, folder: Path) -> UserError | None:
-    """Return the error as one that the user can mend, with its sentence, or None: a bug, which needs its traceback."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, OmegaConfBaseException):
-        return UserError(explain(error))
-    full = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < ONE_MIB]
-    no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or no_space:  # the first error of a full disk may be any: torch.save has its own words for it
-        return UserError(f"The disk of {(full or [folder])[0]} is full: make room and give the same command again.")
-    if isinstance(error, OSError) and error.strerror:
-        place = error.filename or folder
-        return UserError(f"{place} cannot be read or written: {error.strerror}; mend that and start again.")
-    return None
-
-
-def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
-    """Do the job and say what came of it; the value is the monitored metric."""
-    check_config(config, HydraConfig.instance().cfg.hydra)  # type: ignore[reportOptionalMemberAccess]
-    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    asked = HydraConfig.get()
-    if _elsewhere():
-        resolved["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
-    choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
-    title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
-    sweeper = asked.runtime.choices.get("hydra/sweeper", "")
-    overrides = list(asked.overrides.task)
-    request = digest_of_request(overrides, asked.runtime.config_sources)
-    task = Task(folder, resolved, plain_settings(resolved), choices, overrides, title, sweeper, request)
-    try:
-        run, trained = do_job(task, lambda news: _say(folder, {}, news))
-    except BusyError as busy:
-        PROGRESS.busy += 1
-        _say(folder, {}, f"is being trained by {busy}")
-        return None
-    if trained:
-        _say(folder, run.metrics, duration(PROGRESS.end_job()))
-        if warning := chance_warning(run):
-            _print(f"  {warning}")
-        _update_tables(folder.parent)
-    else:
-        _note_done(run)
-    return run.metrics.get(config.monitor.metric)
-
-
-def _update_tables(folder: Path) -> None:
-    """Rewrite a folder's tables, but seldom: each time all runs are read, and at the end it is done anyway."""
-    if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
-        write_tables(read_report(folder))
-        PROGRESS.tables_written = time.monotonic()
-
-
-def _pass_over(run: Run) -> float | None:
-    """Say that a job of a sweep is done already; the value is the monitored metric."""
-    PROGRESS.begin_job()
-    PROGRESS.folders.add(run.folder.parent)
-    _note_done(run)
-    return run.metrics.get(run.settings["monitor.metric"])
-
-
-def _note_done(run: Run) -> None:
-    PROGRESS.skipped += 1
-    _say(run.folder, run.metrics, "done already")
-
-
-def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
-    scores = [f"{part} {metrics[key]:.2%}" for part, key in SCORES.items() if key in metrics]
-    run = f"{folder.parent.name}/{folder.name}"
-    _print(_place() + "  ".join([run, *scores, took]))
-
-
-def _print(line: str) -> None:
-    with _unread_output():
-        console.print(Text(line), soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _unread_output() -> Iterator[None]:
-    """Continue where stdout takes nothing more, because its reader has gone (``| head``) or a disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if not is_of_stdout(error):
-            raise
-        print(f"The output cannot be written ({error.strerror}); training continues.", file=sys.stderr)
-
-
-def _say_failure(sentence: str, folder: Path) -> None:
-    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason (missing data)."""
-    file_log.error(sentence)
-    if _elsewhere():
-        return  # the process that started this one says it once, in the report
-    known = sentence in PROGRESS.reasons
-    PROGRESS.reasons.add(sentence)
-    run = f"{_place()}{folder.parent.name}/{folder.name}  "
-    print((run if PROGRESS.jobs > 1 else "") + ("failed for the same reason" if known else sentence), file=sys.stderr)
-
-
-def _elsewhere() -> bool:
-    """Return whether this job runs in another process than the command."""
-    return is_parallel(HydraConfig.get().launcher)
-
-
-def _place() -> str:
-    return f"job {PROGRESS.begun} of {PROGRESS.jobs}  " if PROGRESS.jobs > 1 else ""
 
 
 def _stop(number: int, frame: object) -> None:
@@ -273,15 +112,15 @@ def _finish(code: int) -> bool:
             report = read_report(shown)
         except UserError:
             continue  # nothing has come to a result there
-        with _unread_output():
+        with unread_output():
             written = not show_report(report, console, PROGRESS.reasons) and written
     if PROGRESS.skipped and PROGRESS.skipped == PROGRESS.begun:
-        _print("Nothing was trained: every job was done already (force=true retrains).")
+        print_line("Nothing was trained: every job was done already (force=true retrains).")
     if PROGRESS.busy:
         jobs = "1 job is" if PROGRESS.busy == 1 else f"{PROGRESS.busy} jobs are"
-        _print(f"{jobs} being trained by other processes; the same command shows them when they are done.")
+        print_line(f"{jobs} being trained by other processes; the same command shows them when they are done.")
     if code > 128:
-        _print("Interrupted. The same command resumes: what is done is not trained again.")
+        print_line("Interrupted. The same command resumes: what is done is not trained again.")
     return written
 
 

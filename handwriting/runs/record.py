@@ -50,6 +50,43 @@ RENAMED = {
 
 
 @dataclass(frozen=True)
+class RunSpec:
+    """What a run is to be, as plain data: it goes from the command to the record, and to other processes."""
+
+    folder: Path
+    config: dict[str, Any]  # resolved
+    overrides: list[str]  # of the command line
+    choices: dict[str, str]  # of the config groups
+    sweeper: str = ""  # hydra/sweeper
+    request: str = ""  # the digest of overrides and config files
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the config without what changes only where a run lies or how it looks."""
+        return plain_settings(self.config)
+
+    def new_record(self) -> dict[str, Any]:
+        """Return what result.json says of the run before it begins: what was requested, when, and of which versions."""
+        packages = ("torch", "lightning", "torchvision", "numpy")
+        settings = self.settings
+        return {
+            "fingerprint": fingerprint(settings),
+            "settings": settings,
+            "choices": self.choices,
+            "overrides": self.overrides,
+            "started": now(),
+            "versions": {
+                "handwriting": __version__,
+                "python": ".".join(map(str, sys.version_info[:3])),
+                **{package: version(package) for package in packages},
+            },
+            "git_revision": _git_revision(),
+            "sweeper": self.sweeper,
+            "asked": self.request,
+        }
+
+
+@dataclass(frozen=True)
 class Run:
     """One run's folder and what its result.json says."""
 
@@ -60,6 +97,11 @@ class Run:
     def status(self) -> str:
         """Return running, done, failed or interrupted."""
         return self.record["status"]
+
+    @property
+    def was_killed(self) -> bool:
+        """Return whether its process ended without a word; to be asked while the job's lock is held."""
+        return self.status == "running" or bool(self.record.get("killed"))
 
     @property
     def overrides(self) -> list[str]:
@@ -186,24 +228,6 @@ def read_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
         where = f" Did you mean {inner[0]}?" if inner else ""
         raise UserError(f"{folder} holds no runs (no folder in it has a {RESULT}).{where}")
     return sorted(by_print.values(), key=lambda run: run.folder.name), damaged
-
-
-def new_record(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
-    """Return what result.json says of a run before it begins: what was asked for, when, and of which versions."""
-    packages = ("torch", "lightning", "torchvision", "numpy")
-    return {
-        "fingerprint": fingerprint(settings),
-        "settings": settings,
-        "choices": choices,
-        "overrides": overrides,
-        "started": now(),
-        "versions": {
-            "handwriting": __version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            **{package: version(package) for package in packages},
-        },
-        "git_revision": _git_revision(),
-    }
 
 
 def check_same(earlier: Run, settings: dict[str, Any]) -> None:

@@ -1,90 +1,94 @@
-"""One attempt at a job, in this process: train, test, write what came out. Imports no torch by itself."""
+"""The training of one job, in this process or in others, from its RunSpec to its record. Imports no torch by itself."""
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from handwriting.runs.record import Run, clear_run, new_record, now, read_result, write_result
+from handwriting.runs.record import Run, RunSpec, clear_run, now, write_result
+from handwriting.sweeps.subprocesses import count_processes, train_apart
 from handwriting.utils.errors import DivergedError, UserError
-from handwriting.utils.hardware import pass_over_modules, slow_precision, use_machine
+from handwriting.utils.hardware import pass_over_modules, return_memory, slow_precision, use_machine
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a job is asked to do, as plain data that can be sent to another process."""
+def execute(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
+    """Train and return the new run; ``earlier`` is what its folder held, ``title`` what the progress bar says.
 
-    folder: Path
-    config: dict[str, Any]  # resolved
-    settings: dict[str, Any]  # the config without what NOT_SETTINGS names
-    choices: dict[str, str]
-    overrides: list[str]
-    title: str
-    sweeper: str = ""
-    asked: str = ""  # the digest of overrides and config files
-
-
-def was_killed(run: Run) -> bool:
-    """Return whether the process of an attempt ended without a word; to be asked while the job is held."""
-    return run.status == "running" or bool(run.record.get("killed"))
-
-
-def goes_on(task: Task, earlier: Run | None) -> bool:
-    """Return whether a new attempt is to go on from the last checkpoint of an earlier one."""
-    stopped = earlier is not None and (earlier.status == "interrupted" or was_killed(earlier))
-    return stopped and task.config["resume"] == "continue" and not task.config["force"]
+    A job of several devices has a process for each, and one whose process was killed gets one of its own: what killed
+    it shall not kill the whole sweep. Raises UserError, JobError or any other exception when the job comes to no
+    result; its record then has the reason.
+    """
+    processes = count_processes(spec.config["trainer"])
+    killed = earlier is not None and earlier.was_killed
+    if killed:
+        say("was killed last time: tried again in a process of its own")
+    if killed or processes > 1:
+        return train_apart(spec, earlier, processes, title, say)
+    try:
+        return train(spec, earlier, title, say)
+    finally:
+        return_memory()
 
 
-def train(task: Task, go_on: bool, say: Say) -> None:
-    """Train in this process, from the last checkpoint where ``go_on`` says so and one lies there; write the result."""
-    earlier = read_result(task.folder)
-    record = new_record(task.settings, task.choices, task.overrides) | {"sweeper": task.sweeper, "asked": task.asked}
+def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
+    """Train in this process, resume where the earlier run allows it, and write the record."""
+    record = spec.new_record()
     begun = False
     try:
         use_machine()
-        from handwriting.training.fit import build_job, train_job
-        from handwriting.training.tensorboard import (
-            shown_settings,  # this and the next: torch and Lightning, seconds to import
-        )
+        from handwriting.training.fit import build_job, train_job  # this and the next: torch and Lightning, seconds
+        from handwriting.training.tensorboard import shown_settings
 
         pass_over_modules()
-        if note := slow_precision(task.config["trainer"]["precision"]):
+        if note := slow_precision(spec.config["trainer"]["precision"]):
             say(note)
-        config = OmegaConf.create(task.config)
-        objects = build_job(config, task.settings, task.folder, task.title, go_on, task.overrides)
+        config, resume = OmegaConf.create(spec.config), _may_resume(spec, earlier)
+        objects = build_job(config, spec.settings, spec.folder, title, resume, spec.overrides)
         begun = True
         if objects.last:
             record["resumed"] = [*(earlier.record.get("resumed", []) if earlier else []), objects.step]
-            say(f"goes on after step {objects.step:,}")
+            say(f"resumes after step {objects.step:,}")
         else:
-            clear_run(task.folder)
-        write_result(task.folder, {**record, "status": "running"})
-        record |= train_job(objects, shown_settings(task.settings, task.choices, task.overrides))
+            clear_run(spec.folder)
+        write_result(spec.folder, {**record, "status": "running"})
+        record |= train_job(objects, shown_settings(spec.settings, spec.choices, spec.overrides))
     except BaseException as error:
-        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
-        plain = isinstance(error, (UserError, DivergedError))
-        text = str(error) if plain else f"{type(error).__name__}: {error}"
-        record["status"] = "interrupted" if interrupted else "failed"
-        record["reason"] = "interrupted" if interrupted else " ".join(text.split())
+        record |= _failure(error)
         if begun or not (earlier and earlier.status == "done"):  # what stands is not lost to bad input
             with contextlib.suppress(OSError):  # a full disk: the first error says it
-                write_result(task.folder, record)
+                write_result(spec.folder, record)
         if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
         raise
-    write_result(task.folder, {**record, "status": "done", "finished": now()})
+    record |= {"status": "done", "finished": now()}
+    write_result(spec.folder, record)
+    return Run(spec.folder, record)
 
 
-def train_along(task: Task, go_on: bool) -> None:
-    """Train as one of several processes of which another writes the result."""
+def train_rank(spec: RunSpec, earlier: Run | None) -> None:
+    """Train as one of several processes of which another writes the record."""
     use_machine()
     from handwriting.training.fit import build_job, train_job
 
-    config = OmegaConf.create(task.config)
+    config = OmegaConf.create(spec.config)
     config.trainer.enable_progress_bar = False
-    train_job(build_job(config, task.settings, task.folder, "", go_on, task.overrides), {})
+    resume = _may_resume(spec, earlier)
+    train_job(build_job(config, spec.settings, spec.folder, "", resume, spec.overrides), {})
+
+
+def _may_resume(spec: RunSpec, earlier: Run | None) -> bool:
+    """Return whether training may resume from the last checkpoint of an earlier run."""
+    stopped = earlier is not None and (earlier.status == "interrupted" or earlier.was_killed)
+    return stopped and spec.config["resume"] == "continue" and not spec.config["force"]
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Return the status and the reason of a run that ended with an error."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return {"status": "interrupted", "reason": "interrupted"}
+    plain = isinstance(error, (UserError, DivergedError))
+    text = str(error) if plain else f"{type(error).__name__}: {error}"
+    return {"status": "failed", "reason": " ".join(text.split())}

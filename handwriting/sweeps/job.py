@@ -1,52 +1,111 @@
-"""One job: what is done is skipped, what another process trains is left to it, the rest is trained."""
+"""One job of the command line: what is done is skipped, what another process trains is left to it, the rest trained."""
 
 import contextlib
+import errno
+import logging
 import math
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, SoftFileLease, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from handwriting.runs.record import RESULT, Run, check_same, read_result
-from handwriting.sweeps.execute import Say, Task, goes_on, train, was_killed
-from handwriting.sweeps.subprocesses import count_processes, note_end, train_apart
-from handwriting.utils.hardware import is_zombie, return_memory
+from handwriting.reports.report import read_report
+from handwriting.reports.tables import write_tables
+from handwriting.runs.checks import check_config
+from handwriting.runs.config import digest_of_request, explain
+from handwriting.runs.record import RESULT, Run, RunSpec, chance_warning, check_same, discard_run, read_result
+from handwriting.sweeps.execute import Say, execute
+from handwriting.sweeps.progress import PROGRESS, duration, is_parallel, print_line, say, say_failure
+from handwriting.sweeps.subprocesses import note_end
+from handwriting.utils.errors import DivergedError, JobError, UserError, make_stdout_safe
+from handwriting.utils.hardware import is_zombie
 
+log = logging.getLogger(__name__)
+ONE_MIB = 1 << 20
 LEASE = 30.0  # seconds after which the lock of a machine that is gone no longer holds
+TABLES_EVERY = 300.0  # seconds between two updates of the tables while a sweep runs
 
 
 class BusyError(Exception):
     """Another process trains this job."""
 
 
-def do_job(task: Task, say: Say) -> tuple[Run, bool]:
-    """Return the run that stands in the task's folder, and whether it was trained for that.
-
-    Raises BusyError while another process trains it, JobError or any other exception when it comes to no result; the
-    record then says why.
-    """
-    if done := _done(task):
-        return done, False
-    with hold(task.folder):
-        if done := _done(task):  # by another process in the meantime
-            return done, False
-        earlier, processes = read_result(task.folder), count_processes(task.config["trainer"])
-        killed = earlier is not None and was_killed(earlier)
-        if killed:  # what killed it shall not kill the whole sweep
-            say("was killed last time: tried again in a process of its own")
-        if killed or processes > 1:
-            train_apart(task, processes, say)
+def job(config: DictConfig) -> float | None:
+    """Train one composed config, or return the result that stands; the value is the monitored metric."""
+    make_stdout_safe()  # of a process that the launcher started
+    PROGRESS.begin_job()
+    hydra = HydraConfig.get()
+    folder, elsewhere = Path(hydra.runtime.output_dir), is_parallel(hydra.launcher)
+    PROGRESS.folders.add(folder.parent)
+    try:
+        return _train_or_report(config, folder, elsewhere)
+    except Exception as error:
+        reason = as_user_error(error, folder)
+        PROGRESS.failures.append(reason or error)
+        if reason or isinstance(error, (JobError, DivergedError)):
+            say_failure(str(reason or error), folder, elsewhere)
         else:
-            try:
-                train(task, goes_on(task, earlier), say)
-            finally:
-                return_memory()
-    run = read_result(task.folder)
-    assert run is not None
-    return run, True
+            log.exception("This job failed; please report it if the cause is not yours:")
+        if config.fail_fast:
+            raise SystemExit(1) from error
+        if hydra.mode == RunMode.MULTIRUN:
+            if elsewhere or hydra.runtime.choices.get("hydra/sweeper") != "basic":
+                raise reason or error from error  # the only way to tell another process, or a search
+            return None
+        if reason:
+            PROGRESS.folders.clear()  # the sentence is the answer, not a table of other runs
+            if not any(folder.glob("checkpoints/*.ckpt")):
+                discard_run(folder)  # a mistyped setting of a single run is no row of that table
+    return None
+
+
+def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
+    """Return the run that stands in the folder of ``spec``, and whether it was trained for that.
+
+    Raises BusyError while another process trains it, UserError when the folder holds a run of another configuration,
+    and what execute raises.
+    """
+    with hold(spec.folder):
+        earlier = read_result(spec.folder)
+        if earlier and not spec.config["force"]:
+            check_same(earlier, spec.settings)
+            if earlier.status == "done":
+                return earlier, False
+        return execute(spec, earlier, title, say), True
+
+
+def pass_over(run: Run) -> float | None:
+    """Say that a job of a sweep is done already; the value is the monitored metric."""
+    PROGRESS.begin_job()
+    PROGRESS.folders.add(run.folder.parent)
+    _say_done(run)
+    return run.metrics.get(run.settings["monitor.metric"])
+
+
+def as_user_error(error: Exception, folder: Path) -> UserError | None:
+    """Return the error as one that the user can mend, with its sentence, or None: a bug, which needs its traceback."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OmegaConfBaseException):
+        return UserError(explain(error))
+    full = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < ONE_MIB]
+    no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or no_space:  # the first error of a full disk may be any: torch.save has its own words for it
+        return UserError(f"The disk of {(full or [folder])[0]} is full: make room and give the same command again.")
+    if isinstance(error, OSError) and error.strerror:
+        place = error.filename or folder
+        return UserError(f"{place} cannot be read or written: {error.strerror}; mend that and start again.")
+    return None
 
 
 def note_lost(folder: Path) -> tuple[int, int]:
@@ -62,15 +121,6 @@ def note_lost(folder: Path) -> tuple[int, int]:
             except BusyError:
                 busy += 1
     return lost, busy
-
-
-def _done(task: Task) -> Run | None:
-    """Return the finished run of the folder; UserError when it is one of other settings."""
-    earlier = read_result(task.folder)
-    if earlier is None or task.config["force"]:
-        return None
-    check_same(earlier, task.settings)
-    return earlier if earlier.status == "done" else None
 
 
 @contextlib.contextmanager
@@ -112,3 +162,47 @@ def _age(file: Path) -> float:
         return time.time() - file.stat().st_mtime
     except OSError:
         return math.inf
+
+
+def _train_or_report(config: DictConfig, folder: Path, elsewhere: bool) -> float | None:
+    """Do the job and print what came of it; the value is the monitored metric."""
+    check_config(config, HydraConfig.instance().cfg.hydra)  # type: ignore[reportOptionalMemberAccess]
+    spec = _spec(config, folder)
+    if elsewhere:
+        spec.config["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
+    title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
+    try:
+        run, trained = train_or_skip(spec, title, lambda news: say(folder, {}, news))
+    except BusyError as busy:
+        PROGRESS.busy += 1
+        say(folder, {}, f"is being trained by {busy}")
+        return None
+    if trained:
+        say(folder, run.metrics, duration(PROGRESS.end_job()))
+        if warning := chance_warning(run):
+            print_line(f"  {warning}")
+        _update_tables(folder.parent)
+    else:
+        _say_done(run)
+    return run.metrics.get(config.monitor.metric)
+
+
+def _spec(config: DictConfig, folder: Path) -> RunSpec:
+    hydra = HydraConfig.get()
+    resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
+    overrides = list(hydra.overrides.task)
+    request = digest_of_request(overrides, hydra.runtime.config_sources)
+    return RunSpec(folder, resolved, overrides, choices, hydra.runtime.choices.get("hydra/sweeper", ""), request)
+
+
+def _update_tables(folder: Path) -> None:
+    """Rewrite a folder's tables, but seldom: each time all runs are read, and at the end it is done anyway."""
+    if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
+        write_tables(read_report(folder))
+        PROGRESS.tables_written = time.monotonic()
+
+
+def _say_done(run: Run) -> None:
+    PROGRESS.skipped += 1
+    say(run.folder, run.metrics, "done already")

@@ -1,17 +1,28 @@
-"""How far a sweep has come: which job of how many, and how long the rest may take."""
+"""How far a sweep has come, which job of how many, and what is printed of each."""
 
+import contextlib
+import logging
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from rich.text import Text
 
+from handwriting.reports.tables import PipeConsole
 from handwriting.runs.config import count_jobs, sweep_values
 from handwriting.sweeps.hydra_hooks import ONE_PROCESS, check_each_choice_once, outlive_lost_jobs
 from handwriting.sweeps.search import prepare_study
+from handwriting.utils.errors import is_of_stdout
 from handwriting.utils.hardware import share_cores
+
+console = PipeConsole(highlight=False)
+file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone
+SCORES = {"validation": "val/acc", "test": "test/acc"}
 
 
 @dataclass
@@ -94,3 +105,44 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def say(folder: Path, metrics: dict[str, float], news: str) -> None:
+    """Print a line about the run of a folder: which job it is, its accuracies, and the news."""
+    scores = [f"{name} {metrics[key]:.2%}" for name, key in SCORES.items() if key in metrics]
+    print_line(_place() + "  ".join([f"{folder.parent.name}/{folder.name}", *scores, news]))
+
+
+def say_failure(sentence: str, folder: Path, elsewhere: bool) -> None:
+    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason (missing data).
+
+    Of a job in another process (``elsewhere``) the report prints it.
+    """
+    file_log.error(sentence)
+    if elsewhere:
+        return
+    known = sentence in PROGRESS.reasons
+    PROGRESS.reasons.add(sentence)
+    run = f"{_place()}{folder.parent.name}/{folder.name}  "
+    print((run if PROGRESS.jobs > 1 else "") + ("failed for the same reason" if known else sentence), file=sys.stderr)
+
+
+def print_line(line: str) -> None:
+    """Print a line on stdout, unless nobody takes it."""
+    with unread_output():
+        console.print(Text(line), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def unread_output() -> Iterator[None]:
+    """Continue where stdout takes nothing more, because its reader has gone (``| head``) or a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_of_stdout(error):
+            raise
+        print(f"The output cannot be written ({error.strerror}); training continues.", file=sys.stderr)
+
+
+def _place() -> str:
+    return f"job {PROGRESS.begun} of {PROGRESS.jobs}  " if PROGRESS.jobs > 1 else ""

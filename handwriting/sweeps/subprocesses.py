@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
-from handwriting.runs.record import read_result, write_result
-from handwriting.sweeps.execute import Say, Task, goes_on, train, train_along
+from handwriting.runs.record import Run, RunSpec, read_result, write_result
 from handwriting.utils.errors import DivergedError, JobError, UserError
 from handwriting.utils.hardware import cores
 
@@ -24,13 +25,13 @@ BAD_INPUT = 2  # the exit code that says so
 PATIENCE = 5.0  # seconds for the others to end by themselves when one has
 
 
-def train_apart(task: Task, processes: int, say: Say) -> None:
-    """Train in so many processes, and outlive them.
+def train_apart(spec: RunSpec, earlier: Run | None, processes: int, title: str, say: Callable[[str], None]) -> Run:
+    """Train in so many processes, outlive them, and return the new run.
 
     Raises UserError or JobError, with the reason that the record has, when they come to no result.
     """
-    go_on = goes_on(task, read_result(task.folder))
-    order = json.dumps({"task": vars(task) | {"folder": str(task.folder)}, "go_on": go_on})
+    record = earlier.record if earlier else None
+    order = json.dumps({"spec": asdict(spec) | {"folder": str(spec.folder)}, "earlier": record, "title": title})
     children: list[subprocess.Popen[str]] = []
     port = _free_port()
     try:
@@ -38,7 +39,7 @@ def train_apart(task: Task, processes: int, say: Say) -> None:
             command = [sys.executable, "-m", "handwriting.sweeps.subprocesses"]
             environment = _environment(rank, processes, port)
             # The first one's output is shown; a pipe for the others', which nobody reads, would block them when full.
-            with (task.folder / "run.log").open("ab") as log_file:
+            with (spec.folder / "run.log").open("ab") as log_file:
                 output = log_file if rank else PIPE
                 child = subprocess.Popen(command, stdin=PIPE, stdout=output, text=True, env=environment)
             children.append(child)
@@ -51,13 +52,14 @@ def train_apart(task: Task, processes: int, say: Say) -> None:
         _end(children, patience=0)
         raise
     _end(children, PATIENCE)
-    note_end(task.folder, first_bad)
-    run = read_result(task.folder)
+    note_end(spec.folder, first_bad)
+    run = read_result(spec.folder)
     if run and run.status == "interrupted":
         raise KeyboardInterrupt
     if first_bad or run is None or run.status != "done":
         reason = run.record.get("reason", "failed") if run else "its result.json is gone"
         raise UserError(reason) if first_bad == BAD_INPUT else JobError(reason)
+    return run
 
 
 def note_end(folder: Path, code: int) -> None:
@@ -108,7 +110,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _pass_on(child: "subprocess.Popen[str]", say: Say) -> None:
+def _pass_on(child: "subprocess.Popen[str]", say: Callable[[str], None]) -> None:
     for line in child.stdout or ():
         with contextlib.suppress(OSError):  # even if nothing can be printed here, the pipe must not fill up
             say(line.rstrip("\n"))
@@ -151,18 +153,21 @@ def _end_with_parent() -> None:
 
 
 def _train_for_parent() -> None:
-    """Train the task that stands in the first line of standard input, as long as the parent lives."""
+    """Train the RunSpec in the first line of standard input, as long as the parent lives."""
+    from handwriting.sweeps.execute import train, train_rank  # which imports this module
+
     signal.signal(signal.SIGTERM, _stop)
     order = json.loads(sys.stdin.readline())
-    task = Task(**order["task"] | {"folder": Path(order["task"]["folder"])})
+    spec = RunSpec(**order["spec"] | {"folder": Path(order["spec"]["folder"])})
+    earlier = Run(spec.folder, order["earlier"]) if order["earlier"] else None
     rank = int(os.environ.get("LOCAL_RANK", 0))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.basicConfig(filename=task.folder / "run.log", format="%(message)s")
+    logging.basicConfig(filename=spec.folder / "run.log", format="%(message)s")
     try:
         if rank:
-            train_along(task, order["go_on"])
+            train_rank(spec, earlier)
         else:
-            train(task, order["go_on"], lambda news: print(news, flush=True))
+            train(spec, earlier, order["title"], lambda news: print(news, flush=True))
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError:

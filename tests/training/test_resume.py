@@ -67,7 +67,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp
         interrupt.never()
     result = main(*SMALL, *more, "name=parts")
     assert result.code == 0
-    assert "goes on after step 12" in result.output
+    assert "resumes after step 12" in result.output
     whole, parts = result_of(tmp_path, "whole"), result_of(tmp_path, "parts")
     assert parts["resumed"] == [2 * STEPS, 3 * STEPS]
     for key in ("metrics", "epochs", "chosen_epoch", "fingerprint"):
