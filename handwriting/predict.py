@@ -121,12 +121,14 @@ def _print(names: Sequence[str], readings: "Sequence[Reading]") -> None:
 
 
 def _draw(asked: argparse.Namespace, names: Sequence[str], readings: "Sequence[Reading]") -> None:
+    if not (asked.figure or asked.steps):
+        return
     from handwriting.plots.images import draw_readings, draw_steps
     from handwriting.plots.style import as_file
 
     read = [(Path(name).name, one, one.framed) for name, one in zip(names, readings, strict=True) if one.framed]
     read = read[:MOST_DRAWN]
-    if not read and (asked.figure or asked.steps):
+    if not read:
         raise UserError("No image could be read: there is nothing to draw.")
     if asked.figure:
         import numpy as np

@@ -13,7 +13,6 @@ from matplotlib.ft2font import FT2Font
 from handwriting.utils.text import shorten
 
 log = logging.getLogger(__name__)
-warnings.filterwarnings("ignore", r"Glyph .* missing from font")  # said by fonts_for, once and with a remedy
 
 
 def fonts_for(texts: Iterable[str], warn: bool = True) -> list[str]:
@@ -27,6 +26,8 @@ def fonts_for(texts: Iterable[str], warn: bool = True) -> list[str]:
         if lacking and "Last Resort" not in font.name and (found := lacking & _characters(font.fname)):
             families.append(font.name)
             lacking -= found
+    if lacking:  # matplotlib would warn of each character each time; this is said once, with a remedy
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
     if lacking and warn:
         log.warning("No font here has %s: install one that has, such as Noto Sans.", " ".join(sorted(lacking)))
     return families

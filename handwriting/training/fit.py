@@ -37,18 +37,19 @@ from handwriting.utils.metrics import SMALLEST, Tally
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-# Lightning's remarks on devices, tips and epochs reached, once a job, would drown a sweep.
-for package in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(package).setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", ".*does not have many workers.*")
-warnings.filterwarnings("ignore", ".*`srun` command is available on your system.*")
-warnings.filterwarnings("ignore", ".*(Experiment logs|Checkpoint) directory .* exists and is not empty.*")
-warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
-warnings.filterwarnings("ignore", ".*when logging on epoch level in distributed setting.*")  # summed up by then
-warnings.filterwarnings("ignore", ".*Total length of `list` across ranks is zero.*")  # data.val_fraction=0
-warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
 # With trainer.deterministic torch fills every fresh tensor, which only shows up operators that read before writing.
 torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
+
+
+REMARKS = (  # of Lightning, as regular expressions
+    ".*does not have many workers.*",
+    ".*`srun` command is available on your system.*",
+    ".*(Experiment logs|Checkpoint) directory .* exists and is not empty.*",
+    ".*isinstance.treespec, LeafSpec.*",
+    ".*when logging on epoch level in distributed setting.*",  # summed up by then
+    ".*Total length of `list` across ranks is zero.*",  # data.val_fraction=0
+    ".*number of training batches.*smaller than the logging interval.*",
+)
 
 
 @dataclass
@@ -79,6 +80,7 @@ def build_job(
     """
     check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
     check_trainer(config.trainer, fused=config.optim.get("fused"))
+    _quiet_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
     net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
@@ -130,6 +132,14 @@ def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
         "ink": measure_ink(data.train.images),
         "examples": typical_images(data.train, len(data.class_names)),
     }
+
+
+def _quiet_lightning() -> None:
+    """Silence what Lightning says of every job and no user can act on: in a sweep it would hide what matters."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    for remark in REMARKS:
+        warnings.filterwarnings("ignore", remark)
 
 
 def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """make bench: how fast and how small this package is, as ratios measured side by side.
 
-python tests/benchmarks [--only TABLE …] [--rounds N] [--busy] [--json]; the tables are steps, characters, sweep, best
-and limits.
+python tests/benchmarks [--only TABLE …] [--rounds N] [--busy] [--json]; the tables are steps, characters, sweep, best,
+limits and switches.
 """
 
 import argparse
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import ordinary  # noqa: F401  (keeps the environment as it is now)
 
 from handwriting.utils.hardware import processor, use_machine
 
-TABLES = ("steps", "characters", "sweep", "best", "limits")
+TABLES = ("steps", "characters", "sweep", "best", "limits", "switches")
 REAL = "real MNIST and characters"
 
 
@@ -150,9 +151,30 @@ def measure_limits(root: Path, folder: Path, rounds: int, say: Callable[..., Non
     return {"start": start, "peak_mb": peak, "mb_after_each_job": sizes, "finished_job": again, "compare": compared}
 
 
-def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:
-    import statistics
+def measure_switches(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """What each switch behind the package's back gains."""
+    import switches
 
+    contest = switches.compare_steps(root, folder, rounds)
+    say(
+        "Training steps of Net on MNIST, batch 64, without one switch at a time", *contest.lines(switches.ALL), sep="\n"
+    )
+    composed = switches.seconds_to_compose()
+    say(
+        "\nMilliseconds to compose a job, YAML's loader",
+        *(f"{k:34} {1000 * v:.0f}" for k, v in composed.items()),
+        sep="\n",
+    )
+    reported = switches.seconds_to_report(folder, 5)
+    say("\nSeconds of compare of 20 runs, the collector")
+    say(*(f"{name:34} {statistics.median(times):.2f}" for name, times in reported.items()), sep="\n")
+    spun = switches.compare_spinning(folder, min(rounds, 3))
+    say("\nSeconds of training on the digits, 5 epochs")
+    say(*(f"{name:42} {statistics.median(times):.1f}" for name, times in spun.items()), "", sep="\n")
+    return {"steps": contest.as_json(), "compose": composed, "compare": reported, "spinning": spun}
+
+
+def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:
     from speed import BARE_LAST, PACKAGE, STUDENT, STUDENT_ALONE, TEMPLATE, TEMPLATE_ALONE
 
     goals = ((BARE_LAST, 0.92), (STUDENT, 1.6), (TEMPLATE, 2.0), (STUDENT_ALONE, 1.6), (TEMPLATE_ALONE, 2.0))
@@ -167,6 +189,7 @@ MEASURES = {
     "sweep": measure_sweep,
     "best": measure_best,
     "limits": measure_limits,
+    "switches": measure_switches,
 }
 
 if __name__ == "__main__":
