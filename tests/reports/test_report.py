@@ -279,7 +279,7 @@ def test_grey_in_the_ranking_are_those_of_the_corrected_comparisons(tmp_path: Pa
     drawn = {}
     draw = plots.draw_ranking
     monkeypatch.setattr(plots, "draw_ranking", lambda *a: drawn.update(grey=a[3]) or draw(*a))
-    monkeypatch.setattr(plots, "as_file", lambda *_: b"")
+    monkeypatch.setattr("handwriting.plots.style.as_file", lambda *_: b"")
     report = read_report(tmp_path)
     write_plots(report)
     assert sum(verdict.difference.p < 0.05 for verdict in report.verdicts) > 29
