@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from handwriting.data.dataset import LabelledImages
 from handwriting.data.variants import expand, in_variant
-from handwriting.utils.errors import LARGEST_SEED, UserError, check_number, check_whole
+from handwriting.utils.errors import UserError, check_number
 
 # A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or shares (B, classes), by random numbers.
 Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]
@@ -32,10 +32,6 @@ class Augmentation:
         clean_epochs: int = 0,
         seed: int = 0,
     ):
-        check_whole("augment.clean_epochs", clean_epochs, at_least=0)
-        check_whole("augment.seed", seed, at_least=0, at_most=LARGEST_SEED)
-        if isinstance(variants, str) or not isinstance(variants, Sequence):
-            raise UserError(f"augment.variants={variants} must be a list, as in [original,turned_left].")
         self.variants = tuple(variants)
         self.steps = [step for step in (steps or {}).values() if step]
         self.clean_epochs, self.seed = clean_epochs, seed
@@ -107,11 +103,6 @@ class Warp:
         bend: float = 0.0,
         knots: int = 5,
     ):
-        check_probability(probability)
-        amounts = {"degrees": (degrees, 360), "scale": (scale, 2), "shear": (shear, 2), "shift": (shift, 1000)}
-        for name, (amount, largest) in {**amounts, "bend": (bend, 1000)}.items():
-            check_number(f"augment.steps.warp.{name}", amount, at_least=0, at_most=largest)
-        check_whole("augment.steps.warp.knots", knots, at_least=2, at_most=100)
         self.probability, self.degrees, self.scale, self.shear, self.shift = probability, degrees, scale, shear, shift
         self.bend, self.knots = bend, knots
 
@@ -146,8 +137,6 @@ class Erasing:
     """
 
     def __init__(self, probability: float = 0.5, smallest: float = 0.1, largest: float = 0.3):
-        check_probability(probability)
-        check_number("augment.steps.erasing.smallest", smallest, at_least=0, at_most=1)
         check_number("augment.steps.erasing.largest", largest, at_least=smallest, at_most=1)
         self.probability, self.smallest, self.largest = probability, smallest, largest
 
@@ -168,8 +157,6 @@ class Noise:
     """Adds Gaussian noise; its standard deviation is drawn for each image from 0 to ``deviation`` (scale 0…1)."""
 
     def __init__(self, probability: float = 0.5, deviation: float = 0.2):
-        check_probability(probability)
-        check_number("augment.steps.noise.deviation", deviation, at_least=0)
         self.probability, self.deviation = probability, deviation
 
     def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -186,8 +173,6 @@ class Blur:
     RADIUS = 4  # pixels; the Gaussian is cut off there
 
     def __init__(self, probability: float = 0.5, deviation: float = 1.0):
-        check_probability(probability)
-        check_number("augment.steps.blur.deviation", deviation, at_least=0, at_most=self.RADIUS)
         self.probability, self.deviation = probability, deviation
 
     def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -213,8 +198,6 @@ class Mixup:
     QUANTILES = 4096  # the distribution is drawn from as a table: torch draws Beta without a generator of ours only
 
     def __init__(self, probability: float = 1.0, alpha: float = 0.2):
-        check_probability(probability)
-        check_number("augment.steps.mixup.alpha", alpha, above=0)
         self.probability = probability
         middles = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
         self.shares = torch.from_numpy(scipy.stats.beta(alpha, alpha).ppf(middles)).float()
@@ -233,8 +216,3 @@ class Mixup:
         mixed = share[:, None] * shares + (1 - share[:, None]) * shares[other]
         pixels = share[:, None, None, None]
         return pixels * images + (1 - pixels) * images[other], mixed
-
-
-def check_probability(value: float) -> None:
-    """Raise UserError unless ``value`` is a probability."""
-    check_number("probability of an augmentation", value, at_least=0, at_most=1)

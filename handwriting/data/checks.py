@@ -24,8 +24,6 @@ def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> Ha
     ``invert`` says whether its images are dark on bright; ``auto`` decides it for the training and the test set
     together, by the borders of the images. Raises UserError when the two contradict each other.
     """
-    if invert not in ("auto", True, False):
-        raise UserError(f"data.invert={invert} must be auto, true or false.")
     whole = _up_to_255(whole, source)
     if invert == "auto":
         invert = _is_dark_on_bright(whole, source)

@@ -14,7 +14,6 @@ from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, serve
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
-from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
 
 EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and the last one is seldom ragged
 
@@ -53,13 +52,6 @@ class DataModule(lightning.LightningDataModule):
         **for_reader: Any,
     ):
         super().__init__()
-        check_whole("data.batch_size", batch_size, at_least=1)
-        check_whole("data.split_seed", split_seed, at_least=0, at_most=LARGEST_SEED)
-        check_whole("data.shuffle_seed", shuffle_seed, at_least=0, at_most=LARGEST_SEED)
-        if limit is not None:
-            check_whole("data.limit", limit, at_least=1)
-        if isinstance(val_fraction, bool) or not isinstance(val_fraction, (int, float)) or not 0 <= val_fraction < 1:
-            raise UserError(f"data.val_fraction={val_fraction} must be at least 0 and below 1; 0 holds nothing out.")
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
         whole = read(**for_reader) if path is None else read(path, **for_reader)

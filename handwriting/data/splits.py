@@ -8,8 +8,6 @@ from torch import Tensor
 
 from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
 
-SPLITS = ("holdout", "kfold", "bootstrap")
-
 
 def split_training(
     labels: Tensor, split: str, val_fraction: float, folds: int, fold: int, seed: int
@@ -21,9 +19,6 @@ def split_training(
     and holds out those not drawn, about 37 % (B. Efron, 1983, doi:10.1080/01621459.1983.10477973). Raises UserError for
     impossible numbers, or when a class would have no image in one of the parts.
     """
-    if split not in SPLITS:
-        raise UserError(f"data.split={split} must be one of {', '.join(SPLITS)}.")
-    check_whole("data.folds", folds, at_least=2)
     check_whole("data.fold", fold, at_least=0, at_most=folds - 1 if split == "kfold" else LARGEST_SEED - seed)
     if split == "holdout":
         if fold:

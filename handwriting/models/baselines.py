@@ -10,7 +10,6 @@ from torch import Tensor
 from handwriting.data import LabelledImages
 from handwriting.utils.errors import UserError
 
-FEATURES = ("pixels", "hog")
 CELL = 4  # pixels of a cell's side
 BINS = 9  # directions of half a turn
 
@@ -29,8 +28,6 @@ class Baseline:
         estimator: Callable[..., Any],
         features: str = "pixels",
     ):
-        if features not in FEATURES:
-            raise UserError(f"model.features={features} must be one of {', '.join(FEATURES)}.")
         if features == "hog" and min(image_size) < 2 * CELL:
             raise UserError(f"model.features=hog needs images of at least {2 * CELL}×{2 * CELL} pixels.")
         self.num_classes, self.features, self.estimator = num_classes, features, estimator()

@@ -2,8 +2,6 @@
 
 from torch import Tensor, nn
 
-from handwriting.models.net import check_dropout
-
 
 class CCNet(nn.Module):
     """Five 3×3 convolutions 32-64-64-32-18 with three overlapping poolings, one linear layer; 82,300 parameters.
@@ -22,7 +20,6 @@ class CCNet(nn.Module):
         xavier: bool = False,
     ):
         super().__init__()
-        check_dropout(dropout)
         height, width = (-(-side // 8) for side in image_size)  # three poolings that round up
         self.features = nn.Sequential(
             nn.Conv2d(1, 32, 3, padding=1),

@@ -3,11 +3,9 @@
 from torch import Tensor, nn
 
 from handwriting.models.layers import activation_and_pooling
-from handwriting.models.net import check_dropout
 from handwriting.utils.errors import UserError
 
 FIRST = ((16, 0.2), (32, 0.2), (64, 0.25), (64, 0.25))  # channels and dropout of each block
-POSITIONS = ("after", "before")
 
 
 class CharNetV1(nn.Module):
@@ -19,7 +17,6 @@ class CharNetV1(nn.Module):
 
     def __init__(self, num_classes: int = 200, image_size: tuple[int, int] = (28, 28), dropout_position: str = "after"):
         super().__init__()
-        check_position(dropout_position)
         height, width = (side // 16 for side in image_size)
         if min(height, width) < 1:
             raise UserError(f"CharNetV1 needs images of at least 16×16, not {image_size[0]}×{image_size[1]}.")
@@ -61,8 +58,6 @@ class CharNet(nn.Module):
         dropout_position: str = "after",
     ):
         super().__init__()
-        check_position(dropout_position)
-        check_dropout(dropout)
         height, width = (side // 4 for side in image_size)
         if min(height, width) < 1:
             raise UserError(f"CharNet needs images of at least 4×4, not {image_size[0]}×{image_size[1]}.")
@@ -98,9 +93,3 @@ class CharNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes) of images (N, 1, H, W)."""
         return self.classifier(self.features(images).flatten(1))
-
-
-def check_position(position: str) -> None:
-    """Raise UserError unless the position of the dropout is one of those tried."""
-    if position not in POSITIONS:
-        raise UserError(f"model.dropout_position={position} must be {' or '.join(POSITIONS)} (the batch norm).")

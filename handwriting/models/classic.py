@@ -5,15 +5,12 @@ channels are ``width`` times the paper's: .25 unless told otherwise. What is sai
 on ImageNet.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.resnet import BasicBlock
 
 from handwriting.models.layers import activation_and_pooling
-from handwriting.models.net import check_dropout
-from handwriting.utils.errors import UserError, check_number
+from handwriting.utils.errors import UserError
 
 # Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is left out.
 VGG_LAYERS = {
@@ -55,7 +52,7 @@ def alexnet(
 
     A. Krizhevsky, 2014, arXiv:1404.5997, as torchvision has it.
     """
-    _check(width, image_size, halvings=3)
+    _check(image_size, halvings=3)
     channels = [1, *(_scale(count, width) for count in (64, 192, 384, 256, 256))]
     layers: list[nn.Module] = []
     for number in range(5):
@@ -76,8 +73,7 @@ def vgg(
 
     K. Simonyan, A. Zisserman, 2014, arXiv:1409.1556.
     """
-    _check_depth(depth, VGG_LAYERS)
-    _check(width, image_size, halvings=4)
+    _check(image_size, halvings=4)
     layers: list[nn.Module] = []
     channels = 1
     for count in VGG_LAYERS[depth]:
@@ -98,8 +94,7 @@ def googlenet(
 
     C. Szegedy et al., 2014, arXiv:1409.4842.
     """
-    _check(width, image_size, halvings=2)
-    check_dropout(dropout)
+    _check(image_size, halvings=2)
     layers: list[nn.Module] = [BasicConv2d(1, _scale(192, width), kernel_size=3, padding=1)]
     channels = _scale(192, width)
     for number, modules in enumerate(INCEPTIONS):
@@ -119,8 +114,7 @@ def resnet(
 
     K. He et al., 2015, arXiv:1512.03385.
     """
-    _check_depth(depth, RESNET_BLOCKS)
-    _check(width, image_size, halvings=3)
+    _check(image_size, halvings=3)
     channels = _scale(64, width)
     layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
     for stage, blocks in enumerate(RESNET_BLOCKS[depth]):
@@ -141,7 +135,6 @@ def _scale(count: int, width: float) -> int:
 
 
 def _hidden(features: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
-    check_dropout(dropout)
     return nn.Sequential(
         nn.Linear(features, hidden),
         nn.ReLU(),
@@ -153,13 +146,7 @@ def _hidden(features: int, hidden: int, num_classes: int, dropout: float) -> nn.
     )
 
 
-def _check_depth(depth: int, known: Mapping[int, object]) -> None:
-    if depth not in known:
-        raise UserError(f"model.depth={depth} must be one of {', '.join(map(str, known))}.")
-
-
-def _check(width: float, image_size: tuple[int, int], halvings: int) -> None:
-    check_number("model.width", width, above=0, at_most=4)
+def _check(image_size: tuple[int, int], halvings: int) -> None:
     if min(image_size) >> halvings < 1:
         raise UserError(
             f"This net halves an image {halvings} times, and {image_size[0]}×{image_size[1]} is used up before."

@@ -26,9 +26,6 @@ class Net(nn.Module):
         batch_norm: bool = False,
     ):
         super().__init__()
-        check_sizes("model.widths", widths, at_least_one=True)
-        check_sizes("model.hidden", hidden)
-        check_dropout(dropout)
         (height, width), channels = image_size, 1
         blocks: list[nn.Module] = []
         for out_channels in widths:
@@ -62,8 +59,6 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        check_sizes("model.hidden", hidden)
-        check_dropout(dropout)
         self.classifier = linear_layers(image_size[0] * image_size[1], hidden, num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -95,16 +90,3 @@ def linear_layers(
             layers.append(nn.Dropout(dropout))
         features = size
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
-
-
-def check_sizes(setting: str, sizes: Sequence[int], at_least_one: bool = False) -> None:
-    """Raise UserError unless ``sizes`` is a list of whole numbers of at least 1."""
-    is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str)
-    if not is_list or any(type(size) is not int or size < 1 for size in sizes) or (at_least_one and not sizes):
-        raise UserError(f"{setting}={sizes} must be a list of whole numbers of at least 1, as in [32,64].")
-
-
-def check_dropout(dropout: float) -> None:
-    """Raise UserError unless ``dropout`` is a share of units, 0 included, 1 not."""
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise UserError(f"model.dropout={dropout} must be at least 0 and below 1.")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from handwriting.models.layers import make_activation
-from handwriting.models.net import Crop, check_dropout, check_sizes, linear_layers
-from handwriting.utils.errors import UserError, check_whole
+from handwriting.models.net import Crop, linear_layers
+from handwriting.utils.errors import UserError
 
 
 class QuickNet(nn.Module):
@@ -32,19 +32,11 @@ class QuickNet(nn.Module):
         margin: int = 0,
     ):
         super().__init__()
-        check_sizes("model.widths", widths, at_least_one=True)
-        check_sizes("model.kernels", kernels, at_least_one=True)
-        check_sizes("model.strides", strides, at_least_one=True)
-        check_sizes("model.hidden", hidden)
-        check_dropout(dropout)
         if not len(widths) == len(kernels) == len(strides):
             raise UserError(
                 f"model.widths has {len(widths)} blocks, model.kernels {len(kernels)} and model.strides "
                 f"{len(strides)}; all need as many numbers."
             )
-        if max(strides) > 2:
-            raise UserError(f"model.strides={list(strides)} must be 1 (and a pooling) or 2 for each block.")
-        check_whole("model.margin", margin, at_least=0)
         (height, width), channels = (side - 2 * margin for side in image_size), 1
         blocks: list[nn.Module] = [Crop(margin)] if margin else []
         for number, (out_channels, kernel, stride) in enumerate(zip(widths, kernels, strides, strict=True)):

@@ -11,8 +11,9 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from handwriting.runs.config import CONF, mode_of
+from handwriting.runs.constraints import SETTINGS
 from handwriting.runs.record import NOT_SETTINGS, setting_of
-from handwriting.utils.errors import UserError, check_whole, did_you_mean
+from handwriting.utils.errors import UserError, did_you_mean
 
 METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # of each epoch, so that a callback can monitor them
 COUNTERS = ("epoch", "step", "lr")  # which a callback can monitor as well; neither direction is the better one
@@ -54,13 +55,14 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
         _check_mode("scheduler.mode", config.scheduler.get("mode", "min"), "the monitored metric", "val/loss")
 
 
+def check_settings(config: DictConfig) -> None:
+    """Raise UserError for a value of a setting out of its range; those of what the config makes are checked there."""
+    for setting, constraint in SETTINGS.items():
+        constraint.check(setting, OmegaConf.select(config, setting))
+
+
 def check_trainer(trainer: DictConfig, fused: bool | None) -> None:
-    """Raise UserError for numbers of the trainer that Lightning would not refuse, or not in a sentence."""
-    check_whole("trainer.max_epochs", trainer.max_epochs, at_least=1)
-    for part in ("train", "val", "test"):
-        limit = trainer[f"limit_{part}_batches"]
-        if not isinstance(limit, (int, float)) or limit <= 0:
-            raise UserError(f"trainer.limit_{part}_batches={limit} must be above 0: a fraction (0.5) or batches (5).")
+    """Raise UserError for settings of the trainer that Lightning would refuse late."""
     if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
         raise UserError(
             f"trainer.gradient_clip_val with trainer.precision={trainer.precision} needs optim.fused=false: "

@@ -1,14 +1,15 @@
 """The one place where a part of the config becomes an object."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from handwriting.utils.errors import UserError, check_number, check_whole, is_number
+from handwriting.runs.constraints import Constraint, Number, Numbers, Whole, constraints_of
+from handwriting.utils.errors import UserError, is_number
 
 
 def build(kind: str, config: Any, **more: Any) -> Any:
@@ -18,7 +19,7 @@ def build(kind: str, config: Any, **more: Any) -> Any:
     """
     if not config:
         return None
-    _check_settings(kind, config)
+    check_part(kind, config)
     if ours := more.keys() & set(config):
         raise UserError(f"{kind}.{min(ours)} is set by the package itself: leave it out.")
     try:
@@ -34,31 +35,58 @@ def build(kind: str, config: Any, **more: Any) -> Any:
         raise
 
 
-def _check_settings(kind: str, config: Any) -> None:
-    """Raise UserError for a maker that is not there and for what should be a number and is none.
+def check_part(kind: str, config: Any) -> None:
+    """Raise UserError for a maker that is not there, and for a value that a table or a default of torch's forbids.
 
-    The package's own parts look at their numbers themselves; torch finds them late, or in other words.
+    The package's own makers are in the table of handwriting.runs.constraints, also those inside the part. What torch
+    and others make tells by its own defaults where it needs a number: they find a wrong one late, or in other words.
     """
     target = str(config.get("_target_"))
-    try:
-        parameters = inspect.signature(resolve_name(target)).parameters
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{kind}._target_={target} is no class or function to be imported: {error}.") from error
-    if target.startswith("handwriting."):
-        return
-    for name, parameter in parameters.items():
+    maker = _find(kind, target)
+    constraints = constraints_of(maker)
+    if not target.startswith("handwriting."):
+        constraints = {**_constraints_by_defaults(maker), **constraints}
+    _check_values(kind, config, constraints)
+    _check_inside(kind, config)
+
+
+def _check_inside(place: str, config: Any) -> None:
+    for name, inner in config.items():
+        if isinstance(inner, Mapping):
+            if "_target_" in inner:
+                maker = _find(f"{place}.{name}", str(inner["_target_"]))
+                _check_values(f"{place}.{name}", inner, constraints_of(maker))
+            _check_inside(f"{place}.{name}", inner)
+
+
+def _check_values(place: str, config: Any, constraints: Mapping[str, Constraint]) -> None:
+    for name, constraint in constraints.items():
         if name in config:
-            _check_number(f"{kind}.{name}", config[name], parameter)
+            constraint.check(f"{place}.{name}", config[name])
 
 
-def _check_number(setting: str, value: Any, parameter: inspect.Parameter) -> None:
-    default = parameter.default  # annotations are written differently by each version of torch
-    if isinstance(default, tuple) and default and all(map(is_number, default)):
-        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(default):
-            raise UserError(f"{setting}={value} must be {len(default)} numbers, as in {list(default)}.")
-        for one in value:
-            check_number(setting, one)
-    elif is_number(default):
-        check_number(setting, value)
-    elif default is parameter.empty and parameter.annotation in (int, "int"):  # a length, such as StepLR's step_size
-        check_whole(setting, value, at_least=1)
+def _find(place: str, target: str) -> Any:
+    try:
+        maker = resolve_name(target)
+        if not callable(maker):
+            raise TypeError(f"{maker!r} cannot be called")
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"{place}._target_={target} is no class or function to be imported: {error}.") from error
+    return maker
+
+
+def _constraints_by_defaults(maker: Any) -> dict[str, Constraint]:
+    try:
+        parameters = inspect.signature(maker).parameters
+    except ValueError:  # of a function in C, which tells nothing
+        return {}
+    found: dict[str, Constraint] = {}
+    for name, parameter in parameters.items():
+        default = parameter.default  # annotations are written differently by each version of torch
+        if isinstance(default, tuple) and default and all(map(is_number, default)):
+            found[name] = Numbers(default)
+        elif is_number(default):
+            found[name] = Number()
+        elif default is parameter.empty and parameter.annotation in (int, "int"):  # a length, as StepLR's step_size
+            found[name] = Whole(1)
+    return found

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from handwriting.utils.errors import UserError, check_number, check_whole
+from handwriting.utils.errors import UserError
 
 
 class EpochAveraging(WeightAveraging):
@@ -21,7 +21,6 @@ class EpochAveraging(WeightAveraging):
     """
 
     def __init__(self, start: float = 0.75):
-        check_number("callbacks.swa.start", start, at_least=0, at_most=1)
         super().__init__(use_buffers=True, avg_fn=self._mean)
         self.start = start
         self._steps, self._first = 1, 0  # of an epoch; the epoch that is averaged first
@@ -48,7 +47,6 @@ class Snapshots(lightning.Callback):
     """Saves the net at the end of each of ``cycles`` as cycle1.ckpt, cycle2.ckpt … in ``dirpath``."""
 
     def __init__(self, dirpath: str, cycles: int = 5):
-        check_whole("scheduler.cycles", cycles, at_least=1)
         self.folder, self.cycles = Path(dirpath), cycles
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

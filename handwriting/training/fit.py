@@ -23,7 +23,7 @@ from handwriting.data import DataModule, typical_images
 from handwriting.inference.preprocess import measure_ink
 from handwriting.models.baselines import Baseline
 from handwriting.models.image_classifier import Views
-from handwriting.runs.checks import check_baseline, check_plateau, check_trainer, without_validation
+from handwriting.runs.checks import check_baseline, check_plateau, check_settings, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build
 from handwriting.training.callbacks import RunBar
@@ -31,7 +31,7 @@ from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.module import Classifier
 from handwriting.training.resume import last_checkpoint, restore_rows
 from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
-from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
+from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import processor, with_threads
 from handwriting.utils.metrics import SMALLEST, Tally
 
@@ -78,7 +78,7 @@ def build_job(
     ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says. With ``resume`` the
     job resumes from the folder's last checkpoint, where there is one. ``overrides`` are those of the command line.
     """
-    check_whole("seed", config.seed, at_least=0, at_most=LARGEST_SEED)
+    check_settings(config)
     check_trainer(config.trainer, fused=config.optim.get("fused"))
     _quiet_lightning()
     lightning.seed_everything(config.seed, verbose=False)
@@ -87,15 +87,12 @@ def build_job(
     if isinstance(net, Baseline):
         check_baseline(config, overrides)
         return BaselineJob(data, net, folder)
-    check_whole("tta.views", config.tta.views, at_least=1, at_most=1000)
     views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
     list(views(data.test.images[:1]))  # whether there are so many shows here
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
     _check_loss(loss, len(data.class_names))
-    if config.on_nan not in ("stop", "keep"):
-        raise UserError(f"on_nan={config.on_nan} must be stop or keep.")
     stop_on_nan = config.on_nan == "stop"
     facts, classes = _facts(data, settings), len(data.class_names)
     model = Classifier(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handwriting.utils.errors import check_number
-
 
 class FocalLoss(nn.Module):
     """Cross-entropy weighted by (1 - p)^γ, p being the probability of the class: what is read well counts less.
@@ -16,8 +14,6 @@ class FocalLoss(nn.Module):
 
     def __init__(self, gamma: float = 2.0, label_smoothing: float = 0.0):
         super().__init__()
-        check_number("loss.gamma", gamma, at_least=0)
-        check_number("loss.label_smoothing", label_smoothing, at_least=0, at_most=1)
         self.gamma, self.label_smoothing = gamma, label_smoothing
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from handwriting.utils.errors import UserError, check_number, check_whole
-
 
 class Muon(Optimizer):
     """Muon for weights of two axes and more, such as a convolution's; AdamW for the others.
@@ -30,13 +28,6 @@ class Muon(Optimizer):
         betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float = 0.01,
     ):
-        check_number("optim.lr", lr, at_least=0)
-        check_number("optim.momentum", momentum, at_least=0, below=1)
-        check_number("optim.weight_decay", weight_decay, at_least=0)
-        if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
-            raise UserError(f"optim.betas={betas} must be two numbers, as in [0.9, 0.999].")
-        for beta in betas:
-            check_number("optim.betas", beta, at_least=0, below=1)
         super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -105,5 +96,4 @@ class CosineCycles(CosineAnnealingWarmRestarts):
     """
 
     def __init__(self, optimizer: Optimizer, total_steps: int, cycles: int = 5):
-        check_whole("scheduler.cycles", cycles, at_least=1)
         super().__init__(optimizer, T_0=math.ceil(total_steps / cycles))

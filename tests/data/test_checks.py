@@ -97,12 +97,6 @@ def test_inverted_images_among_others_are_said_and_left_as_they_are(caplog):
     assert said.startswith("two sources: 30% of the images seem dark on bright")
 
 
-@pytest.mark.parametrize("invert", ["yes", "true", None, 2])
-def test_another_word_for_invert_is_refused(complaint, invert):
-    with complaint(f"data.invert={invert}", "auto, true or false"):
-        load(whole_of(strokes(10, 0), strokes(10, 1)), invert=invert)
-
-
 def test_zeros_and_ones_become_grey_levels():
     train, test = strokes(30, 0), strokes(20, 1)
     data = load(whole_of(train // 255, test // 255))

@@ -139,8 +139,6 @@ def test_holdout_is_the_default_way(labels):
 @pytest.mark.parametrize(
     ("split", "folds", "fold", "said"),
     [
-        ("folds", 5, 0, "data.split=folds must be one of holdout, kfold, bootstrap"),
-        ("kfold", 1, 0, "data.folds=1 must be a whole number of at least 2"),
         ("kfold", 5, 5, "data.fold=5 must be a whole number from 0 to 4"),
         ("kfold", 5, -1, "data.fold=-1 must be a whole number from 0 to 4"),
         ("kfold", 16, 0, "data.folds=16 needs as many images of each class, but class 4 has 15"),

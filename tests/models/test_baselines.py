@@ -105,7 +105,7 @@ def test_a_class_that_was_never_seen_is_never_read():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["model.features=sift"], "model.features=sift must be one of pixels, hog."),
+        (["model.features=sift"], "model.features=sift must be pixels or hog."),
         (["model.estimator.n_neighbors=0"], "n_neighbors"),
         (["model.estimator.neighbours=3"], "neighbours"),
         (["augment=affine"], "sees each image once: choose augment=none, shift7 or shift11."),

@@ -96,10 +96,3 @@ def test_images_of_other_sizes_are_read(family, size):
 def test_images_that_are_too_small_are_refused(family):
     with pytest.raises(UserError, match=r"needs images of at least"):
         family(7, (28, 3))
-
-
-@pytest.mark.parametrize("family", NETS)
-@pytest.mark.parametrize("position", ["middle", None, ""])
-def test_an_unknown_position_is_refused(family, position):
-    with pytest.raises(UserError, match="must be after or before"):
-        family(7, dropout_position=position)

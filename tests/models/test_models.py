@@ -226,29 +226,6 @@ def test_more_blocks_than_the_image_can_feed_are_refused(size, possible):
         Net(image_size=size, widths=[4] * (possible + 1))
 
 
-BAD_SIZES = [64, "64", None, [0], [32, -1], [32.0], [True], ["a"], [None], [[32]]]
-
-
-@pytest.mark.parametrize("family", [Net, MLP])
-@pytest.mark.parametrize("hidden", BAD_SIZES)
-def test_bad_hidden_sizes_are_refused(family: Callable[..., nn.Module], hidden):
-    with pytest.raises(UserError, match=r"^model\.hidden=.* must be a list of whole numbers of at least 1"):
-        family(hidden=hidden)
-
-
-@pytest.mark.parametrize("widths", [*BAD_SIZES, []])
-def test_bad_widths_are_refused(widths):
-    with pytest.raises(UserError, match=r"^model\.widths=.* must be a list of whole numbers of at least 1"):
-        Net(widths=widths)
-
-
-@pytest.mark.parametrize("family", [Net, MLP, CCNet])
-@pytest.mark.parametrize("dropout", [1, 1.0, -0.1, 50, float("nan"), "much", None])
-def test_a_dropout_that_is_no_share_is_refused(family: Callable[..., nn.Module], dropout):
-    with pytest.raises(UserError, match=f"^model.dropout={dropout} must be at least 0 and below 1"):
-        family(dropout=dropout)
-
-
 def test_sizes_may_come_as_hydra_gives_them():
     settings = OmegaConf.create({"widths": [32, 64, 128], "hidden": [256, 128]})
     assert count(Net(widths=settings.widths, hidden=settings.hidden)) == 159_882

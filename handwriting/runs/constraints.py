@@ -1,0 +1,232 @@
+"""The types and ranges of all settings, in one table; what does not fit is refused in one sentence.
+
+A constraint here looks at one value alone. What depends on the data or on another setting is checked where both are
+known: a limit above the number of training images, a fold above the number of folds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from handwriting.utils.errors import LARGEST_SEED, UserError, check_number, check_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """What the value of a setting must be; ``optional`` allows null.
+
+    ``says`` replaces the end of the sentence where the general one would say too little.
+    """
+
+    optional: bool = False
+    says: str = ""
+
+    def check(self, setting: str, value: object) -> None:
+        """Raise UserError, with the name of the setting and its value, unless the value fits."""
+        if value is None and self.optional:
+            return
+        try:
+            self._check(setting, value)
+        except UserError:
+            if not self.says:
+                raise
+            raise UserError(f"{setting}={value} must be {self.says}.") from None
+
+    def _check(self, setting: str, value: Any) -> None:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Whole(Constraint):
+    """A whole number between the limits, both included."""
+
+    at_least: int
+    at_most: float = inf
+
+    def _check(self, setting: str, value: Any) -> None:
+        check_whole(setting, value, self.at_least, self.at_most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Constraint):
+    """A finite number within the limits; ``above`` and ``below`` are limits that it may not take itself."""
+
+    at_least: float = -inf
+    at_most: float = inf
+    above: float = -inf
+    below: float = inf
+
+    def _check(self, setting: str, value: Any) -> None:
+        check_number(setting, value, self.at_least, self.at_most, self.above, self.below)
+
+
+@dataclass(frozen=True)
+class Wholes(Constraint):
+    """A list of whole numbers from 1 to ``at_most``; at least ``shortest`` of them."""
+
+    shortest: int = 0
+    at_most: float = inf
+
+    def _check(self, setting: str, value: Any) -> None:
+        fits = _is_list(value) and len(value) >= self.shortest
+        if not fits or any(type(one) is not int or not 1 <= one <= self.at_most for one in value):
+            raise UserError(f"{setting}={value} must be a list of whole numbers of at least 1, as in [32,64].")
+
+
+@dataclass(frozen=True)
+class Numbers(Constraint):
+    """A list of as many numbers as the example ``like`` has, ``each`` within its limits."""
+
+    like: Sequence[float]
+    each: Number = Number()
+
+    def _check(self, setting: str, value: Any) -> None:
+        if not _is_list(value) or len(value) != len(self.like):
+            raise UserError(f"{setting}={value} must be {len(self.like)} numbers, as in {list(self.like)}.")
+        for one in value:
+            self.each.check(setting, one)
+
+
+@dataclass(frozen=True)
+class Names(Constraint):
+    """A list of names, as in ``like``; which names there are is checked by the one that looks them up."""
+
+    like: str
+
+    def _check(self, setting: str, value: Any) -> None:
+        if not _is_list(value):
+            raise UserError(f"{setting}={value} must be a list, as in {self.like}.")
+
+
+@dataclass(frozen=True)
+class OneOf(Constraint):
+    """One of a few values."""
+
+    choices: tuple[object, ...]
+
+    def _check(self, setting: str, value: Any) -> None:
+        if value not in self.choices:
+            names = [str(choice) for choice in self.choices]
+            known = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
+            raise UserError(f"{setting}={value} must be {known}.")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+SEED = Whole(0, LARGEST_SEED)
+FRACTION = Number(at_least=0, at_most=1)
+NOT_NEGATIVE = Number(at_least=0)
+DECAY = Number(at_least=0, below=1)  # of a moving average
+DROPOUT = Number(at_least=0, below=1, says="at least 0 and below 1")
+WIDTH = Number(above=0, at_most=4)
+BATCHES = Number(above=0, says="above 0: a fraction (0.5) or batches (5)")
+
+# Settings by their dotted names, whatever the choices of the groups are.
+SETTINGS: dict[str, Constraint] = {
+    "seed": SEED,
+    "on_nan": OneOf(("stop", "keep")),
+    "resume": OneOf(("continue", "restart")),
+    "tta.views": Whole(1, 1000),
+    "trainer.max_epochs": Whole(1),
+    "trainer.limit_train_batches": BATCHES,
+    "trainer.limit_val_batches": BATCHES,
+    "trainer.limit_test_batches": BATCHES,
+}
+
+# Settings of what a config makes, by the function or class that takes them: one name may mean two things, as the depth
+# of vgg and of resnet, or of a network from a user's file; and one class may stand at any place, as a step of augment.
+CONSTRAINTS: dict[str, dict[str, Constraint]] = {
+    # data
+    "handwriting.data.datamodule.DataModule": {
+        "invert": OneOf(("auto", True, False), says="auto, true or false"),
+        "batch_size": Whole(1),
+        "val_fraction": Number(at_least=0, below=1, says="at least 0 and below 1; 0 holds nothing out"),
+        "split": OneOf(("holdout", "kfold", "bootstrap")),
+        "folds": Whole(2),
+        "fold": Whole(0),  # and below data.folds
+        "split_seed": SEED,
+        "limit": Whole(1, optional=True),  # and at most the number of training images
+        "shuffle_seed": SEED,
+    },
+    # augment
+    "handwriting.data.augment.Augmentation": {
+        "variants": Names("[original,turned_left]"),
+        "clean_epochs": Whole(0),
+        "seed": SEED,
+    },
+    "handwriting.data.augment.Warp": {
+        "probability": FRACTION,
+        "degrees": Number(at_least=0, at_most=360),
+        "scale": Number(at_least=0, at_most=2),
+        "shear": Number(at_least=0, at_most=2),
+        "shift": Number(at_least=0, at_most=1000),
+        "bend": Number(at_least=0, at_most=1000),
+        "knots": Whole(2, 100),
+    },
+    "handwriting.data.augment.Erasing": {
+        "probability": FRACTION,
+        "smallest": FRACTION,
+        "largest": FRACTION,  # and at least smallest
+    },
+    "handwriting.data.augment.Noise": {"probability": FRACTION, "deviation": NOT_NEGATIVE},
+    "handwriting.data.augment.Blur": {"probability": FRACTION, "deviation": Number(at_least=0, at_most=4)},
+    "handwriting.data.augment.Mixup": {"probability": FRACTION, "alpha": Number(above=0)},
+    # model
+    "handwriting.models.net.Net": {"widths": Wholes(shortest=1), "hidden": Wholes(), "dropout": DROPOUT},
+    "handwriting.models.net.MLP": {"hidden": Wholes(), "dropout": DROPOUT},
+    "handwriting.models.quick_net.QuickNet": {
+        "widths": Wholes(shortest=1),
+        "kernels": Wholes(shortest=1),
+        "strides": Wholes(shortest=1, at_most=2, says="1 (and a pooling) or 2 for each block"),
+        "hidden": Wholes(),
+        "dropout": DROPOUT,
+        "margin": Whole(0),
+    },
+    "handwriting.models.glyph_net.GlyphNet": {
+        "branches": Whole(1),
+        "shared": Whole(0),  # and below the number of widths
+        "widths": Wholes(shortest=1),
+        "depths": Wholes(shortest=1),
+        "dropout": DROPOUT,
+        "pooling": OneOf(("max", "blur")),
+        "margin": Whole(0),
+    },
+    "handwriting.models.ccnet.CCNet": {"dropout": DROPOUT},
+    "handwriting.models.char_net.CharNet": {
+        "dropout": DROPOUT,
+        "dropout_position": OneOf(("after", "before"), says="after or before (the batch norm)"),
+    },
+    "handwriting.models.char_net.CharNetV1": {
+        "dropout_position": OneOf(("after", "before"), says="after or before (the batch norm)"),
+    },
+    "handwriting.models.classic.alexnet": {"width": WIDTH, "dropout": DROPOUT},
+    "handwriting.models.classic.vgg": {"depth": OneOf((11, 13, 16)), "width": WIDTH, "dropout": DROPOUT},
+    "handwriting.models.classic.googlenet": {"width": WIDTH, "dropout": DROPOUT},
+    "handwriting.models.classic.resnet": {"depth": OneOf((10, 18, 34)), "width": WIDTH},
+    "handwriting.models.baselines.Baseline": {"features": OneOf(("pixels", "hog"))},
+    # optim, scheduler, loss
+    "handwriting.training.optim.Muon": {
+        "lr": NOT_NEGATIVE,
+        "momentum": DECAY,
+        "betas": Numbers((0.9, 0.999), DECAY),
+        "weight_decay": NOT_NEGATIVE,
+    },
+    "handwriting.training.optim.CosineCycles": {"cycles": Whole(1)},
+    "handwriting.training.losses.FocalLoss": {"gamma": NOT_NEGATIVE, "label_smoothing": FRACTION},
+    # callbacks
+    "handwriting.training.callbacks.EpochAveraging": {"start": FRACTION},
+    "handwriting.training.callbacks.Snapshots": {"cycles": Whole(1)},
+}
+
+
+def constraints_of(maker: Any) -> Mapping[str, Constraint]:
+    """Return the constraints of what a function or class takes, by the names of its parameters.
+
+    A class that takes what one of its bases takes has the constraints of that base.
+    """
+    takes = maker.__init__ if isinstance(maker, type) else maker
+    name = f"{getattr(takes, '__module__', '')}.{getattr(takes, '__qualname__', '')}".removesuffix(".__init__")
+    return CONSTRAINTS.get(name, {})
