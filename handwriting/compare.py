@@ -1,4 +1,4 @@
-"""python -m handwriting.compare FOLDER: rebuild the table and the plots of runs that are there already."""
+"""python -m handwriting.compare FOLDER: print the table of existing runs and write its files and plots again."""
 
 import argparse
 import errno
@@ -16,21 +16,23 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read all folders, write the summary and plots of each, print its table; exit code 2 when one has none."""
+    """Read all folders, write the summary and plots of each, print its table; exit code 2 if one has no runs."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.compare",
-        description="Print the table of a folder's runs and what they prove; write its summary and plots.",
+        description="Print the table of a folder's runs and which differences are significant; write its files.",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="as in outputs/mnist")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="a folder of runs, such as outputs/mnist"
+    )
     parser.add_argument(
         "--against",
         default="",
-        metavar="SETTING",
-        help="compare the others with this one alone (optim=adam), and not each with each; choose it before you train",
+        metavar="CONFIGURATION",
+        help="compare all others only with this one (optim=adam), not all pairs; choose it before training",
     )
     with exit_on_bad_input():
-        asked = parser.parse_args(arguments)
-        reports = [read_report(folder, asked.against) for folder in asked.folders]  # all, before anything is written
+        parsed = parser.parse_args(arguments)
+        reports = [read_report(folder, parsed.against) for folder in parsed.folders]  # all, before anything is written
         for report in reports:
             refused = show_report(report, Console())
             if refused and refused.errno not in READ_ONLY:

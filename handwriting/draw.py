@@ -1,4 +1,4 @@
-"""python -m handwriting.draw [CHECKPOINT]: a page to write on, read by a net while you write."""
+"""python -m handwriting.draw [CHECKPOINT]: a page to draw on; a model classifies while you write."""
 
 import argparse
 import importlib.util
@@ -19,35 +19,35 @@ OUTPUTS = Path("outputs")
 def main(arguments: list[str] | None = None) -> None:
     """Serve the page until Ctrl-C or SIGTERM, exit code 0.
 
-    Exit code 2 when no checkpoint loads, the port is taken, gradio is missing, or the arguments are wrong.
+    Exit code 2 if no checkpoint loads, the port is in use, gradio is missing, or the arguments are wrong.
     """
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.draw",
-        description="Serve a page on this machine to write on with mouse or finger: a net reads while you write.",
+        description="Serve a page to write characters on, with mouse or finger; a model classifies as you write.",
     )
     parser.add_argument(
         "checkpoint",
         type=Path,
         nargs="?",
-        help="a run's folder, as in outputs/mnist/optim=adam, a checkpoint, or a folder of runs; "
-        "the finished runs under outputs/ can be chosen in the page",
+        help="a run's folder, such as outputs/mnist/optim=adam, a checkpoint, or a folder of runs; "
+        "the finished runs in outputs/ can be selected on the page",
     )
-    parser.add_argument("--port", type=int, default=7860, help="where to serve (default 7860)")
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: only this machine can open the page")
+    parser.add_argument("--port", type=int, default=7860, help="port of the server (default 7860)")
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: only this computer can open the page")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     with exit_on_bad_input():
-        asked = parser.parse_args(arguments)
-        check_whole("--port", asked.port, at_least=1, at_most=65535)
+        options = parser.parse_args(arguments)
+        check_whole("--port", options.port, at_least=1, at_most=65535)
         if not importlib.util.find_spec("gradio"):
             raise UserError("gradio is not installed: pip install 'handwriting[draw]'.")
-        serve(gather(asked.checkpoint), asked.host, asked.port, asked.open)
+        serve(gather(options.checkpoint), options.host, options.port, options.open)
 
 
 def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
-    """Return the checkpoints to choose from by name: those of ``place``, then those of the studies in outputs/.
+    """Return the checkpoints by name: those of ``place``, then those of the folders of runs in outputs/.
 
-    The first one loads. Damaged ones are named on stderr and left out. Raises UserError when none is left, or when
-    ``place`` is a single checkpoint that does not load.
+    The first one is known to load. Damaged ones are omitted with a message on stderr. Raises UserError if none is left,
+    or if ``place`` is a single checkpoint that does not load.
     """
     from handwriting.inference.checkpoints import find_checkpoints
 
@@ -57,19 +57,17 @@ def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
     for study in sorted(studies):
         try:
             found += find_checkpoints(study)
-        except (UserError, OSError):  # no finished run in it, or not for this user
+        except (UserError, OSError):  # no finished run, or no permission
             continue
     if not found:
-        raise UserError(
-            f"{outputs}/ holds no finished run: train one (python -m handwriting.run), or name a checkpoint."
-        )
+        raise UserError(f"{outputs}/ has no finished run: train one (python -m handwriting.run), or give a checkpoint.")
     unique = {path.resolve(): path for path in reversed(found)}
     whole = _leave_out_damaged(sorted(unique.values(), key=found.index), named if len(named) == 1 else [])
     return {_name(path, outputs): path for path in whole}
 
 
 def _leave_out_damaged(found: list[Path], needed: list[Path]) -> list[Path]:
-    """Return the checkpoints whose files are whole, beginning with one that loads; print what is left out and why."""
+    """Return the checkpoints whose files are intact, the first of which loads; print which are omitted and why."""
     from handwriting.inference.checkpoints import check_file, load_trained
 
     whole: list[Path] = []
@@ -85,12 +83,12 @@ def _leave_out_damaged(found: list[Path], needed: list[Path]) -> list[Path]:
     if not whole:
         raise reasons[0]
     for reason in reasons:
-        print(f"{reason} It is left out.", file=sys.stderr)
+        print(f"{reason} It is omitted.", file=sys.stderr)
     return whole
 
 
 def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: bool) -> None:
-    """Serve the page until Ctrl-C or a request to end; UserError when the port is taken."""
+    """Serve the page until SIGINT or SIGTERM. Raises UserError if the port is in use."""
     use_machine()
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as folder:
@@ -103,13 +101,13 @@ def serve(checkpoints: Mapping[str, Path], host: str, port: int, open_browser: b
         for request in (signal.SIGINT, signal.SIGTERM):
             signal.signal(request, lambda *_: ended.set())
         address = launch(page, host, port, open_browser)
-        print(f"Write at {address} (Ctrl-C ends it).", file=sys.stderr, flush=True)
+        print(f"Open {address} (Ctrl-C stops the server).", file=sys.stderr, flush=True)
         ended.wait()
         page.close(verbose=False)
 
 
 def _name(path: Path, outputs: Path) -> str:
-    """Return mnist/optim=adam for the chosen checkpoint of that run under outputs/, else the file's path."""
+    """Return mnist/optim=adam for the best checkpoint of that run in outputs/, else the path of the file."""
     from handwriting.inference.checkpoints import BEST
 
     run = path.parent.parent if path.match(BEST) else path

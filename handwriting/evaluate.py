@@ -1,4 +1,4 @@
-"""python -m handwriting.evaluate RUN …: what a net reads right, what it confuses, how sure and how fast it is."""
+"""python -m handwriting.evaluate RUN …: accuracy, confusion, calibration and speed of trained models."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("test", "val", "train")
 WAYS = ("mean", "logits", "vote", "stack")
-SHOWN = 32  # images of a gallery
+SHOWN = 32  # images in a gallery
 DEFAULTS = {
     "split": "test",
     "format": "png",
@@ -34,17 +34,17 @@ DEFAULTS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Evaluate checkpoints; exit code 1 when some of a folder could not be loaded, 2 for other bad input."""
+    """Evaluate checkpoints; exit code 1 if some of a folder could not be loaded, 2 for other bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.evaluate",
-        description="Evaluate trained nets, each on its own data: accuracy, confusion, calibration, mistakes, speed. "
-        "Nets with the same test set are also averaged. Tables and figures lie in the run's folder, under evaluation/.",
-        epilog="Settings: split=test|val|train, data=… and data.path=… for other data than they were trained on, "
-        "ensemble=mean|logits|vote|stack of several nets, tta.views=8 to read as many augmented views too, made as in "
-        "the run or by tta.augment=affine, format=png|pdf, dpi=110, out=FOLDER.",
+        description="Evaluate trained models, each on its own data: accuracy, confusion, calibration, mistakes, speed. "
+        "Models with the same test set are also combined. Tables and figures go to evaluation/ in the run's folder.",
+        epilog="Settings: split=test|val|train; data=… and data.path=… for other data than in training; "
+        "ensemble=mean|logits|vote|stack for several models; tta.views=8 for test-time augmentation with 8 views, "
+        "made as in the run or by tta.augment=affine; format=png|pdf; dpi=110; out=FOLDER.",
     )
     parser.add_argument(
-        "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="as in outputs/mnist/optim=adam"
+        "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="such as outputs/mnist/optim=adam"
     )
     with exit_on_bad_input():
         failed = evaluate(*_sort(parser.parse_args(arguments).asked))
@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
 def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> int:
     """Evaluate the checkpoints of ``places``, write and print the results; return how many could not be loaded.
 
-    Each is evaluated on its own data, or on what ``data_settings`` make of them. Those with the same images are also
-    evaluated together.
+    Each is evaluated on its own data, changed by ``data_settings``. Those with the same images are also evaluated as an
+    ensemble.
     """
     use_machine()
     from handwriting.inference.evaluation import evaluate_all, group_by_images, measure_speed
@@ -64,7 +64,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
 
     trained, reasons = _load(places)
     for reason in reasons:
-        print(f"{reason} It is left out.", file=sys.stderr)
+        print(f"{reason} It is omitted.", file=sys.stderr)
     groups = group_by_images(trained, str(options["split"]), data_settings)
     views, augment = int(options["tta.views"]), str(options["tta.augment"])
     for group in groups:
@@ -74,18 +74,20 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         alone = [one.probabilities.argmax(1) for one in found[: len(group.trained)]]
         right_by = agreement(alone, group.part.labels) if len(group.trained) > 1 else []
         folder = _folder(group, options, data_settings, len(groups) == 1)
-        files = _write(folder, found, figures, group, {"speed": speed, "read_right_by": right_by}, options)
+        files = _write(folder, found, figures, group, {"speed": speed, "correct_by": right_by}, options)
         _print(found, speed, right_by, f"{group.label}, {options['split']}: {len(group.part):,} images", files)
     if len(groups) > 1:
         kind = {"test": "test", "val": "validation", "train": "training"}[options["split"]]
-        print(f"These runs have {len(groups)} different {kind} sets: each has a table, and no ensemble joins them.")
+        print(
+            f"These runs have {len(groups)} different {kind} sets: each has its own table, without a common ensemble."
+        )
     return len(reasons)
 
 
 def _load(places: Sequence[Path]) -> "tuple[list[Trained], list[UserError]]":
-    """Load all checkpoints of ``places``, and return why some of a folder could not be.
+    """Load all checkpoints of ``places``, and return the errors of those in a folder that could not be loaded.
 
-    Raises UserError when one that was named alone, or none at all, can be loaded.
+    Raises UserError if none can be loaded, or if a checkpoint that was given alone cannot be loaded.
     """
     from handwriting.inference.checkpoints import find_checkpoints, load_trained, snapshots_of
 
@@ -106,7 +108,7 @@ def _load(places: Sequence[Path]) -> "tuple[list[Trained], list[UserError]]":
 
 
 def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
-    """Part the arguments into places, options and settings of the data; UserError for an unknown one."""
+    """Split the arguments into places, options and data settings. Raises UserError for an unknown option."""
     places, options, data_settings = [], dict(DEFAULTS), []
     for argument in asked:
         key, equals, value = argument.partition("=")
@@ -124,12 +126,12 @@ def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
         if options[key] not in known:
             raise UserError(f"{key}={options[key]} must be one of {', '.join(known)}.")
     if not places:
-        raise UserError("Give a run's folder or a checkpoint, as in outputs/mnist/optim=adam.")
+        raise UserError("Give a run's folder or a checkpoint, such as outputs/mnist/optim=adam.")
     return places, options, data_settings
 
 
 def _folder(group: "Group", options: dict[str, Any], data_settings: Sequence[str], alone: bool) -> Path:
-    """Return where to write what was found out of a group: two that are evaluated at once never share a folder."""
+    """Return the output folder for a group; two groups of one call never share a folder."""
     split = str(options["split"])
     if options["out"]:
         return Path(options["out"]) if alone else Path(options["out"]) / f"{group.label}_{split}"
@@ -140,7 +142,7 @@ def _folder(group: "Group", options: dict[str, Any], data_settings: Sequence[str
 
 
 def _figures(found: "Sequence[Evaluation]", group: "Group") -> dict[str, Any]:
-    """Draw confusion, mistakes and a sample of the last of the readers, and the confusion of each of several."""
+    """Draw confusion, mistakes and a sample of the last evaluation, and the confusion of each if there are several."""
     from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_confusions, draw_readings
     from handwriting.plots.style import shown_names
     from handwriting.utils.metrics import confused_pairs
@@ -157,8 +159,10 @@ def _figures(found: "Sequence[Evaluation]", group: "Group") -> dict[str, Any]:
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
     spread = np.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).round().astype(int)
     figures = {
-        "mistakes": gallery(wrong[:SHOWN], f"{len(wrong):,} of {len(labels):,} misread, the most confident first"),
-        "samples": gallery(spread, f"A sample of what {last.name} read"),
+        "mistakes": gallery(
+            wrong[:SHOWN], f"{len(wrong):,} of {len(labels):,} misclassified, highest confidence first"
+        ),
+        "samples": gallery(spread, f"Sample of the predictions of {last.name}"),
     }
     if len(names) <= 20:
         figures["confusion"] = draw_confusion(last.counts, names)
@@ -190,7 +194,7 @@ def _write(
         "data": group.label,
         "split": options["split"],
         "images": int(last.counts.sum()),
-        "readers": {one.name: one.scores for one in found},
+        "models": {one.name: one.scores for one in found},
         **{key: value for key, value in more.items() if value},
     }
     files = {
@@ -209,7 +213,7 @@ def _print(
 ) -> None:
     console = Console(highlight=False)
     table = Table(title=title, title_justify="left", box=None)
-    table.add_column("reader", overflow="fold")
+    table.add_column("model", overflow="fold")
     columns = {"acc": "accuracy", "top5": "top-5", "f1": "macro F1"}  # evaluation.json has the rest
     columns = {key: head for key, head in columns.items() if key in found[0].scores}
     for head in [*columns.values(), "loss", "calibration error"]:
@@ -220,13 +224,15 @@ def _print(
     console.print(table)
     if read_right_by:
         none, *some, every = read_right_by
-        console.print(f"All {len(some) + 1} read {every:,} images right, some of them {sum(some):,}, none {none:,}.")
+        console.print(
+            f"Correct by all {len(some) + 1} models: {every:,} images; by some: {sum(some):,}; by none: {none:,}."
+        )
     if speed:
         images = int(found[0].counts.sum())
         per_second = images / speed["all_seconds"]
         console.print(
-            f"{images:,} images are read in {speed['all_seconds']:.2f} s ({per_second:,.0f} a second in batches of "
-            f"{speed['batch']}); one alone in {1000 * speed['one_seconds']:.2f} ms (medians, warmed up)."
+            f"{images:,} images in {speed['all_seconds']:.2f} s ({per_second:,.0f} images/s in batches of "
+            f"{speed['batch']}); a single image in {1000 * speed['one_seconds']:.2f} ms (medians after a warm-up)."
         )
     for file in files:
         console.print(f"  {file}", soft_wrap=True)

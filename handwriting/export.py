@@ -1,4 +1,4 @@
-"""python -m handwriting.export CHECKPOINT --onnx FILE: a net for programs without PyTorch."""
+"""python -m handwriting.export CHECKPOINT --onnx FILE: a model as an ONNX file, for programs without PyTorch."""
 
 import argparse
 import importlib.util
@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
     from handwriting.inference.checkpoints import Trained
 
-CHECKED = 200  # images that both programs read
-TOLERANCE = 1e-5  # by which their probabilities may differ
+CHECKED = 200  # images for the comparison of PyTorch and ONNX Runtime
+TOLERANCE = 1e-5  # maximum difference of their probabilities
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write a net as an ONNX file; exit code 2 when it cannot be read, written or does not read the same."""
+    """Write a model as an ONNX file; exit code 2 if it cannot be loaded or written, or predicts differently."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.export",
-        description="Write a trained net, with its preparation, as an ONNX file: it takes uint8 images (N, 1, H, W), "
-        "ink bright on black, any number at once, and gives probabilities and logits (N, classes). The names of the "
-        "classes are in its metadata. What it gives is compared with the net before it is kept.",
+        description="Write a trained model, with its normalisation, as an ONNX file. Input: uint8 images (N, 1, H, W), "
+        "foreground bright on black, any N. Outputs: probabilities and logits (N, classes). The class names are in its "
+        "metadata. Before it is written, its outputs are compared with those of the model.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a run's folder, as in outputs/mnist/optim=adam, or a checkpoint")
+    parser.add_argument(
+        "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"
+    )
     parser.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="the file to write")
     with exit_on_bad_input():
         asked = parser.parse_args(arguments)
@@ -40,10 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def export(place: Path, file: Path) -> float:
-    """Write the net of a checkpoint as an ONNX file and return the largest difference of probability found.
+    """Write the model of a checkpoint as an ONNX file and return the largest difference of probabilities found.
 
-    Raises UserError when there is none, when a package is missing, or when what ONNX Runtime makes of the file differs
-    by more than TOLERANCE: then there is no file.
+    Raises UserError if there is no checkpoint, if a package is missing, or if the probabilities of ONNX Runtime differ
+    by more than TOLERANCE; then no file is written.
     """
     if lacking := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise UserError(f"{', '.join(lacking)} is not installed: pip install 'handwriting[export]'.")
@@ -56,20 +58,20 @@ def export(place: Path, file: Path) -> float:
     difference = _compare(trained, content, images)
     if not difference <= TOLERANCE:
         raise UserError(
-            f"ONNX Runtime reads {len(images)} {which} otherwise than the net, by {difference:.1e} of probability; "
-            f"{file} is not written."
+            f"ONNX Runtime predicts differently from the model on {len(images)} {which}: probabilities differ by up to "
+            f"{difference:.1e}; {file} is not written."
         )
     write_bytes(file, content)
     Console(highlight=False).print(
-        f"{file}: {len(content) / 1e6:.1f} MB, reads {len(images)} {which} as the net does "
-        f"(probabilities differ by {difference:.0e} at most).",
+        f"{file}: {len(content) / 1e6:.1f} MB, same predictions as the model on {len(images)} {which} "
+        f"(probabilities differ by at most {difference:.0e}).",
         soft_wrap=True,
     )
     return difference
 
 
 def _as_onnx(trained: "Trained") -> bytes:
-    """Return the net of a checkpoint, from uint8 images to probabilities, as the content of an ONNX file."""
+    """Return the model of a checkpoint, from uint8 images to probabilities, as the content of an ONNX file."""
     import torch
 
     class Whole(torch.nn.Module):
@@ -84,7 +86,7 @@ def _as_onnx(trained: "Trained") -> bytes:
     images = torch.zeros(2, 1, *trained.image_size, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # the exporter's warnings about itself
         program = torch.onnx.export(
             Whole().eval(),
             (images,),
@@ -102,7 +104,7 @@ def _as_onnx(trained: "Trained") -> bytes:
 
 
 def _some_images(trained: "Trained") -> "tuple[torch.Tensor, str]":
-    """Return images of the part that tested the net, uint8 (N, 1, H, W), or where its data are not here, noise."""
+    """Return test images of the model, uint8 (N, 1, H, W), or noise if its data are not available."""
     import torch
 
     from handwriting.inference.evaluation import read_part
@@ -112,12 +114,12 @@ def _some_images(trained: "Trained") -> "tuple[torch.Tensor, str]":
     except UserError as error:
         noise = torch.Generator().manual_seed(0)
         images = torch.randint(256, (CHECKED, 1, *trained.image_size), dtype=torch.uint8, generator=noise)
-        return images, f"images of noise (its test images are not here: {str(error).rstrip('.')})"
+        return images, f"noise images (its test images are not available: {str(error).rstrip('.')})"
     return images[:: max(len(images) // CHECKED, 1)][:CHECKED], "test images"
 
 
 def _compare(trained: "Trained", content: bytes, images: "torch.Tensor") -> float:
-    """Return the largest difference of probability between the net and ONNX Runtime, in batches of several sizes."""
+    """Return the largest difference of probabilities between the model and ONNX Runtime, for two batch sizes."""
     import numpy as np
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""python -m handwriting.predict CHECKPOINT IMAGE …: what is written in image files."""
+"""python -m handwriting.predict CHECKPOINT IMAGE …: classify image files."""
 
 import argparse
 import glob
@@ -25,56 +25,66 @@ MOST_DRAWN = 64
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Classify image files; exit code 1 when some of them could not be read, 2 for other bad input."""
+    """Classify image files; exit code 1 if some of them could not be read, 2 for other bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.predict",
-        description="Read what is written in image files, one character each: scans, or photographs of paper.",
+        description="Classify image files with one character each: scans, or photographs of paper.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a run's folder, as in outputs/mnist/optim=adam, or a checkpoint")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, a pattern ('*.png'), - for stdin")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table with all five likeliest readings")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw what the net saw and read (.png or .pdf)")
-    parser.add_argument("--steps", type=Path, metavar="FILE", help="draw what each step made of the images")
-    parser.add_argument("--views", type=int, default=1, metavar="N", help="read the mean of N augmented views of each")
-    parser.add_argument("--augment", default="", metavar="NAME", help="made by affine, nudge …, and not as in the run")
+    parser.add_argument(
+        "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"
+    )
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file, a folder, a pattern ('*.png'), or - for stdin"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the five most probable classes of each image")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw the preprocessed images and predictions (.png or .pdf)"
+    )
+    parser.add_argument("--steps", type=Path, metavar="FILE", help="draw the steps of the preprocessing (.png or .pdf)")
+    parser.add_argument(
+        "--views", type=int, default=1, metavar="N", help="test-time augmentation: average N views of each image"
+    )
+    parser.add_argument(
+        "--augment", default="", metavar="NAME", help="augmentation of the views (affine, nudge …; default: the run's)"
+    )
     with exit_on_bad_input():
         failed = predict(parser.parse_args(arguments))
     sys.exit(1 if failed else 0)
 
 
-def predict(asked: argparse.Namespace) -> int:
-    """Classify what was asked for, write and print it, and return how many images could not be read."""
-    for figure in (asked.figure, asked.steps):
+def predict(options: argparse.Namespace) -> int:
+    """Classify the images, write and print the predictions, and return how many images could not be read."""
+    for figure in (options.figure, options.steps):
         if figure and figure.suffix not in (".png", ".pdf"):
             raise UserError(f"{figure} must end in .png or .pdf.")
-    check_whole("--views", asked.views, at_least=1, at_most=1000)
-    names, sources = _collect(asked.images)
+    check_whole("--views", options.views, at_least=1, at_most=1000)
+    names, sources = _collect(options.images)
     use_machine()
     from handwriting.reader import Reader
 
-    drawn = MOST_DRAWN if asked.steps else 0
-    readings = Reader.load(asked.checkpoint).read(sources, asked.views, asked.augment, steps=drawn)
+    drawn = MOST_DRAWN if options.steps else 0
+    readings = Reader.load(options.checkpoint).read(sources, options.views, options.augment, steps=drawn)
     rows = [_row(name, reading) for name, reading in zip(names, readings, strict=True)]
-    if asked.json:
-        write_text(asked.json, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-    if asked.csv:
+    if options.json:
+        write_text(options.json, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    if options.csv:
         import pandas as pd
 
         table = pd.DataFrame([{key: value for key, value in row.items() if key != "likeliest"} for row in rows])
-        write_text(asked.csv, table.to_csv(index=False))
+        write_text(options.csv, table.to_csv(index=False))
     try:
-        _draw(asked, names, readings)
+        _draw(options, names, readings)
     finally:
         _print(names, readings)
     return sum(bool(reading.error) for reading in readings)
 
 
-def _collect(asked: Sequence[str]) -> tuple[list[str], list[Path | bytes]]:
-    """Return the names and the sources of all images asked for; UserError when there is none or there are too many."""
+def _collect(places: Sequence[str]) -> tuple[list[str], list[Path | bytes]]:
+    """Return the names and the sources of all images. Raises UserError if there are none or too many."""
     names: list[str] = []
     sources: list[Path | bytes] = []
-    for place in asked:
+    for place in places:
         if place == "-":
             content = sys.stdin.buffer.read(MOST_BYTES + 1)
             if len(content) > MOST_BYTES:
@@ -93,7 +103,7 @@ def _collect(asked: Sequence[str]) -> tuple[list[str], list[Path | bytes]]:
         sources += found
         names += ["standard input" if isinstance(one, bytes) else str(one) for one in found]
     if len(sources) > MOST_FILES:
-        raise UserError(f"{len(sources):,} images are more than the {MOST_FILES:,} that one call reads: give a part.")
+        raise UserError(f"{len(sources):,} images are more than the maximum of {MOST_FILES:,} per call: give fewer.")
     return names, sources
 
 
@@ -108,11 +118,11 @@ def _row(name: str, reading: "Reading") -> dict[str, Any]:
 def _print(names: Sequence[str], readings: "Sequence[Reading]") -> None:
     table = Table(box=None)
     table.add_column("file", overflow="fold")
-    for head in ("reading", "probability", "then"):
+    for head in ("prediction", "probability", "next"):
         table.add_column(head, justify="right" if head == "probability" else "left")
     for name, reading in zip(names, readings, strict=True):
         if reading.error:
-            table.add_row(name, f"not read: {reading.error.removeprefix(name).strip()}", "", "")
+            table.add_row(name, f"error: {reading.error.removeprefix(name).strip()}", "", "")
         else:
             (first, sure), *others = reading.likeliest
             after = ", ".join(f"{called} {value:.1%}" for called, value in others[:2] if value >= 0.001)
@@ -120,30 +130,35 @@ def _print(names: Sequence[str], readings: "Sequence[Reading]") -> None:
     Console(highlight=False).print(table)
 
 
-def _draw(asked: argparse.Namespace, names: Sequence[str], readings: "Sequence[Reading]") -> None:
-    if not (asked.figure or asked.steps):
+def _draw(options: argparse.Namespace, names: Sequence[str], readings: "Sequence[Reading]") -> None:
+    if not (options.figure or options.steps):
         return
     from handwriting.plots.images import draw_readings, draw_steps
     from handwriting.plots.style import as_file
 
-    read = [(Path(name).name, one, one.framed) for name, one in zip(names, readings, strict=True) if one.framed]
+    read = [
+        (Path(name).name, one, one.preprocessed) for name, one in zip(names, readings, strict=True) if one.preprocessed
+    ]
     read = read[:MOST_DRAWN]
     if not read:
         raise UserError("No image could be read: there is nothing to draw.")
-    if asked.figure:
+    if options.figure:
         import numpy as np
 
         shown = [reading.glyph or reading.name for _, reading, _ in read]
-        images = np.stack([framed.image for *_, framed in read])
+        images = np.stack([preprocessed.image for *_, preprocessed in read])
         sure = [reading.probability for _, reading, _ in read]
-        figure = draw_readings(images, [""] * len(read), shown, sure, "What the net saw, and what it read")
-        write_bytes(asked.figure, as_file(figure, asked.figure.suffix[1:]))
-    if asked.steps:
+        figure = draw_readings(images, [""] * len(read), shown, sure, "Preprocessed images and predictions")
+        write_bytes(options.figure, as_file(figure, options.figure.suffix[1:]))
+    if options.steps:
         rows = {
-            f"{name}: {reading.glyph or reading.name} {reading.probability:.1%}": {**framed.steps, "seen": framed.image}
-            for name, reading, framed in read
+            f"{name}: {reading.glyph or reading.name} {reading.probability:.1%}": {
+                **preprocessed.steps,
+                "input of the model": preprocessed.image,
+            }
+            for name, reading, preprocessed in read
         }
-        write_bytes(asked.steps, as_file(draw_steps(rows), asked.steps.suffix[1:]))
+        write_bytes(options.steps, as_file(draw_steps(rows), options.steps.suffix[1:]))
 
 
 if __name__ == "__main__":

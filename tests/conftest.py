@@ -1,4 +1,4 @@
-"""What the tests share: the command line as a user runs it, offline and on one thread."""
+"""Shared fixtures: the command line, offline and on one thread; runs without training; a trained run."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ from handwriting.sweeps.progress import PROGRESS, Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before torch is imported: two threads on a busy core wait for each other, and many tests run at once.
+# Before torch is imported: two threads on a busy core wait for each other, and many tests run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,7 +47,7 @@ def command(tmp_path: Path) -> Command:
 
 
 class Outcome(NamedTuple):
-    """What a command line run in this process came to."""
+    """The result of a command that ran in this process."""
 
     code: int
     errors: str
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 def run_in() -> Callable[..., int]:
     """Run the command line in this process, where torch is imported already, in a folder: the exit code.
 
-    Without ``figures`` none is painted, which takes most of the time of a small run: its files are of one white dot.
+    Without ``figures`` no figure is drawn, which takes most of the time of a small run: the files have one white pixel.
     """
 
     def run(folder: Path, *arguments: str, figures: bool = False) -> int:
@@ -78,7 +78,7 @@ def run_in() -> Callable[..., int]:
                     run_main()
             finally:
                 logging.shutdown()
-                logging.getLogger().handlers.clear()  # Hydra's, which write into this folder
+                logging.getLogger().handlers.clear()  # Hydra's handlers, which write into this folder
         assert isinstance(stop.value.code, int)
         return stop.value.code
 
@@ -87,7 +87,7 @@ def run_in() -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
-    """The folder of a run whose net reads the bundled digits well enough."""
+    """The folder of a run with a good accuracy on the bundled digits."""
     folder = tmp_path_factory.mktemp("digits")
     assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
     (result,) = folder.glob("outputs/digits/*/result.json")
@@ -96,7 +96,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., i
 
 @pytest.fixture(scope="session")
 def page_of() -> Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]:
-    """Serve the page to write on, as a user does it, from a folder: its address and its process."""
+    """Serve the drawing page from a folder, in a process of its own: its address and its process."""
 
     @contextlib.contextmanager
     def serve(folder: Path, *arguments: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
@@ -111,7 +111,7 @@ def page_of() -> Callable[..., contextlib.AbstractContextManager[tuple[str, subp
         assert process.stderr is not None
         try:
             said = process.stderr.readline()
-            assert said.startswith(f"Write at http://127.0.0.1:{port}"), said + process.stderr.read()
+            assert said.startswith(f"Open http://127.0.0.1:{port}"), said + process.stderr.read()
             yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()
@@ -137,7 +137,7 @@ def main(
 
 @pytest.fixture
 def make_run() -> Callable[..., Path]:
-    """Write the folder of a run as handwriting.run leaves it, without training."""
+    """Write the folder of a run like handwriting.run does, without training."""
 
     def make(folder: Path, *overrides: str, status: str = "done", accuracy: float = 0.9, **more: Any) -> Path:
         given = dict(override.split("=", 1) for override in overrides)

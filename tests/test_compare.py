@@ -9,7 +9,7 @@ import pytest
 from handwriting.compare import main
 
 
-def test_the_report_is_rebuilt_from_what_is_there(command, tmp_path: Path, make_run):
+def test_the_report_is_rebuilt_from_existing_runs(command, tmp_path: Path, make_run):
     make_run(tmp_path / "outputs" / "digits", "optim=sgd", accuracy=0.8)
     make_run(tmp_path / "outputs" / "digits", "optim=adam", accuracy=0.9)
     result = command("handwriting.compare", "outputs/digits")
@@ -30,7 +30,7 @@ def test_a_wrong_folder_is_one_sentence(folder: str, sentence: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("command", ["handwriting.compare", "handwriting.evaluate"])
-def test_for_a_folder_that_is_not_there_the_nearest_beside_it_are_named(command: str, tmp_path: Path, capsys):
+def test_the_error_for_a_missing_folder_names_similar_ones(command: str, tmp_path: Path, capsys):
     for name in ("optim=adam,seed=0", "optim=sgd,seed=0", "optim=sgd,seed=1", "evaluation"):
         (tmp_path / name).mkdir()
     with pytest.raises(SystemExit) as stop:
@@ -54,7 +54,7 @@ def refuse_writing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_of_a_read_only_folder_the_table_is_printed(number: int, tmp_path: Path, monkeypatch, make_run, capsys):
+def test_the_table_of_a_read_only_folder_is_printed(number: int, tmp_path: Path, monkeypatch, make_run, capsys):
     make_run(tmp_path / "digits", "optim=sgd", accuracy=0.8)
     monkeypatch.chdir(tmp_path)
     refuse_writing(monkeypatch, number)
@@ -67,7 +67,7 @@ def test_of_a_read_only_folder_the_table_is_printed(number: int, tmp_path: Path,
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["optim=sgd"]
 
 
-def test_of_a_full_disk_the_table_is_printed_and_the_exit_code_is_2(tmp_path: Path, monkeypatch, make_run, capsys):
+def test_with_a_full_disk_the_table_is_printed_and_the_exit_code_is_2(tmp_path: Path, monkeypatch, make_run, capsys):
     make_run(tmp_path / "digits", "optim=sgd", accuracy=0.8)
     monkeypatch.chdir(tmp_path)
     refuse_writing(monkeypatch, errno.ENOSPC)
@@ -79,7 +79,7 @@ def test_of_a_full_disk_the_table_is_printed_and_the_exit_code_is_2(tmp_path: Pa
     assert said.out.splitlines()[-1] == ("Nothing was written: digits cannot be written to (No space left on device).")
 
 
-def test_a_folder_that_may_not_be_read_is_one_sentence(tmp_path: Path, monkeypatch, capsys):
+def test_a_folder_without_permission_is_one_sentence(tmp_path: Path, monkeypatch, capsys):
     def refuse(self: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 

@@ -1,4 +1,4 @@
-"""A trained run is evaluated as a user does it."""
+"""Evaluation of trained runs from the command line."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ TRAINED = ("data=digits", "data.limit=300", "trainer.max_epochs=2")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
-    """Two seeds of a small net."""
+    """Two seeds of a small model."""
     folder = tmp_path_factory.mktemp("runs")
     assert run_in(folder, "-m", *TRAINED, "seed=0,1") == 0
     return folder / "outputs" / "digits"
@@ -36,11 +36,11 @@ def run_of(runs: Path, seed: int = 0) -> Path:
     return folder
 
 
-def test_the_accuracy_is_that_of_the_result_to_the_image(runs: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_number_of_correct_images_is_that_of_the_result(runs: Path, capsys: pytest.CaptureFixture[str]):
     evaluate([str(run_of(runs))])
     record = evaluation(run_of(runs) / "evaluation" / "test")
     result = json.loads((run_of(runs) / "result.json").read_text())
-    (scores,) = record["readers"].values()
+    (scores,) = record["models"].values()
     assert round(scores["acc"] * 500) == round(result["metrics"]["test/acc"] * 500)
     assert scores["loss"] == pytest.approx(result["metrics"]["test/loss"], rel=1e-4)
     table = pd.read_csv(run_of(runs) / "evaluation" / "test" / "per_class.csv")
@@ -49,42 +49,42 @@ def test_the_accuracy_is_that_of_the_result_to_the_image(runs: Path, capsys: pyt
         assert (run_of(runs) / "evaluation" / "test" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert f"{scores['acc']:.2%}" in printed
-    assert "500 images are read in" in printed
+    assert "500 images in " in printed
     assert record["speed"]["one_seconds"] < record["speed"]["all_seconds"]
 
 
-def test_validation_and_training_parts_are_those_of_the_run(runs: Path):
+def test_validation_and_training_sets_are_those_of_the_run(runs: Path):
     result = json.loads((run_of(runs) / "result.json").read_text())
     for split in ("val", "train"):
         evaluate([str(run_of(runs)), f"split={split}", "format=pdf", "dpi=50"])
         record = evaluation(run_of(runs) / "evaluation" / split)
         assert record["images"] == result["images"][split]
         assert (run_of(runs) / "evaluation" / split / "confusion.pdf").read_bytes().startswith(b"%PDF")
-    (scores,) = evaluation(run_of(runs) / "evaluation" / "val")["readers"].values()
+    (scores,) = evaluation(run_of(runs) / "evaluation" / "val")["models"].values()
     assert scores["acc"] == pytest.approx(result["metrics"]["val/acc"], abs=1e-6)
 
 
-def test_several_runs_are_also_averaged(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_several_runs_are_also_evaluated_as_an_ensemble(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     evaluate([str(runs), f"out={tmp_path}"])
     record = evaluation(tmp_path)
-    readers = record["readers"]
-    assert list(readers) == ["seed=0", "seed=1", "mean of the 2"]
+    models = record["models"]
+    assert list(models) == ["seed=0", "seed=1", "mean of the 2"]
     assert (tmp_path / "confusions.png").is_file()
-    none, one, both = record["read_right_by"]
+    none, one, both = record["correct_by"]
     assert none + one + both == record["images"]
-    right = [reader["acc"] * record["images"] for reader in readers.values()]
+    right = [scores["acc"] * record["images"] for scores in models.values()]
     assert one + 2 * both == pytest.approx(right[0] + right[1])
-    assert f"All 2 read {both} images right, some of them {one}, none {none}." in capsys.readouterr().out
+    assert f"Correct by all 2 models: {both} images; by some: {one}; by none: {none}." in capsys.readouterr().out
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figures, which takes most of the time."""
+    """Skip the figures, which take most of the time."""
     monkeypatch.setattr("handwriting.evaluate._figures", lambda *_: {})
 
 
 def copy_run(run: Path, to: Path, **data: Any) -> Path:
-    """Copy a run and change what its checkpoint says of its data."""
+    """Copy a run and change the data settings in its checkpoint."""
     shutil.copytree(run, to, ignore=shutil.ignore_patterns("evaluation"))
     content = torch.load(to / "checkpoints" / "best.ckpt", weights_only=True)
     content["handwriting"]["settings"]["data"] |= data
@@ -96,9 +96,9 @@ def copy_run(run: Path, to: Path, **data: Any) -> Path:
 def csv_data(tmp_path: Path, no_figures: None) -> dict[str, Any]:
     """Settings of a small data set with the class names of the digits: 30 of their test images, in another order."""
     test, columns = read_digits().test, ["label", *(f"pixel{number}" for number in range(784))]
-    for part, images in (("train", test), ("test", test[torch.arange(30).flip(0)])):
+    for split, images in (("train", test), ("test", test[torch.arange(30).flip(0)])):
         rows = torch.cat([images.labels[:, None], images.images.flatten(1)], 1).numpy()
-        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / f"mnist_{part}.csv", index=False)  # type: ignore[arg-type]
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / f"mnist_{split}.csv", index=False)  # type: ignore[arg-type]
     read = {"_target_": "handwriting.data.mnist_csv.read_mnist_csv", "_partial_": True}
     return {"name": "mnist_csv", "path": str(tmp_path), "read": read}
 
@@ -114,7 +114,7 @@ def test_each_run_is_evaluated_on_its_own_data(
     printed = capsys.readouterr().out
     assert "digits, test: 500 images" in printed
     assert "mnist_csv, test: 30 images" in printed
-    assert "2 different test sets: each has a table, and no ensemble joins them" in printed
+    assert "2 different test sets: each has its own table" in printed
     digits, other = read_digits().test, read_digits().test[torch.arange(30)]
     for name, part in (("digits", digits), ("mnist_csv", other)):
         folder = study / "evaluation" / f"{name}_test"
@@ -125,27 +125,27 @@ def test_each_run_is_evaluated_on_its_own_data(
             model = load_trained(run_of(runs, seed) / "checkpoints" / "best.ckpt").model
             answers.append(model.predict_proba(part.images))
             accuracy = (answers[-1].argmax(1) == part.labels).double().mean()
-            assert record["readers"][f"seed={seed}"]["acc"] == pytest.approx(accuracy)
+            assert record["models"][f"seed={seed}"]["acc"] == pytest.approx(accuracy)
         together = (torch.stack(answers).mean(0).argmax(1) == part.labels).double().mean()
-        assert record["readers"]["mean of the 2"]["acc"] == pytest.approx(together)
+        assert record["models"]["mean of the 2"]["acc"] == pytest.approx(together)
         assert pd.read_csv(folder / "per_class.csv")["images"].to_numpy().sum() == len(part)
-    evaluate([str(study), "data=digits"])  # given for all: one test set
-    assert len(evaluation(study / "evaluation" / "digits_test")["readers"]) == 5
+    evaluate([str(study), "data=digits"])  # the same for all: one test set
+    assert len(evaluation(study / "evaluation" / "digits_test")["models"]) == 5
 
 
-def test_a_run_alone_on_its_data_is_written_to_its_folder(runs: Path, tmp_path: Path, csv_data: dict[str, Any]):
+def test_the_only_run_on_its_data_is_evaluated_in_its_own_folder(runs: Path, tmp_path: Path, csv_data: dict[str, Any]):
     own = copy_run(run_of(runs), tmp_path / "study" / "own")
     other = copy_run(run_of(runs), tmp_path / "study" / "other", **csv_data)
     evaluate([str(tmp_path / "study")])
     assert evaluation(own / "evaluation" / "test")["images"] == 500
     assert evaluation(other / "evaluation" / "test")["images"] == 30
-    evaluate([str(own), "data.limit=100"])  # other settings of the data do not replace it
+    evaluate([str(own), "data.limit=100"])  # other data settings do not replace it
     assert evaluation(own / "evaluation" / "digits,limit=100_test")["data"] == "digits,limit=100"
     evaluate([str(tmp_path / "study"), f"out={tmp_path / 'out'}"])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["digits_test", "mnist_csv_test"]
 
 
-def test_data_sets_of_one_name_are_told_apart_and_equal_ones_are_not(
+def test_different_data_sets_of_one_name_are_separate_and_equal_ones_are_not(
     runs: Path, tmp_path: Path, csv_data: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
     study = tmp_path / "study"
@@ -165,7 +165,7 @@ def test_data_sets_of_one_name_are_told_apart_and_equal_ones_are_not(
     assert "data2" in titles[1]
     assert evaluation(study / "path=1" / "evaluation" / "test")["images"] == 10
     (together,) = (study / "evaluation").iterdir()  # of data2 and data3, which hold the same images
-    assert len(evaluation(together)["readers"]) == 3
+    assert len(evaluation(together)["models"]) == 3
 
 
 def test_validation_sets_of_different_splits_are_evaluated_each_by_its_run(
@@ -182,11 +182,11 @@ def test_validation_sets_of_different_splits_are_evaluated_each_by_its_run(
         data = DataModule("digits", read_digits, split="kfold", fold=fold)
         model = load_trained(run_of(runs) / "checkpoints" / "best.ckpt").model
         accuracy = (model.predict_proba(data.val.images).argmax(1) == data.val.labels).double().mean()
-        (scores,) = evaluation(tmp_path / "study" / f"data.fold={fold}" / "evaluation" / "val")["readers"].values()
+        (scores,) = evaluation(tmp_path / "study" / f"data.fold={fold}" / "evaluation" / "val")["models"].values()
         assert scores["acc"] == pytest.approx(accuracy)
 
 
-def test_a_damaged_checkpoint_of_a_folder_is_named_and_the_others_are_evaluated(
+def test_a_damaged_checkpoint_of_a_folder_is_reported_and_the_others_are_evaluated(
     runs: Path, tmp_path: Path, no_figures: None, capsys: pytest.CaptureFixture[str]
 ):
     shutil.copytree(runs, tmp_path / "study", ignore=shutil.ignore_patterns("evaluation"))
@@ -196,12 +196,12 @@ def test_a_damaged_checkpoint_of_a_folder_is_named_and_the_others_are_evaluated(
         evaluate([str(tmp_path / "study")])
     assert stop.value.code == 1
     output, errors = capsys.readouterr()
-    assert errors == f"{damaged} is damaged or cut off: it cannot be read as a checkpoint. It is left out.\n"
-    assert list(evaluation(run_of(tmp_path / "study", 1) / "evaluation" / "test")["readers"]) == [run_of(runs, 1).name]
+    assert errors == f"{damaged} is damaged or truncated: it cannot be read as a checkpoint. It is omitted.\n"
+    assert list(evaluation(run_of(tmp_path / "study", 1) / "evaluation" / "test")["models"]) == [run_of(runs, 1).name]
     assert "500 images" in output
 
 
-def test_names_lose_what_all_of_them_have():
+def test_names_omit_common_overrides():
     assert without_common(["a=1,model.widths=[3,4],seed=0", "a=1,model.widths=[3,5],seed=0"]) == [
         "model.widths=[3,4]",
         "model.widths=[3,5]",
@@ -235,7 +235,7 @@ def test_bad_input_is_one_sentence(
     assert len(errors.splitlines()) == 1
 
 
-def test_a_validation_part_that_is_not_there_is_one_sentence(runs: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_missing_validation_set_is_one_sentence(runs: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         evaluate([str(run_of(runs)), "split=val", "data.val_fraction=0"])
     assert "split=val is empty" in capsys.readouterr().err

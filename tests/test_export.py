@@ -1,4 +1,4 @@
-"""An exported net gives what the net gives, for any number of images, and carries the names of its classes."""
+"""An exported model has the same outputs as the model, for any number of images, and contains its class names."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ from handwriting.runs.instantiate import build
 from handwriting.training.module import Classifier
 from handwriting.utils.errors import UserError
 
-# The exporter takes seconds for each net: make test-long looks at all.
+# The exporter takes seconds for each model: make test-long tests all.
 MODELS = [
     pytest.param(name, marks=[] if name in ("net", "glyph_net") else [pytest.mark.long])
     for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -30,7 +30,7 @@ MODELS = [
 
 
 def save(file: Path, model: dict[str, Any], **more: Any) -> Path:
-    """Save an untrained net whose layers have normalised something, as a run saves it."""
+    """Save an untrained model, with batch statistics, in the format of a run's checkpoint."""
     torch.manual_seed(0)
     net = build("model", model, num_classes=10, image_size=(28, 28))
     classifier = Classifier(net, partial(torch.optim.SGD, lr=0.1), None, 10, 0.13, 0.3)
@@ -49,12 +49,12 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_each_net_reads_the_same_in_onnx_runtime(model: str, tmp_path: Path):
+def test_each_model_has_the_same_outputs_in_onnx_runtime(model: str, tmp_path: Path):
     config = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
     if bases := [base for base in config.pop("defaults", []) if base != "_self_"]:
         config = yaml.safe_load((CONF / "model" / f"{bases[0]}.yaml").read_text(encoding="utf-8")) | config
     if model == "glyph_net":
-        config |= {"pooling": "blur", "margin": 2}  # as experiment=mnist_best has it; all others pool by the maximum
+        config |= {"pooling": "blur", "margin": 2}  # as in experiment=mnist_best; all others use max pooling
     checkpoint = save(tmp_path / "net.ckpt", config)
     assert export(checkpoint, tmp_path / "net.onnx") <= 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
@@ -67,7 +67,7 @@ def test_each_net_reads_the_same_in_onnx_runtime(model: str, tmp_path: Path):
         np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
 
-def test_the_file_says_what_its_classes_are(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_file_contains_the_class_names(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main([str(small), "--onnx", str(tmp_path / "a" / "net.onnx")])
     proto = onnx.load(tmp_path / "a" / "net.onnx")
     onnx.checker.check_model(proto)
@@ -75,7 +75,7 @@ def test_the_file_says_what_its_classes_are(small: Path, tmp_path: Path, capsys:
     assert metadata["class_names"] == list("0123456789")
     assert metadata["glyphs"] == list("٠١٢٣٤٥٦٧٨٩")
     assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    assert "images of noise (its test images are not here" in capsys.readouterr().out
+    assert "noise images (its test images are not available" in capsys.readouterr().out
 
 
 def test_the_run_s_own_test_images_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -83,14 +83,14 @@ def test_the_run_s_own_test_images_are_compared(tmp_path: Path, capsys: pytest.C
     data["read"] = {"_target_": "handwriting.data.digits.read_digits", "_partial_": True}
     net = {"_target_": "handwriting.models.net.Net", "widths": [4, 8], "hidden": [16]}
     export(save(tmp_path / "net.ckpt", net, data=data), tmp_path / "net.onnx")
-    assert "reads 200 test images as the net does" in capsys.readouterr().out
+    assert "same predictions as the model on 200 test images" in capsys.readouterr().out
 
 
-def test_a_file_that_reads_otherwise_is_not_written(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_with_different_predictions_is_not_written(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = save(tmp_path / "other.ckpt", {"_target_": "handwriting.models.net.Net", "widths": [8, 8], "hidden": [16]})
     content = module._as_onnx(load_trained(other))
     monkeypatch.setattr(module, "_as_onnx", lambda _: content)
-    with pytest.raises(UserError, match=r"otherwise than the net, by .*; .*net.onnx is not written"):
+    with pytest.raises(UserError, match=r"predicts differently from the model .*; .*net.onnx is not written"):
         export(small, tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
 

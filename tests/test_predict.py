@@ -1,4 +1,4 @@
-"""Image files are read with a trained net, as a user does it, and what cannot be read does not keep the rest."""
+"""Classification of image files from the command line; a file that cannot be read does not affect the others."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from handwriting.data.digits import read_digits
-from handwriting.inference.preprocess import bring_into_frame, open_image
+from handwriting.inference.preprocess import open_image, preprocess
 from handwriting.predict import main as predict
 from handwriting.reader import Reader
 
@@ -26,7 +26,7 @@ def run(digits_run: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def images() -> tuple[np.ndarray, list[int]]:
-    """Ten images of the test part, uint8 (10, 28, 28), and their labels."""
+    """Ten images of the test set, uint8 (10, 28, 28), and their labels."""
     test = read_digits().test
     return test.images[:10, 0].numpy(), test.labels[:10].tolist()
 
@@ -60,17 +60,17 @@ def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndar
         assert [reading.label for reading in reader.read(source)] == expected, kind
 
 
-def test_a_reading_says_how_sure_it_is(run: Path, images: tuple[np.ndarray, list[int]]):
+def test_a_reading_has_the_probabilities_of_five_classes(run: Path, images: tuple[np.ndarray, list[int]]):
     (reading,) = Reader.load(run).read(images[0][:1])
     assert reading.name == str(reading.label)
     assert len(reading.likeliest) == 5
     assert reading.likeliest[0] == (reading.name, reading.probability)
     assert sorted((value for _, value in reading.likeliest), reverse=True) == [value for _, value in reading.likeliest]
-    assert reading.framed is not None
-    assert np.array_equal(reading.framed.image, images[0][0])
+    assert reading.preprocessed is not None
+    assert np.array_equal(reading.preprocessed.image, images[0][0])
 
 
-def test_the_command_reads_a_folder_and_writes_what_it_read(
+def test_the_command_classifies_a_folder_and_writes_the_predictions(
     run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     folder = tmp_path / "scans"
@@ -78,9 +78,9 @@ def test_the_command_reads_a_folder_and_writes_what_it_read(
     for number, picture in enumerate(images[0][:3]):
         large = Image.fromarray(255 - picture).resize((140, 140), Image.Resampling.BICUBIC)
         large.save(folder / f"{number}.jpg")
-    (folder / "notes.txt").write_text("no image, and not asked for")
+    (folder / "notes.txt").write_text("not an image")
     written = {name: tmp_path / f"{name}.{end}" for name, end in (("csv", "csv"), ("json", "json"), ("figure", "png"))}
-    more = [part for name, file in written.items() for part in (f"--{name}", file)]
+    more = [word for name, file in written.items() for word in (f"--{name}", file)]
     assert call(run, folder, *more, "--steps", tmp_path / "steps.pdf") == 0
     rows = list(csv.DictReader(io.StringIO(written["csv"].read_text())))
     assert [Path(row["file"]).name for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
@@ -92,12 +92,12 @@ def test_the_command_reads_a_folder_and_writes_what_it_read(
     assert "2.jpg" in capsys.readouterr().out
 
 
-def test_what_cannot_be_read_is_a_line_and_the_rest_is_read(
+def test_an_unreadable_file_is_a_line_and_the_others_are_classified(
     run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "300")
     Image.fromarray(images[0][0]).save(tmp_path / "good.png")
-    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     Image.new("L", (90, 90), 255).save(tmp_path / "empty.png")
     assert call(run, tmp_path, tmp_path / "missing.png") == 1
@@ -105,21 +105,21 @@ def test_what_cannot_be_read_is_a_line_and_the_rest_is_read(
     reasons = {
         name: next(line for line in lines if name in line) for name in ("good", "text", "cut", "empty", "missing")
     }
-    assert "not read" not in reasons["good"]
-    assert "is no image that can be read" in reasons["text"]
+    assert "error" not in reasons["good"]
+    assert "is not an image that can be read" in reasons["text"]
     assert "damaged" in reasons["cut"]
-    assert "nothing written was found" in reasons["empty"]
+    assert "no writing was found" in reasons["empty"]
     assert "No such file" in reasons["missing"]
-    assert call(run, tmp_path / "empty.png", tmp_path / "text.png") == 1  # also where none could be read
+    assert call(run, tmp_path / "empty.png", tmp_path / "text.png") == 1  # also if none could be read
 
 
 @pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
-def test_a_blank_image_of_the_net_s_own_size_is_not_classified(run: Path, level: float, tmp_path: Path):
+def test_a_blank_image_of_the_model_s_size_is_not_classified(run: Path, level: float, tmp_path: Path):
     blank = np.full((28, 28), level, np.float32)
     Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
     noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
     for reading in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
-        assert "nothing written was found" in reading.error
+        assert "no writing was found" in reading.error
         assert (reading.label, reading.probability) == (-1, 0)
 
 
@@ -156,13 +156,13 @@ def test_forty_photographs_need_no_more_memory_than_two(run: Path, tmp_path: Pat
     photos = [str(tmp_path / "blank.jpg"), str(tmp_path / "written.jpg")] * 20
     done = subprocess.run([sys.executable, "-c", PEAK, str(run), *photos], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 100  # MiB; the 38 others have 435 in grey levels
+    assert float(done.stdout) < 100  # MiB; the grey levels of the 38 others need 435
 
 
-@pytest.mark.parametrize("ink", [0, 20], ids=["written", "blank"])
-def test_of_a_photograph_only_what_the_net_sees_is_kept(run: Path, ink: int):
+@pytest.mark.parametrize("level", [0, 20], ids=["written", "blank"])
+def test_only_the_preprocessed_image_of_a_photograph_is_kept(run: Path, level: int):
     reader, page = Reader.load(run), np.full((600, 800), 20, np.uint8)
-    page[150:450, 380:420] = ink + 200 * (ink == 0)
+    page[150:450, 380:420] = level + 200 * (level == 0)
     reader.read([page])
     tracemalloc.start()
     try:
@@ -174,28 +174,28 @@ def test_of_a_photograph_only_what_the_net_sees_is_kept(run: Path, ink: int):
     assert kept < page.size / 2
 
 
-def test_the_steps_of_so_many_images_are_kept_as_asked(run: Path, images: tuple[np.ndarray, list[int]]):
+def test_steps_are_kept_for_the_requested_number_of_images(run: Path, images: tuple[np.ndarray, list[int]]):
     reader, large = Reader.load(run), np.kron(images[0][:4], np.ones((1, 30, 30), np.uint8))
     sources = [np.zeros((50, 50)), *large]
-    kept = [len(one.framed.steps) if one.framed else None for one in reader.read(sources, steps=2)]
+    kept = [len(one.preprocessed.steps) if one.preprocessed else None for one in reader.read(sources, steps=2)]
     assert kept == [None, 5, 5, 0, 0]
     (reading,) = reader.read(large[:1], steps=1)
-    assert reading.framed is not None
-    assert max(reading.framed.steps["as it came"].shape) == 400  # as large as it is worked on, and not as it came
-    assert reader.read(sources)[1].framed.steps == {}  # type: ignore[union-attr]
+    assert reading.preprocessed is not None
+    assert max(reading.preprocessed.steps["original"].shape) == 400  # at the working size, not at the size of the file
+    assert reader.read(sources)[1].preprocessed.steps == {}  # type: ignore[union-attr]
 
 
-def test_a_large_jpeg_is_seen_as_it_is(tmp_path: Path):
+def test_a_large_jpeg_is_preprocessed_like_a_png(tmp_path: Path):
     y, x = np.mgrid[0:2400, 0:3200]
     page = np.clip(180 + x / 80 - y / 60 + np.random.default_rng(0).normal(0, 5, x.shape), 0, 255)
     page[700:1800, 1500:1640] = 30
     page[1300:1430, 1500:2100] = 30
-    frames = []
+    results = []
     for file in ("page.png", "page.jpg"):
         Image.fromarray(page.astype(np.uint8)).convert("RGB").save(tmp_path / file, quality=90, compress_level=1)
-        frames.append(bring_into_frame(open_image(tmp_path / file), (28, 28), {"size": 20.0, "stroke": 2.5}).image)
-    assert np.abs(frames[0].astype(int) - frames[1]).max() <= 12
-    assert np.corrcoef(frames[0].ravel(), frames[1].ravel())[0, 1] > 0.999
+        results.append(preprocess(open_image(tmp_path / file), (28, 28), {"size": 20.0, "stroke": 2.5}).image)
+    assert np.abs(results[0].astype(int) - results[1]).max() <= 12
+    assert np.corrcoef(results[0].ravel(), results[1].ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_several_views_are_averaged(
     assert [reading.probability for reading in again] == [reading.probability for reading in seen]
     with pytest.raises(SystemExit) as stop:
         predict([str(run), str(run / "augment.png"), "--views", "3"])
-    assert stop.value.code == 1  # no such file, and so nothing to view
+    assert stop.value.code == 1  # no such file
     capsys.readouterr()
     Image.fromarray(images[0][0]).save(run / "digit.png")
     assert call(run, run / "digit.png", "--views", "3") == 2

@@ -1,1 +1,1 @@
-"""A trained model: its checkpoint, preprocessing of images, evaluation."""
+"""A trained model: its checkpoint, preprocessing, evaluation, ensembles."""

@@ -1,4 +1,4 @@
-"""A trained net from its file alone: tensors and plain data, and nothing in it that is executed."""
+"""Loading of checkpoints: tensors and plain data only, so that no code in them is executed."""
 
 import pickle
 import zipfile
@@ -20,13 +20,13 @@ from handwriting.runs.instantiate import build
 from handwriting.runs.record import RESULT, read_result, rename
 from handwriting.utils.errors import UserError, folders_beside
 
-LARGEST_FILE = 2 << 30  # bytes; the largest net of this package has a hundredth of that
+LARGEST_FILE = 2 << 30  # bytes; the largest model of this package needs a hundredth of that
 BEST = "checkpoints/best.ckpt"  # in a run's folder
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A net as it was trained, and what its file says of it."""
+    """A trained model and the metadata of its checkpoint."""
 
     path: Path
     model: ImageClassifier  # in eval mode
@@ -35,27 +35,27 @@ class Trained:
     glyphs: tuple[str, ...]
     image_size: tuple[int, int]
     examples: np.ndarray  # uint8 (classes, H, W), a training image of each class, or (0, H, W)
-    ink: dict[str, float]  # of the training images: the longer side of what is written, and the pen's width, in pixels
+    foreground: dict[str, float]  # medians over training images, in pixels: longer side (size), stroke width (stroke)
 
     @property
     def run(self) -> Path:
-        """Return the folder of its run, or the folder that the file lies in."""
+        """Return the folder of its run, or the folder of the file."""
         folder = self.path.parent
         return folder.parent if (folder.parent / RESULT).is_file() else folder
 
     @property
     def name(self) -> str:
-        """Return what to call it: its run's folder, and which snapshot it is, or its file where it lies alone."""
+        """Return its name: the run's folder and the snapshot, or the name of the file if it is not in a run."""
         if self.run == self.path.parent:
             return self.path.stem
         return self.run.name if self.path.match(BEST) else f"{self.run.name},{self.path.stem}"
 
 
 def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
-    """Return the probabilities (N, classes) that a model gives uint8 images (N, 1, H, W), on the device at hand.
+    """Return the probabilities (N, classes) of a model for uint8 images (N, 1, H, W); uses a GPU if there is one.
 
-    With several ``views`` they are the mean over as many, made by the augmentation named, or else as the run itself
-    made them. Raises UserError when that makes fewer.
+    With ``views`` > 1 they are the mean over as many views of each image (test-time augmentation), made by the
+    augmentation ``augment``, or else as in the run. Raises UserError if the augmentation makes fewer views.
     """
     model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
     if views <= 1:
@@ -67,20 +67,20 @@ def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str
 
 
 def find_checkpoints(place: Path) -> list[Path]:
-    """Return the checkpoint that a path is, or the chosen one of a run, or those of the finished runs of a folder.
+    """Return the checkpoint at a path, the best one of a run, or those of all finished runs in a folder.
 
-    Raises UserError when there is none.
+    Raises UserError if there is none.
     """
     if place.is_file():
         return [place]
     if not place.is_dir():
-        hint = folders_beside(place) or " Give one as in outputs/mnist/RUN."
+        hint = folders_beside(place) or " Give one, such as outputs/mnist/RUN."
         raise UserError(f"{place} is neither a checkpoint nor a folder of runs.{hint}")
     if (place / RESULT).is_file():
         if not (place / BEST).is_file():
             raise UserError(
-                f"{place} has no {BEST}: it is of scikit-learn and kept as its figures only, or its training has not "
-                "come to one; then give its command again."
+                f"{place} has no {BEST}: it is a scikit-learn model, which is not saved, or its training has reached "
+                "none yet; in the second case, repeat its command."
             )
         return [place / BEST]
     runs = [run for entry in sorted(place.iterdir()) if (run := read_result(entry)) and run.status == "done"]
@@ -88,26 +88,26 @@ def find_checkpoints(place: Path) -> list[Path]:
     if not found:
         inner = sorted({result.parent.parent for result in place.glob(f"*/*/{RESULT}")})
         where = f" Did you mean {inner[0]}?" if inner else ""
-        raise UserError(f"{place} holds no finished run with a {BEST}.{where}")
+        raise UserError(f"{place} has no finished run with a {BEST}.{where}")
     return found
 
 
 def find_checkpoint(place: Path) -> Path:
-    """Return the one checkpoint that find_checkpoints finds; UserError when there are several."""
+    """Return the only checkpoint that find_checkpoints finds. Raises UserError if there are several."""
     found = find_checkpoints(place)
     if len(found) > 1:
-        raise UserError(f"{place} holds {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
+        raise UserError(f"{place} has {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
     return found[0]
 
 
 def snapshots_of(checkpoint: Path) -> list[Path]:
-    """Return the ends of the cycles of a run that had them, in their order, or the run's chosen checkpoint."""
+    """Return the snapshots at the ends of the learning rate cycles of a run, in order, or else its best checkpoint."""
     found = checkpoint.parent.glob("cycle*.ckpt") if checkpoint.match(BEST) else []
     return sorted(found, key=lambda path: (len(path.name), path.name)) or [checkpoint]
 
 
 def check_file(path: Path) -> None:
-    """Raise UserError when a checkpoint's file is damaged; only its checksums are compared, in about 2 ms."""
+    """Raise UserError if a checkpoint is damaged; this compares only checksums and takes about 2 ms."""
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
@@ -120,11 +120,11 @@ def check_file(path: Path) -> None:
 
 
 def load_trained(path: Path) -> Trained:
-    """Read a checkpoint and rebuild its net; UserError when it is damaged, of another program or not to be trusted."""
+    """Read a checkpoint and rebuild its model. Raises UserError if it is damaged, foreign or not safe to load."""
     content = _read(path)
     facts = content.get("handwriting") if isinstance(content, Mapping) else None
     if not isinstance(facts, Mapping) or not {"settings", "class_names", "image_size"} <= facts.keys():
-        raise UserError(f"{path} is a checkpoint of another program: it does not say which net it holds.")
+        raise UserError(f"{path} is a checkpoint of another program: it does not name its model.")
     try:
         settings, names = rename(facts["settings"]), [str(name) for name in facts["class_names"]]
         size = facts["image_size"]
@@ -133,30 +133,35 @@ def load_trained(path: Path) -> Trained:
         net = build("model", settings["model"], num_classes=len(names), image_size=(height, width))
         model = ImageClassifier(net)
         model.load_state_dict(content["state_dict"])
-        glyphs, ink = tuple(map(str, facts.get("glyphs", ()))), dict(facts.get("ink", {"size": 20.0, "stroke": 2.5}))
+        glyphs, foreground = (
+            tuple(map(str, facts.get("glyphs", ()))),
+            dict(facts.get("ink", {"size": 20.0, "stroke": 2.5})),
+        )
         examples = np.asarray(facts.get("examples", np.zeros((0, height, width), np.uint8)))
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{path} does not fit the net that it names, perhaps as another version made it: train it again, with "
+            f"{path} does not fit the model that it names; it may come from another version: train it again with "
             f"force=true ({shorten(str(error), 120, placeholder=' …')})."
         ) from error
     shapes = ((0, height, width), (len(names), height, width))
     if examples.dtype != np.uint8 or examples.shape not in shapes or len(glyphs) not in (0, len(names)):
-        raise UserError(f"{path} has not one glyph and one example for each of its {len(names)} classes: not loaded.")
-    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, ink)
+        raise UserError(
+            f"{path} does not have one glyph and one example for each of its {len(names)} classes: it is not loaded."
+        )
+    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, foreground)
 
 
 def check_targets(config: Any, group: str, path: Path) -> None:
-    """Raise UserError unless everything that a config of a checkpoint would make is named in this group of conf/.
+    """Raise UserError unless every ``_target_`` in a checkpoint's config occurs in this group of conf/.
 
-    Otherwise a file could name any function of this machine, and have it called.
+    Otherwise a file could name any function in Python, and instantiation would call it.
     """
     known: set[str] = set()
     for file in (CONF / group).glob("*.yaml"):
         known |= set(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
     for target in _targets(config):
         if target not in known:
-            raise UserError(f"{path} asks for {target}, which no file in conf/{group} names: it is not loaded.")
+            raise UserError(f"{path} names {target}, which is in no file of conf/{group}: it is not loaded.")
 
 
 def _targets(config: Any) -> list[str]:
@@ -172,11 +177,13 @@ def _read(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             if path.stat().st_size > LARGEST_FILE:
-                raise UserError(f"{path} is larger than {LARGEST_FILE >> 30} GiB: no checkpoint of this package is.")
+                raise UserError(
+                    f"{path} is larger than {LARGEST_FILE >> 30} GiB, the maximum for a checkpoint of this package."
+                )
             content = _load(file, path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    check_file(path)  # torch compares no checksums: weights with a changed byte would load
+    check_file(path)  # torch does not compare checksums: weights with a changed byte would load
     return content
 
 
@@ -184,11 +191,11 @@ def _load(file: IO[bytes], path: Path) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = "is no checkpoint, or holds more than tensors and plain data: it is not loaded."
+        reason = "is not a checkpoint, or contains more than tensors and plain data: it is not loaded."
         raise UserError(f"{path} {reason}") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UserError(_damaged(path)) from error
 
 
 def _damaged(path: Path) -> str:
-    return f"{path} is damaged or cut off: it cannot be read as a checkpoint."
+    return f"{path} is damaged or truncated: it cannot be read as a checkpoint."

@@ -1,4 +1,4 @@
-"""What trained nets make of a part of the data: probabilities, scores, confusion and speed."""
+"""Evaluation of trained models on a split of the data: probabilities, scores, confusion, speed."""
 
 import hashlib
 import json
@@ -23,25 +23,25 @@ from handwriting.utils.errors import UserError
 from handwriting.utils.metrics import confusion, score
 
 TOGETHER = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
-NOT_IMAGES = {"batch_size", "shuffle_seed"}  # settings of the data that change none of its images
+NOT_IMAGES = {"batch_size", "shuffle_seed"}  # data settings that do not change the images
 
 
 @dataclass
 class Evaluation:
-    """What one reader, a net or several together, makes of a part."""
+    """The predictions and scores of a model, or of an ensemble, on a split."""
 
     name: str
     probabilities: Tensor  # (N, classes)
-    counts: np.ndarray  # true class, read as
+    counts: np.ndarray  # (true class, predicted class)
     scores: dict[str, float]
 
 
 @dataclass
 class Group:
-    """The nets that are evaluated on the same images: equal class names, image size, images and labels."""
+    """The models that are evaluated on the same data: equal class names, image size, images and labels."""
 
     name: str  # of the data set
-    label: str  # the name, and the settings that were given or in which groups of that name differ
+    label: str  # the name, and the data settings that were given or that differ between groups of that name
     part: LabelledImages
     class_names: Sequence[str]
     glyphs: Sequence[str]
@@ -49,25 +49,25 @@ class Group:
 
 
 def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[str]) -> list[Group]:
-    """Read a split of the data of each net and group the nets by its images; ``settings`` apply to the data of all.
+    """Load a split of the data of each model and group the models by its images; ``settings`` apply to all of them.
 
-    Each data set is read once. Raises UserError when data do not fit their net or cannot be read.
+    Each data set is loaded once. Raises UserError if data do not fit their model or cannot be read.
     """
     groups: dict[str, Group] = {}
-    read: dict[str, str] = {}  # what was read already: the group's key by the settings of the data
+    loaded: dict[str, str] = {}  # data settings to the key of their group, of what is already loaded
     for net in trained:
-        asked = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
-        if asked not in read:
+        source = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
+        if source not in loaded:
             data, part = read_part(net, split, settings)
-            read[asked] = _digest(data, part)
-            groups.setdefault(read[asked], Group(str(data.name), "", part, data.class_names, data.glyphs, []))
-        groups[read[asked]].trained.append(net)
+            loaded[source] = _digest(data, part)
+            groups.setdefault(loaded[source], Group(str(data.name), "", part, data.class_names, data.glyphs, []))
+        groups[loaded[source]].trained.append(net)
     _label(list(groups.values()), settings)
     return list(groups.values())
 
 
 def _image_settings(net: Trained) -> dict[str, object]:
-    """Return the settings that decide which images a net was trained and tested on, by their dotted names."""
+    """Return the settings that decide which images a model was trained and tested on, by their dotted names."""
     config = net.settings.get("data")
     flat = flatten(dict(config)) if isinstance(config, Mapping) else {}
     return {key: value for key, value in flat.items() if key not in NOT_IMAGES}
@@ -94,7 +94,7 @@ def _label(groups: Sequence[Group], settings: Sequence[str]) -> None:
 
 
 def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[DataModule, LabelledImages]:
-    """Read the data that a net was trained on, or others that were asked for; UserError when they do not fit it."""
+    """Load a split of the data of a model, changed by ``settings``. Raises UserError if it does not fit the model."""
     if not isinstance(config := trained.settings.get("data"), Mapping):
         raise UserError(f"{trained.path} does not say which data it was trained on.")
     check_targets(config, "data", trained.path)
@@ -102,24 +102,26 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
     part = {"test": data.test, "val": data.val, "train": data.train}[split]
     if tuple(data.class_names) != trained.class_names:
         raise UserError(
-            f"{trained.name} reads {len(trained.class_names)} classes ({', '.join(trained.class_names[:3])}, …), and "
+            f"{trained.name} has {len(trained.class_names)} classes ({', '.join(trained.class_names[:3])}, …), and "
             f"data={data.name} has {len(data.class_names)} ({', '.join(data.class_names[:3])}, …): they do not fit."
         )
     if tuple(data.image_size) != trained.image_size:
-        raise UserError(f"{trained.name} reads images of {trained.image_size}, data={data.name} has {data.image_size}.")
+        raise UserError(f"{trained.name} takes images of {trained.image_size}, data={data.name} has {data.image_size}.")
     if not len(part):
-        raise UserError(f"split={split} is empty: {trained.name} held no image out (data.val_fraction=0).")
+        raise UserError(
+            f"split={split} is empty: {trained.name} was trained without a validation set (data.val_fraction=0)."
+        )
     return data, part
 
 
-def evaluate_reader(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
-    """Score the probabilities (N, classes) that a reader gave images with these labels (N,)."""
+def evaluate_predictions(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
+    """Score probabilities (N, classes) against the labels (N,)."""
     counts = confusion(probabilities.argmax(1), labels, probabilities.shape[1])
     return Evaluation(name, probabilities, counts, score(probabilities, labels))
 
 
 def without_common(names: Sequence[str]) -> list[str]:
-    """Return the names of runs without the settings that all of them share: seed=1 of optim=adam,seed=1."""
+    """Return the names of runs without the overrides that all of them share: seed=1 for optim=adam,seed=1."""
     parts = [re.split(r",(?![^\[]*\])", name) for name in names]
     common = set(parts[0]).intersection(*parts[1:]) if len(names) > 1 else set()
     return [
@@ -130,49 +132,50 @@ def without_common(names: Sequence[str]) -> list[str]:
 def evaluate_all(
     trained: Sequence[Trained], part: LabelledImages, way: str = "mean", views: int = 1, augment: str = ""
 ) -> list[Evaluation]:
-    """Evaluate each net, and of several also what they read together; with several views, each also with them."""
+    """Evaluate each model and, if there are several, their ensemble; with ``views`` > 1 also with TTA."""
     names = without_common([net.name for net in trained])
     found: list[Evaluation] = []
     for number in (1, views) if views > 1 else (1,):
         seen = f", {number} views" if number > 1 else ""
         answers = [predict_proba(net, part.images, number, augment) for net in trained]
         found += [
-            evaluate_reader(name + seen, answer, part.labels) for name, answer in zip(names, answers, strict=True)
+            evaluate_predictions(name + seen, answer, part.labels) for name, answer in zip(names, answers, strict=True)
         ]
         if len(answers) > 1:
             together = _stack(trained, answers) if way == "stack" else combine(answers, way)
-            found.append(evaluate_reader(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, part.labels))
+            found.append(evaluate_predictions(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, part.labels))
     return found
 
 
 def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
-    """Return the probabilities of a stack of nets: those that differ in their fold only are one reader, their mean.
+    """Return the probabilities of stacked models; those that differ only in their fold are averaged into one.
 
-    Raises UserError where their runs did not hold each image out once.
+    Raises UserError if their runs did not hold out each image exactly once.
     """
-    readers: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     for number, net in enumerate(trained):
-        readers.setdefault(re.sub(r"(^|,)data\.fold=\d+", "", net.run.name), []).append(number)
+        members.setdefault(re.sub(r"(^|,)data\.fold=\d+", "", net.run.name), []).append(number)
     known: list[pd.DataFrame] = []
-    for name, numbers in readers.items():
+    for name, numbers in members.items():
         runs = [read_result(trained[number].run) for number in numbers]
         tables = [table for run in runs if run and (table := run.held_out()) is not None]
         table = pd.concat(tables).sort_values("image") if tables else pd.DataFrame({"image": []})
         if not len(table) or len(tables) < len(numbers) or table["image"].tolist() != list(range(len(table))):
             raise UserError(
-                f"ensemble=stack learns from images that were held out once each, and {name or 'these runs'} has no "
-                "such: train with -m data.split=kfold data.fold=0,1,2,3,4, and give all folds."
+                "ensemble=stack needs predictions for images that were held out once each, and "
+                f"{name or 'these runs'} has none: train with -m data.split=kfold "
+                "data.fold=0,1,2,3,4 and give all folds."
             )
         known.append(table)
     if len({len(table) for table in known}) > 1:
-        raise UserError("ensemble=stack needs readers that were trained on the same images.")
+        raise UserError("ensemble=stack needs models that were trained on the same images.")
     held_out = [torch.from_numpy(table.filter(regex=r"^p\d+$").to_numpy(np.float32)) for table in known]
-    means = [torch.stack([answers[number] for number in numbers]).mean(0) for numbers in readers.values()]
+    means = [torch.stack([answers[number] for number in numbers]).mean(0) for numbers in members.values()]
     return stack(held_out, torch.tensor(known[0]["label"].tolist()), means)
 
 
 def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
-    """Measure the seconds for the whole part in batches, and of a single image: medians, warmed up."""
+    """Measure the time in seconds for the whole split in batches and for one image: medians after a warm-up."""
     model, device = trained.model, trained.model.mean.device
 
     def seconds(images: Tensor, times: int) -> float:

@@ -1,4 +1,4 @@
-"""From a photograph or a scan to the frame that a net was trained on, step by step. Imports no torch by itself."""
+"""Preprocessing of photographs and scans into images like those that a model was trained on. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,55 +14,55 @@ from handwriting.utils.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_PIXELS = 50_000_000  # of an image file; a photograph of a telephone has 12 to 50 million
-WORK_SIZE = 400  # pixels of the longer side that the steps work on: enough for a pen, and quick
-FITTED = 100  # pixels a side that the ground is fitted to
-SPECK = 0.02  # ink in one piece with less than this share of the largest piece is dust
-FAINTEST = 0.03  # ink that differs less from its ground, of 0…1, is none
-LEAST_CORRELATION = 0.25  # of neighbouring pixels: of noise about 0.1, of each image of MNIST over 0.5
-DARK = 0.002  # share of dark pixels up to which an image on a transparent background is bright ink
-NOTHING = "nothing written was found: the image is empty or its contrast too low."
+MOST_PIXELS = 50_000_000  # of an image file; photographs from a phone have 12 to 50 million
+WORK_SIZE = 400  # pixels of the longer side during preprocessing: enough for thin strokes, and fast
+FITTED = 100  # pixels per side that the background is fitted to
+SPECK = 0.02  # connected components smaller than this fraction of the largest are dust
+FAINTEST = 0.03  # minimum contrast between foreground and background, of 0…1
+LEAST_CORRELATION = 0.25  # of neighbouring pixels: noise has about 0.1, every image of MNIST more than 0.5
+DARK = 0.002  # maximum fraction of dark pixels in a bright foreground on a transparent background
+NOTHING = "no writing was found: the image is empty or its contrast is too low."
 SAMPLE = 1000  # training images that are measured
 
 
 @dataclass
-class Framed:
-    """An image in the net's frame, uint8 (H, W), ink bright on black, and what each step made of it."""
+class Preprocessed:
+    """A preprocessed image, uint8 (H, W), foreground bright on black, and the results of the steps."""
 
     image: np.ndarray
-    steps: dict[str, np.ndarray] = field(default_factory=dict)  # by the step's name, uint8 (H, W) each
+    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result, uint8 (H, W)
 
 
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
-    """Read an image file as grey levels, float (H, W) of 0…1, upright; to_grey says what becomes of transparency.
+    """Read an image file as grey levels, float (H, W) of 0…1, rotated upright; to_grey explains transparency.
 
-    Raises UserError when it is no image, damaged, or has more than MOST_PIXELS.
+    Raises UserError if it is not an image, damaged, or has more than MOST_PIXELS pixels.
     """
     name = name or str(source)
     try:
         with Image.open(source) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise UserError(f"{name} has {image.width}×{image.height} pixels, and {MOST_PIXELS:,} is the most.")
-            image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # of a JPEG: large photographs open 4 times as fast
+                raise UserError(f"{name} has {image.width}×{image.height} pixels; the maximum is {MOST_PIXELS:,}.")
+            image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # for JPEG: large photographs open 4 times as fast
             return to_grey(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is no image that can be read.") from error
+        raise UserError(f"{name} is not an image that can be read.") from error
     except OSError as error:
         if error.errno:
             raise UserError(f"{name} cannot be read: {error.strerror}.") from error
         raise UserError(f"{name} is damaged: {error}.") from error
     except (ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
-        raise UserError(f"{name} is damaged or of a kind that cannot be read ({error}).") from error
+        raise UserError(f"{name} is damaged or in an unsupported format ({error}).") from error
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
     """Return the grey levels of an image of any mode as float (H, W) of 0…1.
 
-    What is transparent becomes white, or black where the foreground is bright and its border transparent.
+    Transparent pixels become white, or black if the foreground is bright and the border transparent.
     """
-    if image.mode.startswith(("I", "F")):  # 16 bits and more; how many are used, only the values say
+    if image.mode.startswith(("I", "F")):  # 16 bits or more; the values show how many are used
         levels = np.asarray(image, dtype=np.float64)
         most = levels.max(initial=0)
         scale = 1.0 if most <= 1 else 255.0 if most <= 255 else 65535.0 if most <= 65535 else most
@@ -74,48 +74,49 @@ def to_grey(image: Image.Image) -> np.ndarray:
 
 
 def _is_bright(image: Image.Image) -> bool:
-    """Say whether an RGBA image is bright foreground on a transparent background, and not a page with dark writing."""
+    """Return whether an RGBA image is a bright foreground on a transparent background, not a page with dark writing."""
     levels, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
-    solid = levels[alpha >= 0.9 * max(alpha.max(), 1)]  # not the edges of strokes, whose colour says little
+    solid = levels[alpha >= 0.9 * max(alpha.max(), 1)]  # not the edges of strokes, whose colour is unreliable
     return len(solid) > 0 and (solid < 128).mean() <= DARK and _border(alpha).mean() < 128
 
 
-def bring_into_frame(grey: np.ndarray, size: tuple[int, int], ink: Mapping[str, float]) -> Framed:
-    """Bring grey levels, (H, W) of 0…1, into the frame of a net: what is written, bright on black.
+def preprocess(grey: np.ndarray, size: tuple[int, int], foreground: Mapping[str, float]) -> Preprocessed:
+    """Preprocess grey levels, (H, W) of 0…1, into an image of ``size`` (height, width), bright on black.
 
-    ``ink`` is what measure_ink found of the training images. What has the frame's size already is only inverted where
-    it is dark on white. Otherwise uneven light is taken out, contrast spread, dust removed, the writing cropped,
-    brought to the size and the width of pen of the training images, and centred by its mass, as MNIST was made
-    (Y. LeCun et al., 1998, doi:10.1109/5.726791). Raises UserError when the image, of whatever size, is empty.
+    ``foreground`` is the result of measure_foreground on the training images. An image that already has this size is
+    only inverted if it is dark on white. For all others, uneven illumination is subtracted, the contrast is stretched,
+    dust is removed, the writing is cropped, scaled to the size and the stroke width of the training images, and centred
+    by its centre of mass, like MNIST (Y. LeCun et al., 1998, doi:10.1109/5.726791). Raises UserError if the image, of
+    any size, is empty.
     """
     if grey.ndim != 2 or min(grey.shape) < 1 or not np.isfinite(grey).all():
-        raise UserError(f"An image of shape {grey.shape} cannot be read: grey levels (H, W) are wanted.")
+        raise UserError(f"An image of shape {grey.shape} cannot be read: grey levels (H, W) are expected.")
     small = _shrink(grey, WORK_SIZE)
     flat = small - _background(small)
     if (np.clip(flat, None, 0) ** 2).sum() > (np.clip(flat, 0, None) ** 2).sum():
-        flat = -flat  # more of it is darker than the ground than is brighter
+        flat = -flat  # more pixels are darker than the background than brighter
     clear = _spread_contrast(flat)
     kept = _without_dust(clear)
     if grey.shape == size:
         dark = np.median(_border(grey)) > 0.5
-        return Framed(_as_uint8(1 - grey if dark else grey), {"in its frame already": _as_uint8(grey)})
+        return Preprocessed(_as_uint8(1 - grey if dark else grey), {"already of the model's size": _as_uint8(grey)})
     rows, columns = np.nonzero(kept > 0.5)
     cropped = kept[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    drawn = _draw_as_trained(cropped, ink)
+    drawn = _draw_as_trained(cropped, foreground)
     steps = {
-        "as it came": small,
-        "ink without the ground": np.clip(flat, 0, None),
-        "contrast spread": clear,
+        "original": small,
+        "background subtracted": np.clip(flat, 0, None),
+        "contrast stretched": clear,
         "cropped to the writing": cropped,
-        "size and pen of the training images": drawn,
+        "size and stroke width of the training images": drawn,
     }
-    return Framed(_as_uint8(_centre(drawn, size)), {name: _as_uint8(image) for name, image in steps.items()})
+    return Preprocessed(_as_uint8(_centre(drawn, size)), {name: _as_uint8(image) for name, image in steps.items()})
 
 
-def measure_ink(images: "Tensor") -> dict[str, float]:
-    """Return the medians of the longer side of what is written and of the width of the pen, in pixels.
+def measure_foreground(images: "Tensor") -> dict[str, float]:
+    """Return the medians of the longer side of the writing (size) and of the stroke width (stroke), in pixels.
 
-    ``images`` are uint8 (N, 1, H, W), ink bright on black; a sample of them is measured.
+    ``images`` are uint8 (N, 1, H, W), foreground bright on black; a sample of them is measured.
     """
     some = images[:: max(len(images) // SAMPLE, 1), 0].cpu().numpy()
     sides, pens = [], []
@@ -142,19 +143,19 @@ def _shrink(grey: np.ndarray, longest: int) -> np.ndarray:
 def _resize(grey: np.ndarray, factor: float) -> np.ndarray:
     height, width = (max(round(side * factor), 1) for side in grey.shape)
     image = Image.fromarray(grey.astype(np.float32))
-    # A box of the source for each pixel when shrinking: the grey of a pixel is the share of ink in it.
+    # Box filter for shrinking: the grey level of a pixel is the fraction of foreground in it.
     resized = image.resize((width, height), Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC)
     return np.clip(np.asarray(resized, dtype=np.float64), 0, 1)
 
 
 def _background(grey: np.ndarray) -> np.ndarray:
-    """Return the ground under the ink, fitted as a surface of second degree to the pixels that are not far from it."""
+    """Return the background under the writing: a quadratic surface, fitted to the pixels that are close to it."""
     height, width = grey.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], -1)
-    apart = max(max(grey.shape) // FITTED, 1)  # six numbers need no more pixels than that
+    apart = max(max(grey.shape) // FITTED, 1)  # six coefficients need no more pixels
     some, values = terms[::apart, ::apart].reshape(-1, 6), grey[::apart, ::apart].ravel()
-    # Begin at the level of the border, where seldom anything is written; then keep the half that fits best.
+    # Start at the level of the border, where writing is rare; then keep the 60 % of the pixels that fit best.
     surface = np.array([np.median(_border(grey)), 0, 0, 0, 0, 0])
     for _ in range(6):
         away = np.abs(values - some @ surface)
@@ -164,16 +165,16 @@ def _background(grey: np.ndarray) -> np.ndarray:
 
 
 def _spread_contrast(flat: np.ndarray) -> np.ndarray:
-    """Return 0…1: noise of the ground is 0, the ink's own level is 1; UserError where nothing stands out."""
+    """Stretch to 0…1: background noise becomes 0, the level of the strokes 1; UserError if there is no foreground."""
     bright = np.clip(flat, 0, None)
     if bright.max() < FAINTEST:
         raise UserError(NOTHING)
     threshold = _otsu(bright)
-    ink, ground = flat[flat > threshold], flat[flat <= threshold]
-    if not len(ink) or np.median(ink) < max(5 * ground.std(), FAINTEST):
+    strokes, background = flat[flat > threshold], flat[flat <= threshold]
+    if not len(strokes) or np.median(strokes) < max(5 * background.std(), FAINTEST):
         raise UserError(NOTHING)
-    level = np.quantile(ink, 0.6)
-    floor = min(0.35 * level, max(3 * ground.std(), 0.1 * level))
+    level = np.quantile(strokes, 0.6)
+    floor = min(0.35 * level, max(3 * background.std(), 0.1 * level))
     clear = np.clip((flat - floor) / (level - floor), 0, 1)
     if _correlation(clear) < LEAST_CORRELATION:
         raise UserError(NOTHING)
@@ -181,7 +182,7 @@ def _spread_contrast(flat: np.ndarray) -> np.ndarray:
 
 
 def _correlation(image: np.ndarray) -> float:
-    """Return the largest correlation of neighbouring pixels in the four directions: of noise about 0."""
+    """Return the largest correlation of neighbouring pixels over the four directions; about 0 for noise."""
     away = image - image.mean()
     shifted = [(away[:, 1:], away[:, :-1]), (away[1:], away[:-1])]
     shifted += [(away[1:, 1:], away[:-1, :-1]), (away[1:, :-1], away[:-1, 1:])]
@@ -190,7 +191,7 @@ def _correlation(image: np.ndarray) -> float:
 
 
 def _otsu(values: np.ndarray) -> float:
-    """Return the threshold that parts the values into two groups with the least variance within (N. Otsu, 1979)."""
+    """Return the threshold that splits the values into two groups with the least variance within (N. Otsu, 1979)."""
     counts, edges = np.histogram(values, bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts), np.cumsum(counts[::-1])[::-1]
@@ -199,7 +200,9 @@ def _otsu(values: np.ndarray) -> float:
         mean_below = sums[:-1] / below[:-1]
         mean_above = (sums[-1] - sums[:-1]) / above[1:]
         between = below[:-1] * above[1:] * (mean_below - mean_above) ** 2
-    best = np.flatnonzero(between >= np.nanmax(between) * (1 - 1e-9))  # between two levels only, all are as good
+    best = np.flatnonzero(
+        between >= np.nanmax(between) * (1 - 1e-9)
+    )  # with only two levels, all thresholds between them are equal
     return float(edges[1 + int(best.mean())])
 
 
@@ -213,20 +216,20 @@ def _without_dust(clear: np.ndarray) -> np.ndarray:
 
 
 def _pen(image: np.ndarray) -> float:
-    """Return the width of the pen in pixels: of a long stroke, twice its area by its outline."""
+    """Return the stroke width in pixels: twice the area over the perimeter, which is exact for long strokes."""
     inside = np.pad(image > 0.5, 1)
     edges = (inside[1:] != inside[:-1]).sum() + (inside[:, 1:] != inside[:, :-1]).sum()
-    outline = edges * np.pi / 4  # a slanting edge is counted as its steps
+    outline = edges * np.pi / 4  # pixel edges overestimate slanted ones
     return float(2 * inside.sum() / max(outline, 1))
 
 
-def _draw_as_trained(cropped: np.ndarray, ink: Mapping[str, float]) -> np.ndarray:
-    """Bring the writing to the size of the training images, its pen made thicker before where it would be too thin."""
-    factor = ink["size"] / max(cropped.shape)
-    lacking = (ink["stroke"] / factor - _pen(cropped)) / 2  # pixels of the large image, on either side
+def _draw_as_trained(cropped: np.ndarray, foreground: Mapping[str, float]) -> np.ndarray:
+    """Scale the writing to the size of the training images; strokes that would be too thin are thickened before."""
+    factor = foreground["size"] / max(cropped.shape)
+    lacking = (foreground["stroke"] / factor - _pen(cropped)) / 2  # pixels of the large image, on each side
     if lacking >= 0.5:
         margin = round(lacking)
-        factor = ink["size"] / (max(cropped.shape) + 2 * margin)
+        factor = foreground["size"] / (max(cropped.shape) + 2 * margin)
         y, x = np.mgrid[-margin : margin + 1, -margin : margin + 1]
         disc = x**2 + y**2 <= (margin + 0.3) ** 2
         cropped = ndimage.grey_dilation(np.pad(cropped, margin), footprint=disc)
@@ -234,15 +237,15 @@ def _draw_as_trained(cropped: np.ndarray, ink: Mapping[str, float]) -> np.ndarra
 
 
 def _centre(drawn: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Lay the writing into a black frame so that its mass is in the middle, as far as it fits."""
-    frame = np.zeros(size)
+    """Place the writing on a black canvas with its centre of mass in the middle, as far as it fits."""
+    canvas = np.zeros(size)
     drawn = drawn[: size[0], : size[1]]
     middle = ndimage.center_of_mass(drawn)
     place = []
     for side, length, mass in zip(size, drawn.shape, middle, strict=True):
         place.append(int(np.clip(round((side - 1) / 2 - float(mass)), 0, side - length)))
-    frame[place[0] : place[0] + drawn.shape[0], place[1] : place[1] + drawn.shape[1]] = drawn
-    return frame
+    canvas[place[0] : place[0] + drawn.shape[0], place[1] : place[1] + drawn.shape[1]] = drawn
+    return canvas
 
 
 def _as_uint8(grey: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""The page to write on, and how it is served."""
+"""The drawing page and its server."""

@@ -1,4 +1,4 @@
-"""The page that is written on: a pad, the reading beside it, and what the net saw of it."""
+"""The drawing page: a pad, the prediction beside it, and the preprocessed image."""
 
 import base64
 import html
@@ -17,20 +17,20 @@ from handwriting.reader import Reader
 from handwriting.utils.errors import UserError
 
 HERE = Path(__file__).parent
-PAD = 420  # pixels of the pad's side, as in pad.html
-MOST_CHARACTERS = 1_000_000  # of a drawing, as the browser sends it; one of the pad has some ten thousand
+PAD = 420  # pixels per side of the pad, as in pad.html
+MOST_CHARACTERS = 1_000_000  # of a drawing from the browser; one from the pad has about ten thousand
 PNG = "data:image/png;base64,"
-KEPT = 8  # nets in memory at once
-HINT = "Write one character, with the mouse or a finger: it is read while you write."
+KEPT = 8  # models in memory at once
+HINT = "Write one character with the mouse or a finger. It is classified while you write."
 
 
 def make_page(checkpoints: Mapping[str, Path]) -> gr.Blocks:
-    """Return the page for checkpoints by the names that they are chosen by; the first is chosen."""
+    """Return the page for checkpoints by their names in the menu; the first is selected."""
 
     @lru_cache(KEPT)
     def reader(choice: str) -> Reader:
         loaded = Reader.load(checkpoints[choice])
-        loaded.read([np.eye(100)])  # the first image takes longest
+        loaded.read([np.eye(100)])  # warm-up: the first image takes longest
         return loaded
 
     def read(choice: str, drawing: str | None) -> tuple[dict[str, float] | None, str, str]:
@@ -42,23 +42,23 @@ def make_page(checkpoints: Mapping[str, Path]) -> gr.Blocks:
     def choose(choice: str) -> tuple[dict[str, object], str]:
         try:
             return gr.update(pen=pen_width(reader(choice))), draw_chart(reader(choice))
-        except UserError:  # read says what is wrong with it
+        except UserError:  # read reports the error
             return gr.update(), ""
 
     first = next(iter(checkpoints))
     width, chart_of_first = pen_width(reader(first)), draw_chart(reader(first))
     with gr.Blocks(title="handwriting", analytics_enabled=False) as page:
-        choice = gr.Dropdown(list(checkpoints), value=first, label="Read by", filterable=False, elem_id="choice")
+        choice = gr.Dropdown(list(checkpoints), value=first, label="Model", filterable=False, elem_id="choice")
         with gr.Row():
             with gr.Column(min_width=320):
                 template, script = ((HERE / name).read_text(encoding="utf-8") for name in ("pad.html", "pad.js"))
                 pad = gr.HTML("", html_template=template, js_on_load=script, elem_id="pad", pen=width)
             with gr.Column(min_width=280):
                 note = gr.HTML(_paragraph(HINT), elem_id="note")
-                reading = gr.Label(num_top_classes=5, label="Reading", elem_id="reading")
+                reading = gr.Label(num_top_classes=5, label="Prediction", elem_id="reading")
             with gr.Column(min_width=200):
                 seen = gr.HTML("", elem_id="seen")
-        with gr.Accordion("All characters, to copy from"):
+        with gr.Accordion("All characters, as a reference"):
             chart = gr.HTML(chart_of_first, elem_id="chart")
         shown = [reading, seen, note]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -68,37 +68,37 @@ def make_page(checkpoints: Mapping[str, Path]) -> gr.Blocks:
 
 
 def read_drawing(reader: Reader, drawing: str | None) -> tuple[dict[str, float] | None, str, str]:
-    """Return the five likeliest readings of a drawing with their probabilities, what the net saw, and a note.
+    """Return the five most probable classes of a drawing, its preprocessed image as HTML, and a note as HTML.
 
-    The drawing is a PNG as a data URL, or empty; the other two are HTML. Raises UserError for anything else.
+    The drawing is a PNG as a data URL, or empty. Raises UserError for anything else.
     """
     if not drawing:
         return None, "", _paragraph(HINT)
     if not isinstance(drawing, str) or len(drawing) > MOST_CHARACTERS or not drawing.startswith(PNG):
-        raise UserError(f"The drawing is no PNG of at most {MOST_CHARACTERS:,} characters.")
+        raise UserError(f"The drawing is not a PNG of at most {MOST_CHARACTERS:,} characters.")
     try:
         content = base64.b64decode(drawing.removeprefix(PNG), validate=True)
     except ValueError as error:
         raise UserError("The drawing is damaged.") from error
     (reading,) = reader.read([open_image(io.BytesIO(content), "The drawing")])
-    if reading.framed is None:
+    if reading.preprocessed is None:
         return None, "", _paragraph(reading.error)
-    height, width = reading.framed.image.shape
-    seen = _picture(reading.framed.image) + _paragraph(f"The {height}×{width} pixels that the net sees")
+    height, width = reading.preprocessed.image.shape
+    seen = _picture(reading.preprocessed.image) + _paragraph(f"The {height}×{width} pixels that the model sees")
     return dict(reading.likeliest), seen, _paragraph(HINT)
 
 
 def pen_width(reader: Reader) -> int:
-    """Return the width of the pen on the pad, in pixels: as of the training images, for a character that fills it.
+    """Return the pen width on the pad in pixels: the stroke width of the training images, scaled to the pad.
 
-    It is drawn a little thinner, since preparation makes thin strokes thicker, and never thick ones thinner.
+    It is a little thinner, since preprocessing thickens thin strokes and never makes thick ones thinner.
     """
-    ink = reader.trained.ink
-    return int(np.clip(round(0.7 * PAD * ink["stroke"] / max(reader.trained.image_size)), 6, 40))
+    foreground = reader.trained.foreground
+    return int(np.clip(round(0.7 * PAD * foreground["stroke"] / max(reader.trained.image_size)), 6, 40))
 
 
 def draw_chart(reader: Reader) -> str:
-    """Return all characters that a net reads as HTML: an image of each where the checkpoint has one, and its name."""
+    """Return all classes of a model as HTML: their names, and an example image of each if the checkpoint has them."""
     trained = reader.trained
     pictures = [_picture(255 - image) for image in trained.examples] or [""] * len(trained.class_names)
     glyphs = [f"<bdi>{html.escape(glyph)}</bdi><br>" for glyph in trained.glyphs] or [""] * len(trained.class_names)
@@ -110,7 +110,7 @@ def draw_chart(reader: Reader) -> str:
 
 
 def _picture(image: np.ndarray) -> str:
-    """Return a uint8 image (H, W) as HTML that carries it: no file is written for it."""
+    """Return a uint8 image (H, W) as HTML with the image embedded, without a file."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, "PNG")
     return f'<img alt="" src="{PNG}{base64.b64encode(content.getvalue()).decode()}">'

@@ -1,4 +1,4 @@
-"""How the page is served: to this machine only, without files, without requests to elsewhere."""
+"""The server of the drawing page: local by default, without files, without requests to other machines."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handwriting.utils.errors import UserError
 
 MOST_BYTES = 2_000_000  # of a request's body
-# A page that may load and send nothing but from and to where it came from.
+# The page may load from and send to its own server only.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
@@ -19,27 +19,27 @@ POLICY = (
 
 
 class Guard:
-    """Refuses bodies above MOST_BYTES and files, and has the browser keep every request at home."""
+    """Middleware that refuses files and bodies above MOST_BYTES, and sends the content security policy."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the page answer it."""
+        """Answer a request, or pass it to the page."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if scope["path"].rstrip("/").endswith("/upload"):
-            await PlainTextResponse("No files are taken.", 403)(scope, receive, send)
+            await PlainTextResponse("No files are accepted.", 403)(scope, receive, send)
         elif not length.isdigit() or int(length) > MOST_BYTES:
-            await PlainTextResponse(f"At most {MOST_BYTES:,} bytes are read.", 413)(scope, receive, send)
+            await PlainTextResponse(f"At most {MOST_BYTES:,} bytes are accepted.", 413)(scope, receive, send)
         else:
             await self.app(scope, _bounded(receive), _with_policy(send))
 
 
 def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
-    """Serve a page in the background and return its address; UserError when the port is taken."""
+    """Serve a page in the background and return its address. Raises UserError if the port is in use."""
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -56,12 +56,14 @@ def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
             app_kwargs={"middleware": [Middleware(Guard)]},
         )
     except OSError as error:
-        raise UserError(f"Port {port} of {host} cannot be used, perhaps something runs there: --port=7861.") from error
+        raise UserError(
+            f"Port {port} of {host} cannot be used; it may be in use. Choose another, such as --port=7861."
+        ) from error
     return address
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Return what reads a body and ends the connection when it is longer than its head said and may be."""
+    """Return a receiver that disconnects if the body is longer than MOST_BYTES, whatever its content-length."""
     taken = 0
 
     async def read() -> Message:

@@ -1,1 +1,1 @@
-"""What a folder of runs shows: groups, statistics, comparisons, tables, figures."""
+"""Reports on a folder of runs: configurations, statistics, comparisons, tables, figures."""

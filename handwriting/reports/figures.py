@@ -1,4 +1,4 @@
-"""The figures of a report: curves.png, ranking.png and those that only some folders need. Imports no torch."""
+"""The figures of a report: curves.png, ranking.png; grid.png, costs.png and search.png where they apply. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handwriting.reports.groups import Setting, as_text
+from handwriting.reports.groups import Configuration, as_text
 from handwriting.reports.report import Report
 from handwriting.runs.record import Run
 from handwriting.utils.files import write_bytes
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 def write_plots(report: Report) -> list[Path]:
-    """Write curves.png and ranking.png of the settings that have finished runs, and return their paths.
+    """Write the figures of the configurations that have finished runs, and return their paths.
 
-    Of very many settings they show the best.
+    If there are very many configurations, curves.png and ranking.png show the best.
     """
     from handwriting.plots.runs import MOST_CURVES, MOST_ROWS, draw_curves, draw_ranking
 
-    finished = [setting for setting in report.settings if setting.values("test/acc")]
+    finished = [configuration for configuration in report.configurations if configuration.values("test/acc")]
     if not finished:
         return []
     losses, accuracies = {}, {}
-    for setting in finished[:MOST_CURVES]:
-        logged = [run.curves() for run in setting.done]
-        losses[setting.label] = _by_seed(logged, "train/loss_step", "step")
-        accuracies[setting.label] = _by_seed(logged, "val/acc", "epoch").rename(index=lambda epoch: epoch + 1)
+    for configuration in finished[:MOST_CURVES]:
+        logged = [run.curves() for run in configuration.done]
+        losses[configuration.label] = _by_seed(logged, "train/loss_step", "step")
+        accuracies[configuration.label] = _by_seed(logged, "val/acc", "epoch").rename(index=lambda epoch: epoch + 1)
     ranked = finished[:MOST_ROWS]
     ranking = draw_ranking(
-        [setting.label for setting in ranked],
-        [setting.values("test/acc") for setting in ranked],
-        [setting.interval("test/acc")[1] for setting in ranked],
-        {verdict.worse.label for verdict in report.verdicts if verdict.shown},
+        [configuration.label for configuration in ranked],
+        [configuration.values("test/acc") for configuration in ranked],
+        [configuration.interval("test/acc")[1] for configuration in ranked],
+        {comparison.worse.label for comparison in report.comparisons if comparison.significant},
         len(finished),
         report.repeat,
     )
@@ -47,48 +47,52 @@ def write_plots(report: Report) -> list[Path]:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
     if report.sizes > 2:
         figures["costs.png"] = _draw_costs(finished)
-    searched = [run for setting in finished for run in setting.done if run.record.get("sweeper") == "optuna"]
+    searched = [
+        run for configuration in finished for run in configuration.done if run.record.get("sweeper") == "optuna"
+    ]
     if sum(str(run.settings["monitor.metric"]) in run.metrics for run in searched) > 1:
         figures["search.png"] = _draw_search(searched, report.keys)
     return [_save(figure, report.folder / name) for name, figure in figures.items()]
 
 
-def _draw_grid(finished: Sequence[Setting], row_key: str, column_key: str) -> "Figure":
-    """Draw a heat map of the two settings that vary."""
+def _draw_grid(finished: Sequence[Configuration], row_key: str, column_key: str) -> "Figure":
+    """Draw test accuracy as a heat map over the two settings that vary."""
     from handwriting.plots.runs import draw_grid
 
     def places(key: str) -> list[str]:
-        values = {as_text(setting.settings.get(key)): setting.settings.get(key) for setting in finished}
+        values = {
+            as_text(configuration.settings.get(key)): configuration.settings.get(key) for configuration in finished
+        }
         numbers = all(isinstance(value, (int, float)) for value in values.values())
         return sorted(values, key=lambda text: values[text] or 0) if numbers else sorted(values)
 
     rows, columns = places(row_key), places(column_key)
     means, half_widths = (np.full((len(rows), len(columns)), np.nan) for _ in range(2))
-    for setting in finished:
-        row, column = (as_text(setting.settings.get(key)) for key in (row_key, column_key))
+    for configuration in finished:
+        row, column = (as_text(configuration.settings.get(key)) for key in (row_key, column_key))
         place = rows.index(row), columns.index(column)
-        mean, half_width = setting.interval("test/acc")
+        mean, half_width = configuration.interval("test/acc")
         means[place], half_widths[place] = mean, math.nan if half_width is None else half_width
     return draw_grid((row_key, rows), (column_key, columns), means, half_widths)
 
 
-def _draw_costs(finished: Sequence[Setting]) -> "Figure":
-    """Draw accuracy against the size of the net and against the seconds that its training took."""
+def _draw_costs(finished: Sequence[Configuration]) -> "Figure":
+    """Draw test accuracy against the number of parameters and against the training time."""
     from handwriting.plots.runs import draw_costs
 
     return draw_costs(
-        [setting.label for setting in finished],
-        [setting.values("test/acc") for setting in finished],
-        [setting.interval("test/acc")[1] for setting in finished],
+        [configuration.label for configuration in finished],
+        [configuration.values("test/acc") for configuration in finished],
+        [configuration.interval("test/acc")[1] for configuration in finished],
         {
-            "weights": [setting.mean("parameters") for setting in finished],
-            "seconds of training": [setting.mean("seconds") for setting in finished],
+            "parameters": [configuration.mean("parameters") for configuration in finished],
+            "training time (s)": [configuration.mean("seconds") for configuration in finished],
         },
     )
 
 
 def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
-    """Draw the trials of a search in their order, by what it looked for."""
+    """Draw the trials of a search in their order, by the metric that it optimised."""
     from handwriting.plots.runs import draw_search
 
     metric, best = str(runs[0].settings["monitor.metric"]), str(runs[0].settings["monitor.mode"])
@@ -98,15 +102,15 @@ def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
 
 
 def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":
-    """Return a metric with a column a run, by step or epoch; between two of its own a run has what lies between them.
+    """Return a metric as a frame with a column for each run, indexed by step or epoch; gaps are interpolated.
 
-    Epochs of different folds may differ by a step.
+    Epochs of different folds may end one step apart.
     """
     import pandas as pd
 
     known = [frame for frame in curves if metric in frame and index in frame]
     seeds = []
-    for frame in known:  # as arrays: pandas takes a millisecond for each of these, and there may be thousands of runs
+    for frame in known:  # as arrays: pandas takes 1 ms for each of these, and there may be thousands of runs
         heights, places = frame[metric].to_numpy(float), frame[index].to_numpy(float)
         there = ~(np.isnan(heights) | np.isnan(places))
         seed = pd.Series(heights[there], places[there], name=metric)

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed are one setting, called by what sets it apart. Imports no torch."""
+"""Groups runs that differ only in their seed into configurations and labels them. Imports no torch."""
 
 import math
 import re
@@ -10,36 +10,37 @@ from typing import Any
 from handwriting.reports.stats import mean_and_half_width
 from handwriting.runs.record import NOT_SETTINGS, Run, fingerprint, setting_of
 
-# What differs among the runs of one setting: whatever conf/ lets follow the seed, and the fold.
+# Settings that may differ among the runs of one configuration: those that conf/ derives from the seed, and the fold.
 PER_SEED = {"seed", "data.shuffle_seed", "augment.seed", "model.estimator.random_state", "data.fold"}
 
 
 @dataclass
-class Setting:
-    """The runs that differ in nothing but their seed."""
+class Configuration:
+    """One row of a report: the runs that differ only in their seed."""
 
     runs: list[Run]
     label: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Return the settings of its first run; the others differ in their seed."""
+        """Return the settings of its first run; the others differ only in their seed."""
         return self.runs[0].settings
 
     @cached_property
     def asked(self) -> set[str]:
-        """Return what the command lines of its runs named."""
+        """Return the keys of the overrides of its runs."""
         return {key for run in self.runs for key in run.asked}
 
     @cached_property
     def done(self) -> list[Run]:
-        """Return the runs that came to their end."""
+        """Return the finished runs."""
         return [run for run in self.runs if run.status == "done"]
 
     def by_seed(self, metric: str) -> dict[tuple[str, ...], float]:
-        """Return a metric of every finished run that has it, by the run's seeds; one that it lacks is the seed itself.
+        """Return a metric of every finished run that has it, keyed by the values of the run's PER_SEED settings.
 
-        So a net and a forest that share a seed are a pair, though only the forest draws with a state of its own.
+        A setting that a run lacks counts as equal to its seed. So a network and a forest with the same seed are a pair,
+        although only the forest has a ``random_state``.
         """
         keys, by_seed = sorted(PER_SEED), {}
         for run in self.done:
@@ -54,75 +55,78 @@ class Setting:
 
     @cached_property
     def overlap(self) -> float:
-        """Return the images held out over those trained on, where the runs are of several folds or draws; else 0."""
+        """Return the ratio of held-out to training images if the runs are several folds or bootstrap draws; else 0."""
         if len({run.settings.get("data.fold") for run in self.done}) < 2:
             return 0.0
-        held_out, trained_on = (sum(run.record["images"][part] for run in self.done) for part in ("val", "train"))
+        held_out, trained_on = (sum(run.record["images"][split] for run in self.done) for split in ("val", "train"))
         return held_out / trained_on
 
     def interval(self, metric: str) -> tuple[float, float | None]:
-        """Return mean and half-width of the 95 % interval over the seeds; nan without a run."""
+        """Return mean and half-width of the 95 % interval over the seeds; NaN without a run."""
         values = self.values(metric)
         return mean_and_half_width(values, overlap=self.overlap) if values else (math.nan, None)
 
     def mean(self, key: str) -> float:
-        """Return the mean of a number of result.json itself, such as ``seconds``."""
+        """Return the mean of a top-level number of result.json, such as ``seconds``."""
         values = [run.record[key] for run in self.done]
         return sum(values) / len(values) if values else math.nan
 
 
-def group_runs(runs: Sequence[Run]) -> tuple[list[Setting], list[str]]:
+def group_runs(runs: Sequence[Run]) -> tuple[list[Configuration], list[str]]:
     """Return the configurations of a folder's runs and the keys that differ among them."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         shared = {key: value for key, value in run.settings.items() if key not in PER_SEED}
         groups.setdefault(fingerprint(shared), []).append(run)
-    settings = [Setting(runs) for runs in groups.values()]
-    return settings, _label(settings)
+    configurations = [Configuration(runs) for runs in groups.values()]
+    return configurations, _label(configurations)
 
 
-def _label(settings: Sequence[Setting]) -> list[str]:
-    """Give every setting a label of what differs among those that finished, and return the keys that differ.
+def _label(configurations: Sequence[Configuration]) -> list[str]:
+    """Label every configuration by the settings that differ among the finished ones, and return their keys.
 
-    One that never finished, or finished alone, is called by what it asked for that not all others did: a mistyped value
-    should not lengthen every other label.
+    A configuration without a finished run, or the only one with a finished run, is labelled by its overrides that not
+    all others have. So a mistyped value does not make all other labels longer.
     """
-    finished = [setting for setting in settings if setting.done]
-    asked = {key for setting in finished for key in setting.asked}
+    finished = [configuration for configuration in configurations if configuration.done]
+    asked = {key for configuration in finished for key in configuration.asked}
     keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
-    if len({_join(setting, keys) for setting in finished}) < len(finished):
+    if len({_join(configuration, keys) for configuration in finished}) < len(finished):
         # The same overrides, but a file in conf/ changed between the runs.
-        every = {key for setting in finished for key in setting.settings}
+        every = {key for configuration in finished for key in configuration.settings}
         keys += [key for key in _differing(finished, every - PER_SEED) if key not in keys]
-    for setting, name in zip(finished, _names(finished, keys), strict=True):
-        setting.label = name
-    compared = finished if len(finished) > 1 else settings
-    overrides = [set(run.overrides) for setting in compared for run in setting.runs]
+    for configuration, name in zip(finished, _names(finished, keys), strict=True):
+        configuration.label = name
+    compared = finished if len(finished) > 1 else configurations
+    overrides = [set(run.overrides) for configuration in compared for run in configuration.runs]
     shared = set.intersection(*overrides) if overrides else set()
-    for setting in settings:
-        if not setting.label:
-            own = (word for word in setting.runs[0].overrides if word not in shared)
-            setting.label = ", ".join(word for word in own if setting_of(word) not in PER_SEED | NOT_SETTINGS)
-        setting.label = setting.label or _without_seed(setting.runs[0].folder.name)
+    for configuration in configurations:
+        if not configuration.label:
+            own = (word for word in configuration.runs[0].overrides if word not in shared)
+            configuration.label = ", ".join(word for word in own if setting_of(word) not in PER_SEED | NOT_SETTINGS)
+        configuration.label = configuration.label or _without_seed(configuration.runs[0].folder.name)
     return keys
 
 
-def _names(settings: Sequence[Setting], keys: Sequence[str]) -> list[str]:
-    """Return a name of each setting: its values of the keys, or of three and more keys those that it asked for itself.
+def _names(configurations: Sequence[Configuration], keys: Sequence[str]) -> list[str]:
+    """Return a name for each configuration: its values of the keys; for three or more keys, only of its overrides.
 
-    So of settings that were changed one at a time each is called by its change, where that tells them all apart.
+    So if the configurations change one setting at a time, each is named after its change, if these names are unique.
     """
-    brief = len({_join(setting, keys, brief=True) for setting in settings}) == len(settings)
-    names = [_join(setting, keys, brief) for setting in settings]
+    brief = len({_join(configuration, keys, brief=True) for configuration in configurations}) == len(configurations)
+    names = [_join(configuration, keys, brief) for configuration in configurations]
     if len(keys) < 3:
         return names
-    own = [_join(setting, [key for key in keys if key in setting.asked], brief) for setting in settings]
+    own = [
+        _join(configuration, [key for key in keys if key in configuration.asked], brief)
+        for configuration in configurations
+    ]
     apart = len(set(own)) == len(own)
     return [change or name for change, name in zip(own, names, strict=True)] if apart else names
 
 
 def as_text(value: Any, brief: bool = False) -> str:
-    """Return a value of a setting as one writes it on the command line; ``brief``: a float in three digits."""
+    """Return the value of a setting as it is written on the command line; ``brief``: floats with three digits."""
     if isinstance(value, float):
         short = f"{value:.3g}" if brief else f"{value:g}"
         return short if brief or float(short) == value else repr(value)
@@ -134,16 +138,16 @@ def as_text(value: Any, brief: bool = False) -> str:
 
 
 def _without_seed(folder: str) -> str:
-    """Return the name of a run's folder without its seeds: the label of a setting that is alone."""
+    """Return the name of a run's folder without its seeds: the label if there is only one configuration."""
     seeds = "|".join(re.escape(key) for key in PER_SEED)
     return re.sub(rf"(^|,)({seeds})=[^,]*", "", folder).lstrip(",") or "default"
 
 
-def _differing(settings: Sequence[Setting], keys: set[str]) -> list[str]:
-    values = {key: {as_text(setting.settings.get(key)) for setting in settings} for key in keys}
+def _differing(configurations: Sequence[Configuration], keys: set[str]) -> list[str]:
+    values = {key: {as_text(configuration.settings.get(key)) for configuration in configurations} for key in keys}
     return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: (key.count("."), key))
 
 
-def _join(setting: Setting, keys: Sequence[str], brief: bool = False) -> str:
-    settings = setting.settings
+def _join(configuration: Configuration, keys: Sequence[str], brief: bool = False) -> str:
+    settings = configuration.settings
     return ", ".join(f"{key}={as_text(settings[key], brief)}" for key in keys if key in settings)

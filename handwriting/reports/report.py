@@ -1,4 +1,4 @@
-"""A folder of runs: its settings in their order, what they prove, and its plots. Imports no torch."""
+"""A folder of runs, read into a Report: its configurations by test accuracy and their comparisons. No torch."""
 
 import math
 import re
@@ -6,83 +6,95 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from handwriting.reports.comparisons import Verdict, judge, short_names
-from handwriting.reports.groups import Setting, group_runs
+from handwriting.reports.comparisons import Comparison, compare_all, short_names
+from handwriting.reports.groups import Configuration, group_runs
 from handwriting.runs.record import Run, read_runs
 from handwriting.utils.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    pass
-
-MOST_NAMED = 12  # settings, where one is asked for that is not there
+MOST_NAMED = 12  # configurations that an error message lists
 
 
 @dataclass
 class Report:
-    """What a folder of runs says."""
+    """The configurations of a folder of runs and their comparisons."""
 
     folder: Path
-    settings: list[Setting]  # best test accuracy first
-    keys: list[str]  # the settings that differ and so name the rows
-    against: Setting | None = None  # what all others are compared with; without it, each with each
-    damaged: dict[Path, str] = field(default_factory=dict)  # folders whose result.json is no run, and what is wrong
+    configurations: list[Configuration]  # best test accuracy first
+    keys: list[str]  # the settings that differ and so label the rows
+    against: Configuration | None = None  # the baseline of all comparisons; None: all pairs are compared
+    damaged: dict[Path, str] = field(default_factory=dict)  # folders with an invalid result.json, and what is wrong
 
     @property
     def failed(self) -> list[Run]:
-        """Return the runs that did not come to their end."""
-        return [run for setting in self.settings for run in setting.runs if run.status != "done"]
+        """Return the runs that did not finish."""
+        return [run for configuration in self.configurations for run in configuration.runs if run.status != "done"]
 
     @cached_property
-    def verdicts(self) -> list[Verdict]:
-        """Return which setting is shown to beat which."""
-        return judge(self.settings, self.against)
+    def comparisons(self) -> list[Comparison]:
+        """Return the comparisons of the configurations, the best configurations first."""
+        return compare_all(self.configurations, self.against)
 
     @property
     def repeat(self) -> str:
-        """Return what a run of a setting is called: a seed, or just a run where settings have several folds."""
-        return "run" if any(setting.overlap for setting in self.settings) else "seed"
+        """Return the word for one run of a configuration: seed, or run where configurations have several folds."""
+        return "run" if any(configuration.overlap for configuration in self.configurations) else "seed"
 
     @property
     def sizes(self) -> int:
-        """Return how many different sizes the nets have that finished."""
-        return len({setting.mean("parameters") for setting in self.settings if setting.values("test/acc")})
+        """Return how many different numbers of parameters the finished configurations have."""
+        return len(
+            {
+                configuration.mean("parameters")
+                for configuration in self.configurations
+                if configuration.values("test/acc")
+            }
+        )
 
     @cached_property
-    def chosen(self) -> Setting | None:
-        """Return the setting with the best mean validation accuracy: the choice that never saw the test part."""
-        with_runs = [setting for setting in self.settings if setting.values("val/acc")]
-        return max(with_runs, key=lambda setting: setting.interval("val/acc")[0], default=None)
+    def chosen(self) -> Configuration | None:
+        """Return the configuration with the best mean validation accuracy: a choice without the test set."""
+        with_runs = [configuration for configuration in self.configurations if configuration.values("val/acc")]
+        return max(with_runs, key=lambda configuration: configuration.interval("val/acc")[0], default=None)
 
 
 def read_report(folder: Path, against: str = "") -> Report:
-    """Group a folder's runs by setting; UserError when it holds none, or none to compare with ``against``."""
+    """Group a folder's runs by configuration. Raises UserError if it has none, or none to compare with ``against``."""
     runs, damaged = read_runs(folder)
-    settings, keys = group_runs(runs)
+    configurations, keys = group_runs(runs)
 
-    def rank(setting: Setting) -> tuple[bool, float, str]:
-        accuracy = setting.interval("test/acc")[0]
-        return math.isnan(accuracy), -accuracy, setting.label
+    def rank(configuration: Configuration) -> tuple[bool, float, str]:
+        accuracy = configuration.interval("test/acc")[0]
+        return math.isnan(accuracy), -accuracy, configuration.label
 
-    settings = sorted(settings, key=rank)
-    report = Report(folder, settings, keys, _find(against, settings, keys, folder) if against else None, damaged)
-    if against and not report.verdicts:
-        raise UserError(f"{folder} has no other setting that shares two seeds with {against}: add seed=0,1,2,3,4.")
+    configurations = sorted(configurations, key=rank)
+    report = Report(
+        folder, configurations, keys, _find(against, configurations, keys, folder) if against else None, damaged
+    )
+    if against and not report.comparisons:
+        raise UserError(
+            f"{folder} has no other configuration that shares two seeds with {against}: add seed=0,1,2,3,4."
+        )
     return report
 
 
-def _find(name: str, settings: Sequence[Setting], keys: Sequence[str], folder: Path) -> Setting:
-    """Return the setting that is called so, in full, in short, or as the only one by a part of its overrides."""
-    short = short_names(settings, keys)
-    by_name = {called: setting for setting in settings for called in (short[setting.label], setting.label)}
+def _find(name: str, configurations: Sequence[Configuration], keys: Sequence[str], folder: Path) -> Configuration:
+    """Return the configuration with this label or short name, or the only one that has all these overrides."""
+    short = short_names(configurations, keys)
+    by_name = {
+        called: configuration
+        for configuration in configurations
+        for called in (short[configuration.label], configuration.label)
+    }
     if name not in by_name:
-        fitting = [setting for setting in settings if _overrides(name) <= _overrides(setting.label)]
+        fitting = [
+            configuration for configuration in configurations if _overrides(name) <= _overrides(configuration.label)
+        ]
         if len(fitting) == 1:
             return fitting[0]
-        known = ", ".join(repr(setting.label) for setting in settings[:MOST_NAMED])
-        more = ", …" if len(settings) > MOST_NAMED else ""
-        raise UserError(f"{folder} has no setting {name!r}.{did_you_mean(name, by_name)} It has {known}{more}.")
+        known = ", ".join(repr(configuration.label) for configuration in configurations[:MOST_NAMED])
+        more = ", …" if len(configurations) > MOST_NAMED else ""
+        raise UserError(f"{folder} has no configuration {name!r}.{did_you_mean(name, by_name)} It has {known}{more}.")
     return by_name[name]
 
 

@@ -1,4 +1,4 @@
-"""Means with intervals, paired differences, corrected for their number. Imports no torch."""
+"""Means with intervals, paired differences, Holm's correction. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,26 +10,26 @@ from numpy.typing import ArrayLike
 def mean_and_half_width(
     values: Sequence[float], level: float = 0.95, overlap: float = 0.0
 ) -> tuple[float, float | None]:
-    """Return the mean and the half-width of its Student-t interval; None for one value, which shows no spread.
+    """Return the mean and the half-width of its Student-t interval; for one value the half-width is None.
 
-    The interval speaks of the seeds: it would hold the mean over all seeds in ``level`` of such experiments. Folds and
-    bootstrap draws train on much the same images, and so differ less than trainings on sets of their own would:
-    ``overlap``, the images held out over those trained on, widens their interval for that (C. Nadeau, Y. Bengio, 2003,
-    doi:10.1023/A:1024068626366).
+    The interval is about the seeds: in a fraction ``level`` of such experiments it contains the mean over all seeds.
+    Folds and bootstrap draws share most of their training images, so they differ less than trainings on independent
+    sets. ``overlap``, the ratio of held-out to training images, widens the interval to correct for that (C. Nadeau,
+    Y. Bengio, 2003, doi:10.1023/A:1024068626366).
     """
     array = np.asarray(values, dtype=float)
     if len(array) < 2:
         return float(array.mean()), None
-    from scipy.special import stdtrit  # of scipy.stats.t, which takes .6 s to import, and this .25 s
+    from scipy.special import stdtrit  # not scipy.stats.t: that takes 0.6 s to import, this 0.25 s
 
     standard_error = array.std(ddof=1) * np.sqrt(1 / len(array) + overlap)
     return float(array.mean()), float(stdtrit(len(array) - 1, (1 + level) / 2) * standard_error)
 
 
 class Difference(NamedTuple):
-    """A comparison: the mean of paired differences, the half-width of its 95 % interval, the number of pairs, and p.
+    """The mean of paired differences, the half-width of its 95 % interval, the number of pairs, and p.
 
-    ``p`` is the probability of a mean at least as far from 0 if there were no difference (two-sided paired t-test).
+    ``p`` is the p-value of the two-sided paired t-test.
     """
 
     mean: float
@@ -41,15 +41,16 @@ class Difference(NamedTuple):
 def paired_differences(
     values: ArrayLike, others: ArrayLike, resolution: ArrayLike = 0.0, overlap: ArrayLike = 0.0
 ) -> list[Difference]:
-    """Return the difference of each comparison, how far ``values`` lie above ``others``, paired by seed.
+    """Return for each comparison the mean difference ``values - others``, paired by seed.
 
-    Both are (comparisons, seeds) or broadcast to it; nan where a run is missing. At least two pairs each. The test
-    takes the differences of a comparison to be normal; nothing is assumed of one comparison beside another.
+    Both have the shape (comparisons, seeds) or broadcast to it; NaN where a run is missing. Each comparison needs at
+    least two pairs. The test assumes that the differences of a comparison are normally distributed, and nothing about
+    the dependence between comparisons.
 
-    ``resolution`` is the smallest step in which they are measured, such as 1 in so many test images: the differences
-    are taken to spread by at least that much. Rounded to steps, few seeds are often equal by chance, and without that
-    a p-value below 0.0001 came up 350 times as often as it may. ``overlap`` is that of ``mean_and_half_width``. Either
-    is one number, or one a comparison.
+    ``resolution`` is the smallest possible step of the values, such as 1 / (number of test images). It is the lower
+    limit of the standard deviation of the differences: rounded values of a few seeds are often equal by chance, and
+    without the limit p-values below 0.0001 were 350 times as frequent as they should be. ``overlap`` is explained in
+    ``mean_and_half_width``. Both are one number, or one for each comparison.
     """
     differences = np.atleast_2d(np.asarray(values, dtype=float) - np.asarray(others, dtype=float))
     there = np.isfinite(differences)
@@ -68,14 +69,14 @@ def paired_differences(
     return [Difference(*row) for row in zip(*(a.tolist() for a in (means, half_widths, pairs, p)), strict=True)]
 
 
-def adjust_by_holm(chances: Sequence[float]) -> list[float]:
+def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values of several comparisons, corrected for their number (S. Holm, 1979).
 
-    Those below 0.05 are claims: in at most 5 % of such experiments one or more of them is false, however many the
-    comparisons are, and however they depend on each other.
+    If those below 0.05 are called significant, at most 5 % of such experiments have one or more false positives,
+    whatever the number of comparisons and their dependence.
     """
-    order = np.argsort(chances)
-    steps = np.asarray(chances, dtype=float)[order] * np.arange(len(chances), 0, -1)
-    adjusted = np.empty(len(chances))
+    order = np.argsort(p_values)
+    steps = np.asarray(p_values, dtype=float)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted.tolist()

@@ -1,4 +1,4 @@
-"""A report as text: the table on the terminal, summary.csv and summary.md. Imports no torch."""
+"""A report as text: the table in the terminal, summary.csv, summary.md, differences.csv. Imports no torch."""
 
 import errno
 import math
@@ -25,13 +25,13 @@ from handwriting.utils.text import fold
 if TYPE_CHECKING:
     import pandas as pd
 
-SHORTEST_LABEL = 16  # characters that a label always has in a line; a longer one folds, at its commas where it can
-MOST_NAMED = 5  # runs that failed for the same reason
-MOST_DEVICES = 4  # named where the runs were trained on several
-# Columns that only some data sets fill; the narrow terminal leaves out the last ones, summary.md has all.
-PARTS = {
-    "test/top5": "top 5 %",
-    "test_tta/acc": "test by views %",
+SHORTEST_LABEL = 16  # minimum characters of a label in a line; a longer label is wrapped, at its commas if possible
+MOST_NAMED = 5  # failed runs that are listed with the same reason
+MOST_DEVICES = 4  # devices that are listed if the runs were trained on several
+# Columns for metrics that only some runs have. A narrow terminal omits the last columns; summary.md has all.
+EXTRA_METRICS = {
+    "test/top5": "top-5 %",
+    "test_tta/acc": "test TTA %",
     "test_augmented/acc": "augmented test %",
     "train_clean/acc": "train %",
     "train_augmented/acc": "augmented train %",
@@ -39,9 +39,9 @@ PARTS = {
 
 
 def write_tables(report: Report) -> list[Path]:
-    """Write summary.csv (fractions), summary.md (percent) and, of several seeds, differences.csv; return the paths."""
+    """Write summary.csv (fractions), summary.md (percent) and, for several seeds, differences.csv; return the paths."""
     texts = {"summary.csv": summary_frame(report).to_csv(index=False), "summary.md": _markdown(report)}
-    if report.verdicts:
+    if report.comparisons:
         texts["differences.csv"] = differences_frame(report).to_csv(index=False)
     if len(folds := out_of_fold_frame(report)):
         texts["out_of_fold.csv"] = folds.to_csv(index=False)
@@ -51,65 +51,71 @@ def write_tables(report: Report) -> list[Path]:
 
 
 def summary_frame(report: Report) -> "pd.DataFrame":
-    """Return a row a setting: what differs, seeds, metrics as fractions with half-widths, epochs, seconds."""
+    """Return a row for each configuration: label, seeds, metrics as fractions with half-widths, epochs, seconds."""
     import pandas as pd
 
     rows, metrics = [], _metrics(report)
-    for setting in report.settings:
-        settings = setting.runs[0].settings
-        row: dict[str, Any] = {"setting": setting.label} | {key: as_text(settings.get(key)) for key in report.keys}
-        row["seeds"] = len(setting.done)
+    for configuration in report.configurations:
+        settings = configuration.runs[0].settings
+        row: dict[str, Any] = {"configuration": configuration.label} | {
+            key: as_text(settings.get(key)) for key in report.keys
+        }
+        row["seeds"] = len(configuration.done)
         for metric in metrics:
-            row[metric], row[f"{metric} ±"] = setting.interval(metric)
-        row |= {key: setting.mean(key) for key in ("epochs", "seconds", "parameters")}
-        # Whole where it is whole: epochs may differ among the seeds when training stops early.
+            row[metric], row[f"{metric} ±"] = configuration.interval(metric)
+        row |= {key: configuration.mean(key) for key in ("epochs", "seconds", "parameters")}
+        # As an integer where it is one: with early stopping, epochs may differ among the seeds.
         row |= {key: int(row[key]) for key in ("epochs", "parameters") if row[key] == row[key] // 1}
-        row["not finished"] = len(setting.runs) - len(setting.done)
-        row["reason"] = "; ".join(dict.fromkeys(_reason(run) for run in setting.runs if run.status != "done"))
+        row["not finished"] = len(configuration.runs) - len(configuration.done)
+        row["reason"] = "; ".join(dict.fromkeys(_reason(run) for run in configuration.runs if run.status != "done"))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def differences_frame(report: Report) -> "pd.DataFrame":
-    """Return a row a pair of settings that share seeds: the paired difference as a fraction, and what it proves."""
+    """Return a row for each comparison: the paired difference as a fraction, and whether it is significant."""
     import pandas as pd
 
-    verdicts = report.verdicts
-    columns = {  # and not rows: of 300 configurations there are 44,850 pairs
-        "better": [verdict.better.label for verdict in verdicts],
-        "worse": [verdict.worse.label for verdict in verdicts],
-        "test/acc difference": [verdict.difference.mean for verdict in verdicts],
-        "±": [verdict.difference.half_width for verdict in verdicts],
-        "seeds": [verdict.difference.pairs for verdict in verdicts],
-        "p": [verdict.difference.p for verdict in verdicts],
-        "p (Holm)": [verdict.p for verdict in verdicts],
-        "shown": [verdict.shown for verdict in verdicts],
+    comparisons = report.comparisons
+    columns = {  # built by columns: 300 configurations make 44,850 pairs
+        "better": [comparison.better.label for comparison in comparisons],
+        "worse": [comparison.worse.label for comparison in comparisons],
+        "test/acc difference": [comparison.difference.mean for comparison in comparisons],
+        "±": [comparison.difference.half_width for comparison in comparisons],
+        "seeds": [comparison.difference.pairs for comparison in comparisons],
+        "p": [comparison.difference.p for comparison in comparisons],
+        "p (Holm)": [comparison.p for comparison in comparisons],
+        "significant": [comparison.significant for comparison in comparisons],
     }
     return pd.DataFrame(columns)
 
 
 def out_of_fold_frame(report: Report) -> "pd.DataFrame":
-    """Return what the runs of data.split=kfold made of their held-out images: a row a setting, seed, fold and image."""
+    """Return the predictions of the runs of data.split=kfold on their held-out images: a row for each run and image."""
     import pandas as pd
 
     frames = []
-    for setting in report.settings:
-        for run in setting.done:
+    for configuration in report.configurations:
+        for run in configuration.done:
             if run.settings.get("data.split") == "kfold" and (held_out := run.held_out()) is not None:
-                which = {"setting": setting.label, "seed": run.settings["seed"], "fold": run.settings["data.fold"]}
+                which = {
+                    "configuration": configuration.label,
+                    "seed": run.settings["seed"],
+                    "fold": run.settings["data.fold"],
+                }
                 frames.append(pd.concat([pd.DataFrame(which, index=held_out.index), held_out], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _metrics(report: Report) -> list[str]:
-    """Return the four metrics that every run has, then what else any run was tested on."""
+    """Return the four metrics that every run has, then all others."""
     always = ["test/acc", "val/acc", "test/loss", "val/loss"]
-    found = {metric for setting in report.settings for run in setting.done for metric in run.metrics}
+    found = {metric for configuration in report.configurations for run in configuration.done for metric in run.metrics}
     return [*always, *sorted(found - {*always, "train/acc", "train/loss"})]
 
 
 class PipeConsole(Console):
-    """A rich console that raises BrokenPipeError where its reader has gone; rich's own ends the program."""
+    """A rich console that raises BrokenPipeError if the pipe is closed; rich's own exits the program."""
 
     def on_broken_pipe(self) -> None:
         """Raise the error again."""
@@ -117,9 +123,9 @@ class PipeConsole(Console):
 
 
 def show_report(report: Report, console: Console, known: Collection[str] = ()) -> OSError | None:
-    """Write a report's tables and plots and print it; where its folder cannot be written to, print, and return why.
+    """Write a report's tables and plots and print it; if its folder is not writable, print it and return the error.
 
-    ``known`` are reasons of failures that were printed before.
+    ``known`` are reasons of failures that were already printed.
     """
     paths: list[Path] = []
     try:
@@ -136,7 +142,7 @@ def show_report(report: Report, console: Console, known: Collection[str] = ()) -
 
 
 def print_report(report: Report, paths: Sequence[Path], console: Console, known: Collection[str] = ()) -> None:
-    """Print the table, the comparisons, the failures under it, and the paths of what was written."""
+    """Print the table, then the comparisons, the failures and the paths of the written files."""
     cells = _cells(report)
     longest_word = max(len(word) for row in cells for word in re.split(r"(?<=,)|\s", row[0]))
     label_width = min(longest_word, max(SHORTEST_LABEL, console.width // 3))
@@ -159,7 +165,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console, known:
             min_width=label_width if first else None,
         )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is no markup
+        table.add_row(*(Text(cell) for cell in row))  # Text: a label such as [32,64] is not markup
     console.print(table)
     for sentence in _sentences(report, 5, known):
         console.print(Text(sentence), soft_wrap=True)
@@ -168,7 +174,7 @@ def print_report(report: Report, paths: Sequence[Path], console: Console, known:
 
 
 def _fit(rows: list[list[str]], label_width: int, width: int) -> list[list[str]]:
-    """Leave out the last columns where the terminal is too narrow, so that no figure is cut off; fold the labels."""
+    """Omit the last columns if the terminal is too narrow, so that no number is cut off; wrap the labels."""
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     widths[0] = min(widths[0], label_width + 2)
     columns = len(widths)
@@ -190,51 +196,57 @@ def _percent(interval: tuple[float, float | None]) -> str:
 
 
 def _cells(report: Report) -> list[list[str]]:
-    parts = [part for part in PARTS if any(setting.values(part) for setting in report.settings)]
+    extra = [
+        metric
+        for metric in EXTRA_METRICS
+        if any(configuration.values(metric) for configuration in report.configurations)
+    ]
     header = [
-        "setting",
+        "configuration",
         f"{report.repeat}s",
         "test %",
         "validation %",
         "epochs",
         "seconds",
-        "weights",
-        *(PARTS[part] for part in parts),
+        "parameters",
+        *(EXTRA_METRICS[metric] for metric in extra),
     ]
     rows = [header]
-    for setting in report.settings:
-        if not setting.done:
-            rows.append([setting.label, "0", *["–"] * (len(header) - 2)])
+    for configuration in report.configurations:
+        if not configuration.done:
+            rows.append([configuration.label, "0", *["–"] * (len(header) - 2)])
             continue
-        star = " *" if setting is report.chosen and len(report.settings) > 1 else ""
+        star = " *" if configuration is report.chosen and len(report.configurations) > 1 else ""
         rows.append(
             [
-                setting.label + star,
-                str(len(setting.done)),
-                _percent(setting.interval("test/acc")),
-                _percent(setting.interval("val/acc")),
-                f"{setting.mean('epochs'):g}",
-                f"{setting.mean('seconds'):.1f}",
-                f"{setting.mean('parameters'):,.0f}",
-                *(_percent(setting.interval(part)) for part in parts),
+                configuration.label + star,
+                str(len(configuration.done)),
+                _percent(configuration.interval("test/acc")),
+                _percent(configuration.interval("val/acc")),
+                f"{configuration.mean('epochs'):g}",
+                f"{configuration.mean('seconds'):.1f}",
+                f"{configuration.mean('parameters'):,.0f}",
+                *(_percent(configuration.interval(metric)) for metric in extra),
             ]
         )
     return rows
 
 
-def _sentences(report: Report, most_verdicts: int, known: Collection[str] = ()) -> list[str]:
+def _sentences(report: Report, most_comparisons: int, known: Collection[str] = ()) -> list[str]:
     sentences = []
-    done = [setting for setting in report.settings if setting.done]
-    if report.chosen and len(report.settings) > 1:
-        sentences.append(f"* {report.chosen.label} is what validation chooses; the test part only reports.")
-    if len(done) > 1 and any(len(setting.done) == 1 for setting in done):
-        sentences.append("A setting with one seed proves nothing about the order: add seed=0,1,2,3,4.")
-    if any(len(setting.done) > 1 for setting in done):
-        folds = any(setting.overlap for setting in done)
-        over = "the seeds and folds, widened for the images that folds share" if folds else "the seeds"
+    done = [configuration for configuration in report.configurations if configuration.done]
+    if report.chosen and len(report.configurations) > 1:
+        sentences.append(
+            f"* {report.chosen.label} has the best validation accuracy; the test set is not used to choose."
+        )
+    if len(done) > 1 and any(len(configuration.done) == 1 for configuration in done):
+        sentences.append("Configurations with one seed are inconclusive (n = 1): add seed=0,1,2,3,4.")
+    if any(len(configuration.done) > 1 for configuration in done):
+        folds = any(configuration.overlap for configuration in done)
+        over = "the seeds and folds, corrected for the training images that folds share" if folds else "the seeds"
         sentences.append(f"± is the half-width of the 95 % interval (Student's t) over {over}.")
-    names = short_names(report.settings, report.keys)
-    sentences += sentences_on(report.verdicts, names, report.against, most_verdicts)
+    names = short_names(report.configurations, report.keys)
+    sentences += sentences_on(report.comparisons, names, report.against, most_comparisons)
     sentences += _devices(report)
     sentences += _failures(report, known)
     sentences += [f"Not in the table: {folder.name}: its {RESULT} {what}." for folder, what in report.damaged.items()]
@@ -242,7 +254,7 @@ def _sentences(report: Report, most_verdicts: int, known: Collection[str] = ()) 
 
 
 def _failures(report: Report, known: Collection[str]) -> list[str]:
-    """Return a sentence for each reason why runs did not finish, with their names."""
+    """Return a sentence for each reason of failures, with the names of the runs."""
     by_reason: dict[str, list[str]] = {}
     for run in report.failed:
         by_reason.setdefault(_reason(run), []).append(run.folder.name)
@@ -254,9 +266,11 @@ def _failures(report: Report, known: Collection[str]) -> list[str]:
 
 
 def _devices(report: Report) -> list[str]:
-    """Return a sentence where the runs were trained on different devices or numbers of threads, else none."""
-    counts = Counter(run.record.get("device", "") for setting in report.settings for run in setting.done)
-    for unknown in ("", "cpu"):  # of older records, which say nothing of threads
+    """Return a sentence if the runs were trained on different devices or numbers of threads, else none."""
+    counts = Counter(
+        run.record.get("device", "") for configuration in report.configurations for run in configuration.done
+    )
+    for unknown in ("", "cpu"):  # of older records, which have no number of threads
         counts.pop(unknown, None)
     if len(counts) < 2:
         return []
@@ -264,13 +278,13 @@ def _devices(report: Report) -> list[str]:
     more = f" and {len(counts) - MOST_DEVICES} others" if len(counts) > MOST_DEVICES else ""
     return [
         f"The runs were trained on different devices or numbers of threads: {'; '.join(named)}{more}. "
-        "Their seconds cannot be compared, and their accuracies differ a little for that reason alone."
+        "Their times are not comparable, and this alone makes their accuracies differ slightly."
     ]
 
 
 def _markdown(report: Report) -> str:
     header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells(report)]
-    sentences = _sentences(report, most_verdicts=20)
+    sentences = _sentences(report, most_comparisons=20)
     lines = [
         f"# {report.folder.name}",
         "",
@@ -283,6 +297,6 @@ def _markdown(report: Report) -> str:
         "",
         "![Test accuracy](ranking.png)",
         *(["", "![Test accuracy by both settings](grid.png)"] if len(report.keys) == 2 else []),
-        *(["", "![Test accuracy against weights and seconds](costs.png)"] if report.sizes > 2 else []),
+        *(["", "![Test accuracy against parameters and training time](costs.png)"] if report.sizes > 2 else []),
     ]
     return "\n".join(lines) + "\n"

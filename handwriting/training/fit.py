@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from handwriting.data import DataModule, typical_images
-from handwriting.inference.preprocess import measure_ink
+from handwriting.inference.preprocess import measure_foreground
 from handwriting.models.baselines import Baseline
 from handwriting.models.image_classifier import Views
 from handwriting.runs.checks import check_baseline, check_plateau, check_settings, check_trainer, without_validation
@@ -126,7 +126,7 @@ def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
         "class_names": list(data.class_names),
         "glyphs": list(data.glyphs),
         "image_size": list(data.image_size),
-        "ink": measure_ink(data.train.images),
+        "ink": measure_foreground(data.train.images),
         "examples": typical_images(data.train, len(data.class_names)),
     }
 

@@ -1,4 +1,4 @@
-"""Someone writes on the page in a real browser, with the mouse, and sees what is read."""
+"""The drawing page in a real browser: writing with the mouse and the displayed predictions."""
 
 import contextlib
 import math
@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium is here: apt-get install chromium"),
+    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed: apt-get install chromium"),
 ]
-Points = Sequence[tuple[float, float]]  # of a stroke, as shares of the pad's width and height
+Points = Sequence[tuple[float, float]]  # of a stroke, as fractions of the pad's width and height
 ZERO = [(0.5 + 0.2 * math.sin(turn * math.pi / 12), 0.5 - 0.33 * math.cos(turn * math.pi / 12)) for turn in range(25)]
 SHAPES: dict[str, list[Points]] = {
     "0": [ZERO],
@@ -29,7 +29,7 @@ SHAPES: dict[str, list[Points]] = {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int], page_of: Callable) -> Iterator[str]:
-    """A page with two nets to choose from: one of MNIST where that is, one of the bundled digits."""
+    """A page with two models: one trained on MNIST if it is available, one on the bundled digits."""
     folder = tmp_path_factory.mktemp("nets")
     assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
     if has_mnist():
@@ -53,22 +53,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page as a new visitor sees it; it asks nothing of any other machine, and nothing in it fails."""
+    """The page in a new browser window; checks that it sends no request to other machines and has no errors."""
     page = browser.new_page(viewport={"width": 1200, "height": 900})
-    asked, failed = [], []
-    page.on("request", lambda request: asked.append(request.url))
+    urls, failed = [], []
+    page.on("request", lambda request: urls.append(request.url))
     page.on("pageerror", lambda error: failed.append(str(error)))
     page.on("console", lambda message: failed.append(message.text) if message.type == "error" else None)
     page.goto(address)
     expect(page.locator("#pad canvas[data-ready]")).to_be_visible()
     yield page
-    assert not [url for url in asked if urlsplit(url).scheme not in ("data", "blob") and not url.startswith(address)]
+    assert not [url for url in urls if urlsplit(url).scheme not in ("data", "blob") and not url.startswith(address)]
     assert not failed
     page.close()
 
 
 def write(page: Page, strokes: Sequence[Points], lift: bool = True) -> None:
-    """Write with the mouse, at the pace of a hand."""
+    """Write with the mouse, at the speed of a hand."""
     box = page.locator("#pad canvas").bounding_box()
     assert box
     for stroke in strokes:
@@ -82,16 +82,16 @@ def write(page: Page, strokes: Sequence[Points], lift: bool = True) -> None:
             page.mouse.up()
 
 
-def reading(page: Page) -> str:
-    """What the page says now, or '' when it says nothing."""
+def prediction(page: Page) -> str:
+    """The prediction on the page, or '' if there is none."""
     return page.evaluate("document.querySelector('#reading h2')?.innerText.trim() ?? ''")
 
 
 def seconds_until(page: Page, said: str) -> float:
     begun = time.monotonic()
-    while reading(page) != said and time.monotonic() - begun < 10:
+    while prediction(page) != said and time.monotonic() - begun < 10:
         time.sleep(0.02)
-    assert reading(page) == said
+    assert prediction(page) == said
     return time.monotonic() - begun
 
 
@@ -102,33 +102,33 @@ def choose(page: Page, name: str) -> None:
 
 
 @pytest.mark.parametrize("digit", ["0", "1", "7", "4"])
-def test_what_is_written_is_read_within_a_second(page: Page, digit: str, tmp_path: Path):
+def test_writing_is_classified_within_a_second(page: Page, digit: str, tmp_path: Path):
     if digit in "74" and not has_mnist():
         pytest.skip("the bundled digits are too coarse for this one: point HANDWRITING_DATA to a folder with MNIST")
     choose(page, "mnist_fast" if has_mnist() else "digits")
-    write(page, SHAPES["1"])  # the browser itself is warm, then
+    write(page, SHAPES["1"])  # warm-up of the browser
     seconds_until(page, "1")
     page.get_by_role("button", name="Clear").click()
     seconds_until(page, "")
     write(page, SHAPES[digit])
     time.sleep(1)
-    assert reading(page) == digit
+    assert prediction(page) == digit
     assert page.locator("#seen img").count() == 1
     folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
     folder.mkdir(exist_ok=True)
     page.screenshot(path=folder / f"{digit}.png", full_page=True)
 
 
-def test_it_reads_while_the_stroke_goes_on(page: Page):
+def test_the_prediction_updates_during_a_stroke(page: Page):
     write(page, SHAPES["1"], lift=False)
     seconds_until(page, "1")
     page.mouse.up()
 
 
-def test_undo_takes_back_a_stroke_and_clear_all(page: Page):
+def test_undo_removes_a_stroke_and_clear_removes_all(page: Page):
     write(page, SHAPES["1"])
     seconds_until(page, "1")
-    time.sleep(1)  # until the whole stroke is read, and not only its beginning
+    time.sleep(1)  # until the whole stroke is classified, not only its beginning
     seen = page.locator("#seen img").get_attribute("src")
     write(page, [[(0.2, 0.2), (0.9, 0.8)]])
     expect(page.locator("#seen img")).not_to_have_attribute("src", seen or "")
@@ -139,7 +139,7 @@ def test_undo_takes_back_a_stroke_and_clear_all(page: Page):
     assert seconds_until(page, "") < 1
 
 
-def test_two_people_do_not_see_each_other_s_drawing(page: Page, browser: Browser, address: str):
+def test_two_sessions_do_not_share_drawings(page: Page, browser: Browser, address: str):
     with contextlib.closing(browser.new_context(viewport={"width": 1200, "height": 900})) as other:
         second = other.new_page()
         second.goto(address)
@@ -148,15 +148,15 @@ def test_two_people_do_not_see_each_other_s_drawing(page: Page, browser: Browser
         write(second, SHAPES["0"])
         seconds_until(page, "1")
         seconds_until(second, "0")
-        assert reading(page) == "1"
+        assert prediction(page) == "1"
         page.get_by_role("button", name="Clear").click()
         seconds_until(page, "")
-        assert reading(second) == "0"
+        assert prediction(second) == "0"
 
 
-def test_another_net_reads_the_same_drawing(page: Page):
+def test_another_model_classifies_the_same_drawing(page: Page):
     if not has_mnist():
-        pytest.skip("there is one net only: point HANDWRITING_DATA to a folder with MNIST")
+        pytest.skip("there is only one model: point HANDWRITING_DATA to a folder with MNIST")
     write(page, SHAPES["0"])
     for name in ("mnist_fast", "digits"):
         choose(page, name)
@@ -164,14 +164,14 @@ def test_another_net_reads_the_same_drawing(page: Page):
         assert page.locator("#chart figure").count() == 10
 
 
-def test_it_fits_a_telephone(browser: Browser, address: str):
-    with contextlib.closing(browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)) as telephone:
-        page = telephone.new_page()
+def test_it_fits_a_phone(browser: Browser, address: str):
+    with contextlib.closing(browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)) as phone:
+        page = phone.new_page()
         page.goto(address)
         expect(page.locator("#pad canvas[data-ready]")).to_be_visible()
         box = page.locator("#pad canvas").bounding_box()
         assert box
         assert box["width"] > 250
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.touchscreen.tap(box["x"] + 100, box["y"] + 100)  # leaves a dot, and that is read
+        page.touchscreen.tap(box["x"] + 100, box["y"] + 100)  # draws a dot, which is classified
         expect(page.locator("#seen img")).to_have_count(1)

@@ -1,4 +1,4 @@
-"""Nothing but tensors and plain data comes out of a checkpoint, and what is wrong with one is one sentence."""
+"""Checkpoints: only tensors and plain data are loaded, and each error is one sentence."""
 
 import os
 import pickle
@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "net.ckpt"
 
 
-def test_a_net_is_rebuilt_from_its_file_alone(file: Path):
+def test_a_model_is_rebuilt_from_its_checkpoint_alone(file: Path):
     trained = load_trained(file)
     assert (trained.class_names, trained.image_size, trained.name) == (tuple("0123456789"), (28, 28), "net")
     assert not trained.model.training
@@ -56,7 +56,7 @@ def test_a_pickle_that_would_run_a_command_is_not_run(file: Path, way: str, monk
         file.write_bytes(pickle.dumps(Evil()))
     else:
         torch.save(content() | {"more": Evil()}, file)
-    with pytest.raises(UserError, match="holds more than tensors and plain data: it is not loaded"):
+    with pytest.raises(UserError, match="contains more than tensors and plain data: it is not loaded"):
         load_trained(file)
     assert not trace.exists()
 
@@ -70,17 +70,17 @@ def test_a_pickle_that_would_run_a_command_is_not_run(file: Path, way: str, monk
         {"_target_": "handwriting.data.DataModule"},
     ],
 )
-def test_only_what_conf_names_is_made(file: Path, config: dict[str, Any]):
+def test_only_targets_in_conf_are_instantiated(file: Path, config: dict[str, Any]):
     torch.save(content(settings={"model": config}), file)
-    with pytest.raises(UserError, match="which no file in conf/model names: it is not loaded"):
+    with pytest.raises(UserError, match="which is in no file of conf/model: it is not loaded"):
         load_trained(file)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_file_that_was_cut_off_is_one_sentence(file: Path, share: float):
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_one_sentence(file: Path, fraction: float):
     whole = file.read_bytes()
-    file.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=r"damaged or cut off|is no checkpoint"):
+    file.write_bytes(whole[: int(fraction * len(whole))])
+    with pytest.raises(UserError, match=r"damaged or truncated|is not a checkpoint"):
         load_trained(file)
 
 
@@ -88,7 +88,7 @@ def test_a_changed_byte_of_the_weights_is_one_sentence(file: Path):
     damaged = bytearray(file.read_bytes())
     damaged[len(damaged) // 2] ^= 255
     file.write_bytes(damaged)
-    with pytest.raises(UserError, match="damaged or cut off"):
+    with pytest.raises(UserError, match="damaged or truncated"):
         load_trained(file)
 
 
@@ -101,7 +101,7 @@ def test_a_changed_byte_of_the_weights_is_one_sentence(file: Path):
         {**MODEL, "unknown": 1},
     ],
 )
-def test_weights_of_another_net_are_one_sentence(file: Path, model: dict[str, Any]):
+def test_weights_of_another_model_are_one_sentence(file: Path, model: dict[str, Any]):
     torch.save(content(settings={"model": model}), file)
     with pytest.raises(UserError):
         load_trained(file)
@@ -115,22 +115,22 @@ def test_a_file_of_another_program_is_one_sentence(file: Path, other: Any):
 
 
 @pytest.mark.parametrize("changed", [{"widths": [4, 9]}, {"widths": [4]}, {"batch_norm": True}])
-def test_weights_of_another_net_than_the_file_names_are_one_sentence(file: Path, changed: dict[str, Any]):
+def test_weights_that_do_not_fit_the_named_model_are_one_sentence(file: Path, changed: dict[str, Any]):
     torch.save(content(settings={"model": MODEL | changed}), file)
-    with pytest.raises(UserError, match=r"does not fit the net .* train it again, with force=true") as caught:
+    with pytest.raises(UserError, match=r"does not fit the model .* train it again, with force=true") as caught:
         load_trained(file)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("changed", [{"image_size": [28]}, {"ink": 5}, {"glyphs": 5}, {"settings": 5}])
-def test_damaged_facts_are_one_sentence(file: Path, changed: dict[str, Any]):
+def test_damaged_metadata_are_one_sentence(file: Path, changed: dict[str, Any]):
     torch.save(content(**changed), file)
-    with pytest.raises(UserError, match="does not fit the net that it names"):
+    with pytest.raises(UserError, match="does not fit the model that it names"):
         load_trained(file)
 
 
 @pytest.mark.parametrize("views", [5, "nudge", ["nudge"], None, {"augment": ""}])
-def test_without_settings_of_its_views_training_s_augmentation_makes_them(views: Any):
+def test_without_tta_settings_the_augmentation_of_training_makes_the_views(views: Any):
     assert augmentation_of_views({"tta": views, "augment": {"steps": {}}}) == {"steps": {}}
 
 

@@ -1,4 +1,4 @@
-"""Views of a test image, snapshots and ensembles, as a user asks for them."""
+"""Test-time augmentation, snapshots and ensembles from the command line."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ SMALL = ("data=digits", "data.limit=300", "trainer.max_epochs=2", "model.widths=
 
 def evaluated(place: Path, *options: str, out: Path) -> dict[str, dict[str, float]]:
     evaluate([str(place), *options, f"out={out}"])
-    return json.loads((out / "evaluation.json").read_text())["readers"]
+    return json.loads((out / "evaluation.json").read_text())["models"]
 
 
 def record_of(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -39,12 +39,12 @@ def test_the_first_view_is_the_image_and_all_are_the_same_each_time():
 
 
 @pytest.mark.parametrize("steps", [{}, {"mixup": Mixup(alpha=1.0)}])
-def test_what_changes_no_single_image_gives_no_views(steps: dict):
+def test_an_augmentation_that_changes_no_single_image_gives_no_views(steps: dict):
     with pytest.raises(UserError, match=r"tta\.views=2 is more than the 1 that this augmentation makes"):
         list(Augmentation(steps=steps).views(read_digits().test.images[:4], 2))
 
 
-def test_the_fixed_variants_are_views_before_the_random_ones():
+def test_offline_variants_are_views_before_the_random_ones():
     images = read_digits().test.images[:6]
     fixed = Augmentation(["one_pixel_left", "original", "one_pixel_down"])
     views = list(fixed.views(images, 3))
@@ -63,22 +63,22 @@ def test_a_run_is_tested_with_views_and_without(main, tmp_path: Path):
     outcome = main(*SMALL, "augment=affine", "tta.views=3")
     assert outcome.code == 0
     run, record = record_of(tmp_path)
-    assert "test by views %" in (run.parent / "summary.md").read_text()
+    assert "test TTA %" in (run.parent / "summary.md").read_text()
     trained = load_trained(run / "checkpoints" / "best.ckpt")
     test = read_digits().test
     augmentation = Augmentation(steps={"warp": Warp(**affine_of(record))}, seed=0)
     with torch.inference_mode():
-        parts = [
+        outputs = [
             torch.stack([trained.model(view).softmax(1) for view in augmentation.views(images, 3)]).mean(0)
             for images in test.images.split(500)
         ]
-    right = (torch.cat(parts).argmax(1) == test.labels).float().mean().item()
-    assert record["metrics"]["test_tta/acc"] == pytest.approx(right, abs=1e-6)
-    readers = evaluated(run, "tta.views=3", out=tmp_path / "evaluated")
-    assert [scores["acc"] for scores in readers.values()] == pytest.approx(
+    accuracy = (torch.cat(outputs).argmax(1) == test.labels).float().mean().item()
+    assert record["metrics"]["test_tta/acc"] == pytest.approx(accuracy, abs=1e-6)
+    models = evaluated(run, "tta.views=3", out=tmp_path / "evaluated")
+    assert [scores["acc"] for scores in models.values()] == pytest.approx(
         [record["metrics"]["test/acc"], record["metrics"]["test_tta/acc"]], abs=1e-6
     )
-    assert list(readers) == [run.name, f"{run.name}, 3 views"]
+    assert list(models) == [run.name, f"{run.name}, 3 views"]
 
 
 def affine_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -94,28 +94,34 @@ def test_views_without_augmentation_are_refused_before_training(main):
     assert "augment=nudges is not a choice of augment. Did you mean 'nudge'?" in outcome.errors
 
 
-def test_another_augmentation_may_make_the_views(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_another_augmentation_can_make_the_views(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     assert main(*SMALL, "augment=affine", "tta.views=5", "tta.augment=nudge").code == 0
     run, record = record_of(tmp_path)
     model, test = load_trained(run / "checkpoints" / "best.ckpt").model, read_digits().test
     padded = torch.nn.functional.pad(test.images, (1, 1, 1, 1))
     height, width = test.images.shape[2:]
-    places = ((1, 1), (1, 2), (1, 0), (2, 1), (0, 1))  # of the padded image's corner: as it is, left, right, up, down
+    places = (
+        (1, 1),
+        (1, 2),
+        (1, 0),
+        (2, 1),
+        (0, 1),
+    )  # top left corner in the padded image: original, left, right, up, down
     with torch.inference_mode():
         views = [model(padded[:, :, y : y + height, x : x + width]).softmax(1) for y, x in places]
-    right = (torch.stack(views).mean(0).argmax(1) == test.labels).float().mean().item()
-    assert record["metrics"]["test_tta/acc"] == pytest.approx(right, abs=1e-6)
-    moved = evaluated(run, "tta.views=5", out=tmp_path / "as the run")
-    assert moved[f"{run.name}, 5 views"]["acc"] == pytest.approx(right, abs=1e-6)
+    accuracy = (torch.stack(views).mean(0).argmax(1) == test.labels).float().mean().item()
+    assert record["metrics"]["test_tta/acc"] == pytest.approx(accuracy, abs=1e-6)
+    shifted = evaluated(run, "tta.views=5", out=tmp_path / "as the run")
+    assert shifted[f"{run.name}, 5 views"]["acc"] == pytest.approx(accuracy, abs=1e-6)
     warped = evaluated(run, "tta.views=5", "tta.augment=affine", out=tmp_path / "warped")
-    assert warped[f"{run.name}, 5 views"]["loss"] != pytest.approx(moved[f"{run.name}, 5 views"]["loss"], abs=1e-6)
+    assert warped[f"{run.name}, 5 views"]["loss"] != pytest.approx(shifted[f"{run.name}, 5 views"]["loss"], abs=1e-6)
     with pytest.raises(SystemExit) as stop:
         evaluate([str(run), "tta.views=2", "tta.augment=afine"])
     assert stop.value.code == 2
     assert "Did you mean 'affine'?" in capfd.readouterr().err
 
 
-def test_a_cyclic_rate_leaves_snapshots_that_are_averaged(main, tmp_path: Path):
+def test_a_cyclic_learning_rate_saves_snapshots_that_are_averaged(main, tmp_path: Path):
     assert main(*SMALL[:2], *SMALL[3:], "scheduler=cyclic", "scheduler.cycles=3", "trainer.max_epochs=6").code == 0
     run, _ = record_of(tmp_path)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
@@ -123,17 +129,17 @@ def test_a_cyclic_rate_leaves_snapshots_that_are_averaged(main, tmp_path: Path):
     ]  # fmt: skip
     last, third = (load_trained(run / "checkpoints" / f"{name}.ckpt").model.state_dict() for name in ("last", "cycle3"))
     assert all(torch.equal(last[name], third[name]) for name in last)
-    readers = evaluated(run, out=tmp_path / "evaluated")
-    assert list(readers)[-1] == "mean of the 3"
-    assert len(readers) == 4
+    models = evaluated(run, out=tmp_path / "evaluated")
+    assert list(models)[-1] == "mean of the 3"
+    assert len(models) == 4
     test = read_digits().test
     with torch.inference_mode():
         nets = [load_trained(run / "checkpoints" / f"cycle{number}.ckpt").model for number in (1, 2, 3)]
         mean = torch.stack([net(test.images).softmax(1) for net in nets]).mean(0)
-    assert readers["mean of the 3"]["acc"] == pytest.approx((mean.argmax(1) == test.labels).float().mean().item())
+    assert models["mean of the 3"]["acc"] == pytest.approx((mean.argmax(1) == test.labels).float().mean().item())
 
 
-def test_the_rate_falls_to_nothing_in_each_cycle():
+def test_the_learning_rate_falls_to_zero_in_each_cycle():
     from handwriting.training.optim import CosineCycles
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2)
@@ -153,7 +159,7 @@ def test_a_cycle_that_ends_within_an_epoch_is_refused(main):
     assert "trainer.max_epochs=2 must be a multiple of scheduler.cycles=3" in outcome.errors
 
 
-def test_a_stack_learns_from_what_was_held_out(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_stacking_is_fitted_on_held_out_predictions(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     few = ("data=digits", "trainer.max_epochs=1", "model.widths=[8,16]", "model.hidden=[32]")
     folds = ("data.split=kfold", "data.folds=2", "data.fold=0,1")
     assert main("-m", *few, *folds, "optim=adam,sgd").code == 0
@@ -163,17 +169,17 @@ def test_a_stack_learns_from_what_was_held_out(main, tmp_path: Path, capfd: pyte
         ("vote", "vote of the 4"),
         ("logits", "mean of the logits of the 4"),
     ):
-        readers = evaluated(study, f"ensemble={way}", out=tmp_path / way)
-        assert list(readers)[-1] == called
-        assert readers[called]["acc"] > min(scores["acc"] for scores in readers.values())
-    evaluate([str(study), "split=val"])  # each fold apart, and its two nets together
+        models = evaluated(study, f"ensemble={way}", out=tmp_path / way)
+        assert list(models)[-1] == called
+        assert models[called]["acc"] > min(scores["acc"] for scores in models.values())
+    evaluate([str(study), "split=val"])  # each fold separately, with the ensemble of its two models
     assert "These runs have 2 different validation sets" in capfd.readouterr().out
     assert sorted(path.name for path in (study / "evaluation").iterdir()) == ["digits,fold=0_val", "digits,fold=1_val"]
     for run in study.glob("*data.fold=1,*optim=sgd*"):
         (run / "result.json").unlink()
     with pytest.raises(SystemExit):
         evaluate([str(study), "ensemble=stack"])
-    assert "learns from images that were held out once each" in capfd.readouterr().err
+    assert "needs predictions for images that were held out once each" in capfd.readouterr().err
     with pytest.raises(SystemExit):
         evaluate([str(study), "ensemble=median"])
     assert "ensemble=median must be one of mean, logits, vote, stack" in capfd.readouterr().err

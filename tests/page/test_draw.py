@@ -1,4 +1,4 @@
-"""The page to write on reads drawings, refuses what is none, and keeps to this machine."""
+"""The drawing page: it classifies drawings, refuses other input, and is reachable from this machine only."""
 
 import base64
 import contextlib
@@ -26,7 +26,7 @@ from handwriting.reader import Reader
 from handwriting.utils.errors import UserError
 
 Serve = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
-# Writes down what the page's process connects to and which files it opens for writing.
+# Logs the connections of the page's process and the files that it opens for writing.
 WATCH = """
 import os, sys
 out = os.open(os.environ["WATCHED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -45,7 +45,7 @@ def reader(digits_run: Path) -> Reader:
 
 
 def drawing(*points: tuple[float, float], width: int = 22) -> str:
-    """What the pad sends: strokes on white, as a data URL."""
+    """A drawing as the pad sends it: strokes on white, as a data URL."""
     image = Image.new("RGBA", (420, 420), "white")
     ImageDraw.Draw(image).line(points, "black", width, joint="curve")
     return as_url(image)
@@ -61,7 +61,7 @@ CIRCLE = [(210 + 90 * math.sin(turn / 10 * math.pi), 210 - 140 * math.cos(turn /
 ZERO = drawing(*CIRCLE)
 
 
-def test_a_drawing_is_read_and_shown_as_the_net_sees_it(reader: Reader):
+def test_a_drawing_is_classified_and_its_preprocessed_image_is_displayed(reader: Reader):
     likeliest, seen, note = read_drawing(reader, ZERO)
     assert likeliest is not None
     assert max(likeliest, key=likeliest.__getitem__) == "0"
@@ -72,20 +72,20 @@ def test_a_drawing_is_read_and_shown_as_the_net_sees_it(reader: Reader):
     assert Image.open(io.BytesIO(base64.b64decode(url))).size == (28, 28)
 
 
-def test_nothing_written_is_nothing_read(reader: Reader):
+def test_an_empty_drawing_has_no_prediction(reader: Reader):
     for empty in ("", None):
         assert read_drawing(reader, empty) == (None, "", read_drawing(reader, None)[2])
     likeliest, seen, note = read_drawing(reader, as_url(Image.new("RGBA", (420, 420), "white")))
     assert (likeliest, seen) == (None, "")
-    assert "nothing written was found" in note
+    assert "no writing was found" in note
 
 
-@pytest.mark.parametrize("side", [28, 420], ids=["the net's own size", "the pad's size"])
-def test_blank_drawings_and_white_strokes_are_seen_at_every_size(reader: Reader, side: int):
+@pytest.mark.parametrize("side", [28, 420], ids=["the model's size", "the pad's size"])
+def test_blank_drawings_and_white_strokes_are_recognised_at_every_size(reader: Reader, side: int):
     for colour in ("white", "#777", (255, 255, 255, 0)):
         likeliest, seen, note = read_drawing(reader, as_url(Image.new("RGBA", (side, side), colour)))
         assert (likeliest, seen) == (None, "")
-        assert "nothing written was found" in note
+        assert "no writing was found" in note
     large = Image.new("L", (420, 420))
     ImageDraw.Draw(large).line(CIRCLE, 255, 40, joint="curve")
     alpha = large.resize((side, side), Image.Resampling.BOX)
@@ -100,20 +100,20 @@ def test_blank_drawings_and_white_strokes_are_seen_at_every_size(reader: Reader,
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        ("http://127.0.0.1/a.png", "no PNG"),
-        (PNG + "A" * 1_000_001, "no PNG"),
+        ("http://127.0.0.1/a.png", "not a PNG"),
+        (PNG + "A" * 1_000_001, "not a PNG"),
         (PNG + "AAA", "damaged"),
-        (PNG + base64.b64encode(b"GIF89a").decode(), "The drawing is no image"),
+        (PNG + base64.b64encode(b"GIF89a").decode(), "The drawing is not an image"),
         (ZERO[:-400], "The drawing is damaged"),
-        ([1, 2], "no PNG"),
+        ([1, 2], "not a PNG"),
     ],
 )
-def test_what_is_no_drawing_is_refused(reader: Reader, sent: str, said: str):
+def test_other_input_than_a_drawing_is_refused(reader: Reader, sent: str, said: str):
     with pytest.raises(UserError, match=said):
         read_drawing(reader, sent)
 
 
-def test_the_chart_shows_each_class_and_runs_nothing(reader: Reader):
+def test_the_chart_has_each_class_and_escapes_html(reader: Reader):
     chart = draw_chart(reader)
     assert chart.count("<figure>") == chart.count("<img") == 10
     names = ("<script>alert(1)</script>", *reader.trained.class_names[1:])
@@ -134,14 +134,15 @@ def test_a_checkpoint_carries_a_typical_image_of_each_class(reader: Reader):
         assert (of_class == example).all((1, 2)).any()
 
 
-def test_the_pen_is_that_of_the_training_images(reader: Reader):
+def test_the_pen_has_the_stroke_width_of_the_training_images(reader: Reader):
     widths = [
-        pen_width(Reader(replace(reader.trained, ink={"size": 20.0, "stroke": stroke}))) for stroke in (1.5, 3.0, 99.0)
+        pen_width(Reader(replace(reader.trained, foreground={"size": 20.0, "stroke": stroke})))
+        for stroke in (1.5, 3.0, 99.0)
     ]
     assert widths == [16, 32, 40]
 
 
-def test_one_can_choose_among_all_finished_runs(digits_run: Path, tmp_path: Path, make_run: Callable[..., Path]):
+def test_all_finished_runs_can_be_selected(digits_run: Path, tmp_path: Path, make_run: Callable[..., Path]):
     outputs = digits_run.parents[1]
     make_run(tmp_path / "other", status="failed")
     assert gather(None, outputs) == {"digits/trainer.max_epochs=4": digits_run / "checkpoints" / "best.ckpt"}
@@ -149,11 +150,11 @@ def test_one_can_choose_among_all_finished_runs(digits_run: Path, tmp_path: Path
     file = tmp_path / "net.ckpt"
     file.write_bytes((digits_run / "checkpoints" / "best.ckpt").read_bytes())
     assert list(gather(file, outputs)) == [str(file), "digits/trainer.max_epochs=4"]
-    with pytest.raises(UserError, match="holds no finished run: train one"):
+    with pytest.raises(UserError, match="has no finished run: train one"):
         gather(None, tmp_path / "none")
 
 
-def test_only_runs_in_outputs_are_offered_and_damaged_ones_are_named(
+def test_only_runs_in_outputs_are_listed_and_damaged_ones_are_reported(
     digits_run: Path, tmp_path: Path, make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
     content = (digits_run / "checkpoints" / "best.ckpt").read_bytes()
@@ -173,8 +174,8 @@ def test_only_runs_in_outputs_are_offered_and_damaged_ones_are_named(
     assert gather(None, outputs) == {f"study/name={name}": found[name] for name in ("b", "d")}
     errors = capsys.readouterr().err.splitlines()
     assert [f"name={name}/" in line for name, line in zip("ac", errors, strict=True)] == [True, True]
-    assert all(line.endswith("cannot be read as a checkpoint. It is left out.") for line in errors)
-    with pytest.raises(UserError, match=r"name=c.* is damaged"):  # asked for, and so not left out in silence
+    assert all(line.endswith("cannot be read as a checkpoint. It is omitted.") for line in errors)
+    with pytest.raises(UserError, match=r"name=c.* is damaged"):  # given explicitly: an error, not an omission
         gather(found["c"], outputs)
     (found["b"].parent / "cycle1.ckpt").write_bytes(content)
     assert next(iter(gather(found["b"].parent / "cycle1.ckpt", outputs))) == "study/name=b/checkpoints/cycle1.ckpt"
@@ -184,7 +185,7 @@ def test_only_runs_in_outputs_are_offered_and_damaged_ones_are_named(
         gather(None, outputs)
 
 
-def test_a_page_is_made_of_its_checkpoints(digits_run: Path):
+def test_the_page_has_a_menu_of_its_checkpoints(digits_run: Path):
     page = make_page({"one": digits_run, "other": digits_run})
     assert page.analytics_enabled is False
     (choice,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "choice"]
@@ -193,7 +194,7 @@ def test_a_page_is_made_of_its_checkpoints(digits_run: Path):
 
 @pytest.fixture(scope="module")
 def page(digits_run: Path, page_of: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The address of a page, and the file in which its connections and files stand."""
+    """The address of a page, and the log of its connections and files."""
     folder = tmp_path_factory.mktemp("watched")
     (folder / "sitecustomize.py").write_text(WATCH)
     watched = folder / "watched.txt"
@@ -202,7 +203,7 @@ def page(digits_run: Path, page_of: Serve, tmp_path_factory: pytest.TempPathFact
         yield address, watched
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-    assert [path.name for path in folder.iterdir() if path.is_dir()] in ([], ["__pycache__"])  # it leaves nothing
+    assert [path.name for path in folder.iterdir() if path.is_dir()] in ([], ["__pycache__"])  # no files are left
 
 
 def ask(address: str, method: str, path: str, body: object = None, **headers: str) -> tuple[int, str, dict[str, str]]:
@@ -213,28 +214,28 @@ def ask(address: str, method: str, path: str, body: object = None, **headers: st
 
 
 def events(address: str) -> dict[str, tuple[int, str]]:
-    """The page's way of asking for a reading: the number of the event that follows each component."""
+    """The page's event for a prediction: its number and the prefix of its address."""
     config = json.loads(ask(address, "GET", "/config")[1])
     return {"read": (config["dependencies"][0]["id"], config["api_prefix"])}
 
 
-def read_by_page(address: str, sent: object, choice: str = "digits/trainer.max_epochs=4") -> tuple[int, str]:
+def predict_by_page(address: str, sent: object, choice: str = "digits/trainer.max_epochs=4") -> tuple[int, str]:
     number, prefix = events(address)["read"]
     body = json.dumps({"data": [choice, sent], "fn_index": number, "session_hash": "test"}).encode()
     return ask(address, "POST", f"{prefix}/run/predict", body, **{"Content-Type": "application/json"})[:2]
 
 
-def test_the_served_page_reads_and_keeps_to_itself(page: tuple[str, Path]):
+def test_the_served_page_predicts_and_makes_no_outside_connection(page: tuple[str, Path]):
     address, watched = page
     status, text, headers = ask(address, "GET", "/")
     assert status == 200
     assert "default-src 'self'" in headers["content-security-policy"]
-    status, text = read_by_page(address, ZERO)
+    status, text = predict_by_page(address, ZERO)
     assert status == 200
     assert json.loads(text)["data"][0]["label"] == "0"
-    status, text = read_by_page(address, "file:///etc/passwd")
-    assert "no PNG" in json.loads(text)["data"][2]
-    status, text = read_by_page(address, ZERO, choice="/etc/passwd")
+    status, text = predict_by_page(address, "file:///etc/passwd")
+    assert "not a PNG" in json.loads(text)["data"][2]
+    status, text = predict_by_page(address, ZERO, choice="/etc/passwd")
     assert status != 200
     assert "not in the list of choices" in text
     lines = watched.read_text().splitlines()
@@ -250,20 +251,22 @@ def test_a_large_body_and_files_are_refused(page: tuple[str, Path]):
     prefix = events(address)["read"][1]
     large = b"x" * (MOST_BYTES + 1)
     status, text, _ = ask(address, "POST", f"{prefix}/run/predict", large)
-    assert (status, text) == (413, f"At most {MOST_BYTES:,} bytes are read.")
-    with contextlib.suppress(ConnectionError, http.client.HTTPException):  # without a length: it ends in the middle
+    assert (status, text) == (413, f"At most {MOST_BYTES:,} bytes are accepted.")
+    with contextlib.suppress(
+        ConnectionError, http.client.HTTPException
+    ):  # without a content-length: the connection is closed
         assert ask(address, "POST", f"{prefix}/run/predict", (large for _ in range(3)))[0] >= 400
     status, text, _ = ask(
         address, "POST", f"{prefix}/upload", b"--x--", **{"Content-Type": "multipart/form-data; boundary=x"}
     )
-    assert (status, text) == (403, "No files are taken.")
-    assert read_by_page(address, ZERO)[0] == 200  # and it still reads
+    assert (status, text) == (403, "No files are accepted.")
+    assert predict_by_page(address, ZERO)[0] == 200  # and it still predicts
 
 
-def test_only_this_machine_reaches_it(page: tuple[str, Path]):
+def test_the_page_is_reachable_from_this_machine_only(page: tuple[str, Path]):
     port = urlsplit(page[0]).port
     assert port is not None
-    with pytest.raises(ConnectionRefusedError):  # what listens everywhere answers here too
+    with pytest.raises(ConnectionRefusedError):  # a server on all addresses would answer here too
         socket.create_connection(("127.0.0.2", port), 5)
 
 
@@ -276,7 +279,7 @@ def test_bad_input_is_one_sentence_and_code_2(
         taken.listen()
         port = taken.getsockname()[1]
         for arguments, said in (
-            ([], "holds no finished run"),
+            ([], "has no finished run"),
             (["none"], "neither a checkpoint nor a folder"),
             ([str(digits_run), "--port=0"], "--port=0 must be a whole number from 1 to 65535"),
             ([str(digits_run), f"--port={port}"], f"Port {port} of 127.0.0.1 cannot be used"),

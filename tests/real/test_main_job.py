@@ -18,7 +18,7 @@ def test_four_optimizers_read_mnist_and_the_second_time_nothing_is_trained(
     first = command("handwriting.run", *arguments, HANDWRITING_DATA=str(real_data_folder))
     assert first.returncode == 0, first.stderr
     with (tmp_path / "outputs" / "mnist" / "summary.csv").open() as file:
-        accuracies = {row["setting"]: float(row["test/acc"]) for row in csv.DictReader(file)}
+        accuracies = {row["configuration"]: float(row["test/acc"]) for row in csv.DictReader(file)}
     assert accuracies.keys() == {f"optim={name}" for name in ("sgd", "adam", "adagrad", "adadelta")}
     assert min(accuracies.values()) > 0.95
     again = command("handwriting.run", *arguments, HANDWRITING_DATA=str(real_data_folder))

@@ -1,4 +1,4 @@
-"""A net trained on real MNIST for some seconds reads digits that were saved in odd ways, and is evaluated."""
+"""A model trained on real MNIST for seconds classifies digits in unusual image formats, and is evaluated."""
 
 import json
 from pathlib import Path
@@ -10,22 +10,29 @@ from PIL import Image
 
 from handwriting.data.characters import read_characters
 from handwriting.data.mnist import read_mnist
-from handwriting.inference.preprocess import bring_into_frame, open_image
+from handwriting.inference.preprocess import open_image, preprocess
 
 pytestmark = pytest.mark.real_data
 
 
-def page(digit: np.ndarray, size: tuple[int, int], side: int, corner: tuple[int, int], ink: float, ground: np.ndarray):
-    """Return grey levels: a digit enlarged to ``side`` pixels, written in ``ink`` on a ground."""
+def page(
+    digit: np.ndarray,
+    size: tuple[int, int],
+    side: int,
+    corner: tuple[int, int],
+    foreground: float,
+    background: np.ndarray,
+):
+    """Return grey levels: a digit enlarged to ``side`` pixels, in ``foreground`` on a background."""
     large = np.asarray(Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC), float) / 255
     written = np.zeros(size)
     written[corner[0] : corner[0] + side, corner[1] : corner[1] + side] = large
-    return ground * (1 - written) + ink * written
+    return background * (1 - written) + foreground * written
 
 
 def save(digit: np.ndarray, kind: str, path: Path) -> Path:
     """Write a digit, uint8 (28, 28), as a file of some kind."""
-    path, exif = path.with_suffix(".jpg" if kind == "turned" else ".png"), Image.Exif()
+    path, exif = path.with_suffix(".jpg" if kind == "rotated" else ".png"), Image.Exif()
     if kind == "photograph":
         y, x = np.mgrid[0:200, 0:300]
         noise = np.random.default_rng(0).normal(0, 4, (200, 300))
@@ -34,7 +41,7 @@ def save(digit: np.ndarray, kind: str, path: Path) -> Path:
         levels = 255.0 - digit
     elif kind == "white on black":
         levels = page(digit, (100, 100), 80, (10, 10), 255, np.zeros((100, 100)))
-    elif kind == "turned":
+    elif kind == "rotated":
         levels = np.rot90(page(digit, (120, 160), 90, (10, 40), 20, np.full((120, 160), 240.0)))
         exif[0x0112] = 6
     elif kind == "transparent":
@@ -54,10 +61,12 @@ def save(digit: np.ndarray, kind: str, path: Path) -> Path:
     return path
 
 
-KINDS = ["photograph", "dark on white", "white on black", "turned", "transparent", "one bit", "sixteen bits"]
+KINDS = ["photograph", "dark on white", "white on black", "rotated", "transparent", "one bit", "sixteen bits"]
 
 
-def test_the_first_twenty_test_digits_saved_in_odd_ways_are_read(command, real_data_folder: Path, tmp_path: Path):
+def test_the_first_twenty_test_digits_in_unusual_formats_are_classified(
+    command, real_data_folder: Path, tmp_path: Path
+):
     if not (real_data_folder / "MNIST" / "raw").is_dir():
         pytest.skip(f"{real_data_folder} holds no MNIST/raw")
     data = {"HANDWRITING_DATA": str(real_data_folder)}
@@ -77,7 +86,7 @@ def test_the_first_twenty_test_digits_saved_in_odd_ways_are_read(command, real_d
     check_evaluation_and_export(command, run, data)
 
 
-def test_test_images_of_the_net_s_own_size_keep_their_pixels(real_data_folder: Path, tmp_path: Path):
+def test_test_images_of_the_model_s_size_keep_their_pixels(real_data_folder: Path, tmp_path: Path):
     sets = []
     if (real_data_folder / "MNIST" / "raw").is_dir():
         sets.append(read_mnist(str(real_data_folder)).test.images[::10, 0])
@@ -88,11 +97,11 @@ def test_test_images_of_the_net_s_own_size_keep_their_pixels(real_data_folder: P
     for images in sets:
         for number, image in enumerate(images.numpy()):
             Image.fromarray(255 - image if number % 2 else image).save(tmp_path / "image.png")
-            framed = bring_into_frame(open_image(tmp_path / "image.png"), (28, 28), {"size": 20.0, "stroke": 2.5})
-            assert np.array_equal(framed.image, image), number
+            preprocessed = preprocess(open_image(tmp_path / "image.png"), (28, 28), {"size": 20.0, "stroke": 2.5})
+            assert np.array_equal(preprocessed.image, image), number
 
 
-def test_a_reader_of_characters_is_evaluated_and_exported(command, real_data_folder: Path, tmp_path: Path):
+def test_a_model_of_characters_is_evaluated_and_exported(command, real_data_folder: Path, tmp_path: Path):
     if not (real_data_folder / "characters").is_dir():
         pytest.skip(f"{real_data_folder} holds no characters")
     data = {"HANDWRITING_DATA": str(real_data_folder)}
@@ -104,13 +113,13 @@ def test_a_reader_of_characters_is_evaluated_and_exported(command, real_data_fol
 
 
 def check_evaluation_and_export(command, run: Path, data: dict[str, str]) -> None:
-    """Check that a run is evaluated as it was tested, to the image, and that its ONNX file reads as it does."""
+    """Check that evaluation and test count the same correct images, and that the ONNX file has the same predictions."""
     done = command("handwriting.evaluate", str(run), **data)
     assert done.returncode == 0, done.stderr
     record = json.loads((run / "evaluation" / "test" / "evaluation.json").read_text())
-    (scores,) = record["readers"].values()
+    (scores,) = record["models"].values()
     accuracy = json.loads((run / "result.json").read_text())["metrics"]["test/acc"]
     assert round(record["images"] * scores["acc"]) == round(record["images"] * accuracy)
     done = command("handwriting.export", str(run), "--onnx", str(run / "net.onnx"), **data)
     assert done.returncode == 0, done.stderr
-    assert "reads 200 test images as the net does" in done.stdout
+    assert "same predictions as the model on 200 test images" in done.stdout

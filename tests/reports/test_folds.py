@@ -1,4 +1,4 @@
-"""Cross-validation and bootstrap as a user runs them: each image is held out once, and one figure comes of it."""
+"""Cross-validation and bootstrap from the command line: each image is held out once; the folds become one row."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from handwriting.reports.stats import mean_and_half_width
 SMALL = ("data=digits", "trainer.max_epochs=1")
 
 
-def test_the_folds_are_combined_into_one_figure_and_one_file(main, tmp_path: Path):
+def test_the_folds_are_combined_into_one_row_and_one_file(main, tmp_path: Path):
     outcome = main("-m", *SMALL, "data.split=kfold", "data.folds=3", "data.fold=0,1,2", "optim=sgd,adam")
     assert outcome.code == 0
     folder = tmp_path / "outputs" / "digits"
@@ -27,30 +27,32 @@ def test_the_folds_are_combined_into_one_figure_and_one_file(main, tmp_path: Pat
     summary = pd.read_csv(folder / "summary.csv").set_index("optim")
     assert summary["seeds"].tolist() == [3, 3]
     accuracies = [record["metrics"]["val/acc"] for record in records]
-    figures = [summary.loc["adam", "val/acc"], summary.loc["adam", "val/acc ±"]]
-    assert figures == pytest.approx(mean_and_half_width(accuracies, overlap=0.5))  # a half of what trains
+    numbers = [summary.loc["adam", "val/acc"], summary.loc["adam", "val/acc ±"]]
+    assert numbers == pytest.approx(
+        mean_and_half_width(accuracies, overlap=0.5)
+    )  # held-out images are half of the training images
     differences = pd.read_csv(folder / "differences.csv").iloc[0]
     others = [json.loads(path.read_text()) for path in sorted(folder.glob("*optim=sgd*/result.json"))]
     tested = [np.array([record["metrics"]["test/acc"] for record in side]) for side in (records, others)]
     gaps = tested[0] - tested[1]
     half_width = scipy.stats.t(2).ppf(0.975) * gaps.std(ddof=1) * np.sqrt(1 / 3 + 1 / 2)
     assert differences["±"] == pytest.approx(half_width, rel=1e-3)
-    assert "over the seeds and folds, widened for the images that folds share" in outcome.output
-    assert re.search(r"\| runs .*points, 3 runs\)?\.", (folder / "summary.md").read_text(), re.DOTALL)
+    assert "over the seeds and folds, corrected for the training images that folds share" in outcome.output
+    assert re.search(r"\| runs .*percentage points.* \(3 runs, p", (folder / "summary.md").read_text(), re.DOTALL)
 
     table = pd.read_csv(folder / "out_of_fold.csv")
     train = read_digits().train
-    for _, rows in table.groupby("setting"):
+    for _, rows in table.groupby("configuration"):
         assert sorted(rows["image"]) == list(range(len(train)))
         assert rows["label"].tolist() == train.labels[rows["image"].tolist()].tolist()
         assert rows.filter(regex=r"^p\d").to_numpy().sum(1) == pytest.approx(np.ones(len(rows)), abs=1e-4)
-    for record, (_, rows) in zip(records, table[table["setting"] == "optim=adam"].groupby("fold"), strict=True):
+    for record, (_, rows) in zip(records, table[table["configuration"] == "optim=adam"].groupby("fold"), strict=True):
         assert np.mean(np.asarray(rows["label"]) == np.asarray(rows["read"])) == pytest.approx(
             record["metrics"]["val/acc"], abs=1e-6
         )
 
 
-def test_what_a_bootstrap_holds_out_is_read_by_the_net_that_is_kept(main, tmp_path: Path):
+def test_the_held_out_predictions_of_a_bootstrap_are_those_of_the_saved_model(main, tmp_path: Path):
     assert main(*SMALL, "data.split=bootstrap", "data.fold=3").code == 0
     (run,) = (tmp_path / "outputs" / "digits").glob("*/result.json")
     record = json.loads(run.read_text())
@@ -64,7 +66,7 @@ def test_what_a_bootstrap_holds_out_is_read_by_the_net_that_is_kept(main, tmp_pa
     assert not (run.parents[1] / "out_of_fold.csv").exists()  # images of several draws overlap
 
 
-def test_no_fit_sees_the_test_part(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_training_step_uses_the_test_set(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from handwriting.training.module import Classifier
 
     test = {image.numpy().tobytes() for image in read_digits().test.images}

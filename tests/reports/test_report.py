@@ -27,7 +27,7 @@ def printed(folder: Path, width: int = 100) -> str:
     return output.getvalue()
 
 
-def test_seeds_of_one_setting_become_one_row_with_an_interval(tmp_path: Path, make_run):
+def test_seeds_of_one_configuration_become_one_row_with_an_interval(tmp_path: Path, make_run):
     accuracies = {0: 0.95, 1: 0.96, 2: 0.98}
     for seed, accuracy in accuracies.items():
         make_run(tmp_path, "optim=sgd", f"seed={seed}", accuracy=accuracy)
@@ -45,13 +45,16 @@ def test_seeds_of_one_setting_become_one_row_with_an_interval(tmp_path: Path, ma
 def test_only_what_differs_names_the_rows(tmp_path: Path, make_run):
     make_run(tmp_path, "data=digits", "optim=sgd", "optim.lr=0.1")
     make_run(tmp_path, "data=digits", "optim=adam", "optim.lr=0.1")
-    assert sorted(setting.label for setting in read_report(tmp_path).settings) == ["optim=adam", "optim=sgd"]
+    assert sorted(configuration.label for configuration in read_report(tmp_path).configurations) == [
+        "optim=adam",
+        "optim=sgd",
+    ]
 
 
 def test_a_default_is_named_when_another_run_overrides_it(tmp_path: Path, make_run):
     make_run(tmp_path)
     make_run(tmp_path, "optim=sgd", "optim.lr=0.1")
-    labels = {setting.label for setting in read_report(tmp_path).settings}
+    labels = {configuration.label for configuration in read_report(tmp_path).configurations}
     assert labels == {"optim=adam, optim.lr=0.001", "optim=sgd, optim.lr=0.1"}
 
 
@@ -62,22 +65,28 @@ def test_equal_overrides_with_other_settings_are_told_apart(tmp_path: Path, make
     (tmp_path / "y").mkdir()
     (tmp_path / "x" / "result.json").write_text(text)
     (tmp_path / "y" / "result.json").write_text(text.replace("0.001", "0.5"))
-    assert {setting.label for setting in read_report(tmp_path).settings} == {"optim.lr=0.001", "optim.lr=0.5"}
+    assert {configuration.label for configuration in read_report(tmp_path).configurations} == {
+        "optim.lr=0.001",
+        "optim.lr=0.5",
+    }
 
 
-def test_rates_that_differ_by_little_keep_different_labels(tmp_path: Path, make_run):
+def test_learning_rates_that_differ_by_little_keep_different_labels(tmp_path: Path, make_run):
     make_run(tmp_path, "optim.lr=0.1")
     make_run(tmp_path, "optim.lr=0.10000001")
-    assert {setting.label for setting in read_report(tmp_path).settings} == {"optim.lr=0.1", "optim.lr=0.10000001"}
+    assert {configuration.label for configuration in read_report(tmp_path).configurations} == {
+        "optim.lr=0.1",
+        "optim.lr=0.10000001",
+    }
 
 
-def test_of_settings_changed_one_at_a_time_each_is_called_by_its_own(tmp_path: Path, make_run):
+def test_configurations_with_one_change_each_are_labelled_by_their_change(tmp_path: Path, make_run):
     make_run(tmp_path)
     for changed in ("optim=sgd", "data.batch_size=32", "optim.lr=0.5"):
         make_run(tmp_path, changed)
     make_run(tmp_path, "optim=sgd", "optim.lr=0.5")
-    assert {setting.label for setting in read_report(tmp_path).settings} == {
-        "optim=adam, data.batch_size=64, optim.lr=0.001",  # none was asked for: what all the others are changes of
+    assert {configuration.label for configuration in read_report(tmp_path).configurations} == {
+        "optim=adam, data.batch_size=64, optim.lr=0.001",  # without overrides: the baseline of all others
         "optim=sgd",
         "data.batch_size=32",
         "optim.lr=0.5",
@@ -95,9 +104,9 @@ def test_validation_chooses_and_test_ranks(tmp_path: Path, make_run):
     make_run(tmp_path, "optim=sgd", metrics=metrics)
     make_run(tmp_path, "optim=adam", accuracy=0.9)
     report = read_report(tmp_path)
-    assert [setting.label for setting in report.settings] == ["optim=adam", "optim=sgd"]
-    assert report.chosen is report.settings[1]
-    assert "* optim=sgd is what validation chooses" in printed(tmp_path)
+    assert [configuration.label for configuration in report.configurations] == ["optim=adam", "optim=sgd"]
+    assert report.chosen is report.configurations[1]
+    assert "* optim=sgd has the best validation accuracy" in printed(tmp_path)
 
 
 def test_a_failed_job_is_a_row_with_its_reason(tmp_path: Path, make_run):
@@ -116,52 +125,55 @@ def test_jobs_that_differ_in_their_seed_are_one_row_though_none_finished(tmp_pat
         make_run(tmp_path, "data=digits", f"optim.lr={rate}", "seed=0", accuracy=rate)
     for seed in (0, 1):
         make_run(tmp_path, "data=digits", "optim=adagrad", f"seed={seed}", status="failed", reason="killed")
-    labels = [setting.label for setting in read_report(tmp_path).settings]
+    labels = [configuration.label for configuration in read_report(tmp_path).configurations]
     assert labels == ["optim.lr=0.2", "optim.lr=0.1", "optim=adagrad"]
     assert "Not finished: data=digits,optim=adagrad,seed=0; data=digits,optim=adagrad,seed=1: killed" in printed(
         tmp_path
     )
 
 
-def test_a_setting_that_alone_finished_is_called_by_what_it_asked_for_itself(tmp_path: Path, make_run):
+def test_the_only_finished_configuration_is_labelled_by_its_own_overrides(tmp_path: Path, make_run):
     for seed in (0, 1):
         make_run(tmp_path, "data=digits", "optim=sgd", f"seed={seed}")
     make_run(tmp_path, "data=digits", "optim=adagrad", "seed=0", status="failed", reason="killed")
-    assert [setting.label for setting in read_report(tmp_path).settings] == ["optim=sgd", "optim=adagrad"]
+    assert [configuration.label for configuration in read_report(tmp_path).configurations] == [
+        "optim=sgd",
+        "optim=adagrad",
+    ]
 
 
-def test_one_seed_is_said_to_prove_nothing_and_two_are_not(tmp_path: Path, make_run):
+def test_one_seed_is_called_inconclusive_and_two_are_not(tmp_path: Path, make_run):
     for optim in ("sgd", "adam"):
         make_run(tmp_path, f"optim={optim}", "seed=0")
-    assert "proves nothing" in printed(tmp_path)
+    assert "inconclusive" in printed(tmp_path)
     for optim in ("sgd", "adam"):
         make_run(tmp_path, f"optim={optim}", "seed=1")
-    assert "proves nothing" not in printed(tmp_path)
+    assert "inconclusive" not in printed(tmp_path)
 
 
 @pytest.mark.parametrize("width", [44, 60, 80, 200])
-def test_no_figure_is_cut_off_on_a_narrow_terminal(tmp_path: Path, make_run, width: int):
+def test_no_number_is_cut_off_in_a_narrow_terminal(tmp_path: Path, make_run, width: int):
     for seed, accuracy in ((0, 0.01), (1, 0.99)):
         make_run(tmp_path, "optim=[a_long,list_of,settings]", f"seed={seed}", accuracy=accuracy, parameters=12_345_678)
         make_run(tmp_path, "optim=[another_long,list_of,settings]", f"seed={seed}", accuracy=accuracy)
     lines = printed(tmp_path, width).splitlines()
     assert all(len(line.rstrip()) <= width for line in lines if "seed" not in line.lower() and "choose" not in line)
     text = "\n".join(lines)
-    figures = ["50.00 ± 622.60", "49.00 ± 622.60", "1.5", "12,345,678"]  # 100 × .49 × t(.975, 1 degree of freedom)
-    shown = [figure in text for figure in figures]
-    assert shown[0]
-    assert shown == sorted(shown, reverse=True)  # from the right they go, whole
-    assert ("weights" in text) == (width == 200) == shown[-1]
+    figures = ["50.00 ± 622.60", "49.00 ± 622.60", "1.5", "12,345,678"]  # 100 × 0.49 × t(0.975, 1 degree of freedom)
+    printed_whole = [figure in text for figure in figures]
+    assert printed_whole[0]
+    assert printed_whole == sorted(printed_whole, reverse=True)  # columns are omitted from the right
+    assert ("parameters" in text) == (width == 200) == printed_whole[-1]
 
 
-def test_a_long_label_folds_between_its_words(tmp_path: Path, make_run):
+def test_a_long_label_is_wrapped_between_its_words(tmp_path: Path, make_run):
     make_run(tmp_path, "data.batch_size=128", "model.pooling=blur", "optim=sgd")
     make_run(tmp_path, "data.batch_size=1024", "model.pooling=max", "optim=adam")
     text = printed(tmp_path, width=80)
     assert all(word in text for word in ("data.batch_size=128,", "data.batch_size=1024,", "model.pooling=blur"))
 
 
-def test_a_lone_run_s_name_folds_at_its_commas(tmp_path: Path, make_run):
+def test_the_name_of_a_single_run_is_wrapped_at_its_commas(tmp_path: Path, make_run):
     make_run(tmp_path, "data.limit=400", "experiment=mnist_best", "trainer.max_epochs=1")
     lines = [line.split()[0] for line in printed(tmp_path, width=70).splitlines() if "=" in line]
     assert lines[:3] == ["data.limit=400,", "experiment=mnist_best,", "trainer.max_epochs=1"]
@@ -177,18 +189,20 @@ def test_plots_are_written_and_a_folder_of_failures_has_none(tmp_path: Path, mak
     assert write_plots(read_report(tmp_path / "b")) == []
 
 
-def test_of_very_many_settings_the_plots_show_the_best(tmp_path: Path, make_run, monkeypatch: pytest.MonkeyPatch):
+def test_with_very_many_configurations_the_plots_show_the_best(
+    tmp_path: Path, make_run, monkeypatch: pytest.MonkeyPatch
+):
     for i in range(4):
         make_run(tmp_path, f"optim.lr=0.{i + 1}", accuracy=0.9 + i / 100)
-    shown = {}
+    drawn = {}
     monkeypatch.setattr("handwriting.plots.runs.MOST_CURVES", 2)
     monkeypatch.setattr("handwriting.plots.runs.MOST_ROWS", 3)
     for name in ("draw_curves", "draw_ranking"):
         draw = getattr(plots, name)
-        monkeypatch.setattr(plots, name, lambda *a, n=name, d=draw: shown.update({n: (list(a[0]), a[-2:])}) or d(*a))
+        monkeypatch.setattr(plots, name, lambda *a, n=name, d=draw: drawn.update({n: (list(a[0]), a[-2:])}) or d(*a))
     write_plots(read_report(tmp_path))
     best = ["optim.lr=0.4", "optim.lr=0.3", "optim.lr=0.2"]
-    assert shown == {"draw_curves": (best[:2], (4, "seed")), "draw_ranking": (best, (4, "seed"))}
+    assert drawn == {"draw_curves": (best[:2], (4, "seed")), "draw_ranking": (best, (4, "seed"))}
 
 
 def test_curves_of_folds_whose_epochs_differ_by_a_step_go_from_step_to_step(
@@ -230,11 +244,11 @@ def test_a_run_without_curves_does_not_break_the_plots(tmp_path: Path, make_run)
     assert len(write_plots(read_report(tmp_path))) == 2
 
 
-def test_verdicts_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
+def test_comparisons_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
     random = np.random.default_rng(0)
     accuracies = {name: {} for name in ("sgd", "adam", "adagrad")}
     for seed in range(5):
-        luck = random.normal(0, 0.01)  # of the seed, which all share: larger than what they differ by
+        luck = random.normal(0, 0.01)  # effect of the seed, shared by all: larger than the differences
         for name, gain in (("sgd", 0.0), ("adam", 0.003), ("adagrad", 0.0001)):
             accuracies[name][seed] = 0.95 + luck + gain + random.normal(0, 0.0005)
             make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=accuracies[name][seed])
@@ -249,13 +263,13 @@ def test_verdicts_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
         row = found.loc[f"optim={better}", f"optim={worse}"]
         assert row["p"] == pytest.approx(test.pvalue)
         assert row["p (Holm)"] > 1.99 * row["p"]
-        assert (row["seeds"], row["shown"]) == (5, True)
+        assert (row["seeds"], row["significant"]) == (5, True)
     text = (tmp_path / "summary.md").read_text()
-    assert "adam beats sgd by 0.3" in text
-    assert "5 seeds" in text
-    assert "no difference shown" in text
-    assert "2 of 3 comparisons are significant: at 5 % over all of them" in text
-    assert "adam beats sgd" in printed(tmp_path, 160)
+    assert "adam is better than sgd by 0.3" in text
+    assert "percentage points (5 seeds, p " in text
+    assert "is not significant (5 seeds, p = " in text
+    assert "2 of 3 comparisons are significant at the 5 % level over all of them" in text
+    assert "adam is better than sgd" in printed(tmp_path, 160)
 
 
 def test_very_many_comparisons_are_counted_and_all_in_the_file(tmp_path: Path, make_run):
@@ -267,10 +281,10 @@ def test_very_many_comparisons_are_counted_and_all_in_the_file(tmp_path: Path, m
     assert len(pd.read_csv(tmp_path / "differences.csv")) == 45
     text = printed(tmp_path)
     assert "40 more pairs are in differences.csv." in text
-    assert "0 of 45 comparisons are significant: at 5 % over all of them" in text
+    assert "0 of 45 comparisons are significant at the 5 % level over all of them" in text
 
 
-def test_grey_in_the_ranking_are_those_of_the_corrected_comparisons(tmp_path: Path, make_run, monkeypatch):
+def test_grey_in_the_ranking_follows_the_corrected_comparisons(tmp_path: Path, make_run, monkeypatch):
     random = np.random.default_rng(0)
     for rate in range(1, 31):  # of 435 comparisons of equals some are significant before the correction
         for seed in range(3):
@@ -279,11 +293,15 @@ def test_grey_in_the_ranking_are_those_of_the_corrected_comparisons(tmp_path: Pa
     drawn = {}
     draw = plots.draw_ranking
     monkeypatch.setattr(plots, "draw_ranking", lambda *a: drawn.update(grey=a[3]) or draw(*a))
-    monkeypatch.setattr("handwriting.plots.style.as_file", lambda *_: b"")
+    monkeypatch.setattr("handwriting.plots.style.as_png", lambda _: b"")
     report = read_report(tmp_path)
     write_plots(report)
-    assert sum(verdict.difference.p < 0.05 for verdict in report.verdicts) > 29
-    assert drawn["grey"] == {verdict.worse.label for verdict in report.verdicts if verdict.p < 0.05} <= {"optim.lr=0.3"}
+    assert sum(comparison.difference.p < 0.05 for comparison in report.comparisons) > 29
+    assert (
+        drawn["grey"]
+        == {comparison.worse.label for comparison in report.comparisons if comparison.p < 0.05}
+        <= {"optim.lr=0.3"}
+    )
 
 
 def test_a_damaged_record_is_named_and_the_other_seeds_are_reported(tmp_path: Path, make_run):
@@ -310,7 +328,7 @@ DIFFERENT = "trained on different devices or numbers of threads: "
         ([f"cpu, {n} threads" for n in range(2, 9)], "cpu, 5 threads (1 run) and 3 others. "),
     ],
 )
-def test_different_devices_or_threads_are_said(tmp_path: Path, make_run, devices: list[str], said: str):
+def test_different_devices_or_threads_are_reported(tmp_path: Path, make_run, devices: list[str], said: str):
     for seed, device in enumerate(devices):
         make_run(tmp_path, f"seed={seed}", **({"device": device} if device else {}))
     make_run(tmp_path, "optim=sgd", status="failed", device="another")  # has no numbers
@@ -320,7 +338,7 @@ def test_different_devices_or_threads_are_said(tmp_path: Path, make_run, devices
         assert said in text
 
 
-def test_against_one_setting_the_others_are_not_compared_with_each_other(tmp_path: Path, make_run):
+def test_against_one_configuration_the_others_are_not_compared_with_each_other(tmp_path: Path, make_run):
     gains = {"sgd": 0.0, "adam": 0.003, "adagrad": 0.002, "rmsprop": 0.001}
     random = np.random.default_rng(0)
     accuracies = {name: 0.9 + gain + random.normal(0, 0.0005, 5) for name, gain in gains.items()}
@@ -329,17 +347,19 @@ def test_against_one_setting_the_others_are_not_compared_with_each_other(tmp_pat
             make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=accuracy)
     for called in ("optim=sgd", "sgd"):
         report = read_report(tmp_path, called)
-        assert [verdict.worse.label for verdict in report.verdicts] == ["optim=sgd"] * 3
-        better = [verdict.better.label.removeprefix("optim=") for verdict in report.verdicts]
+        assert [comparison.worse.label for comparison in report.comparisons] == ["optim=sgd"] * 3
+        better = [comparison.better.label.removeprefix("optim=") for comparison in report.comparisons]
         assert better == ["adam", "adagrad", "rmsprop"]
-        chances = [scipy.stats.ttest_rel(accuracies[name], accuracies["sgd"]).pvalue for name in better]
-        assert [verdict.p for verdict in report.verdicts] == pytest.approx(multipletests(chances, method="holm")[1])
+        p_values = [scipy.stats.ttest_rel(accuracies[name], accuracies["sgd"]).pvalue for name in better]
+        assert [comparison.p for comparison in report.comparisons] == pytest.approx(
+            multipletests(p_values, method="holm")[1]
+        )
     write_tables(report)
     assert "3 of 3 comparisons with sgd are significant" in (tmp_path / "summary.md").read_text()
     assert len(pd.read_csv(tmp_path / "differences.csv")) == 3
 
 
-def test_against_a_setting_that_another_sweep_named_more_fully(tmp_path: Path, make_run):
+def test_against_a_configuration_with_more_overrides_in_another_sweep(tmp_path: Path, make_run):
     for name in ("sgd", "adam"):
         for seed in (0, 1):
             make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=0.9 + 0.01 * seed)
@@ -348,28 +368,28 @@ def test_against_a_setting_that_another_sweep_named_more_fully(tmp_path: Path, m
     report = read_report(tmp_path, "optim=adam")
     assert report.against is not None
     assert report.against.label == "optim=adam, data.batch_size=64"
-    with pytest.raises(UserError, match=r"no setting 'optim=adam, data\.batch_size=128'"):
+    with pytest.raises(UserError, match=r"no configuration 'optim=adam, data\.batch_size=128'"):
         read_report(tmp_path, "optim=adam, data.batch_size=128")
 
 
-def test_against_what_is_not_there_or_has_one_seed_is_one_sentence(tmp_path: Path, make_run):
+def test_against_an_unknown_configuration_or_one_with_one_seed_is_one_sentence(tmp_path: Path, make_run):
     make_run(tmp_path, "optim=sgd", "seed=0")
     make_run(tmp_path, "optim=adam", "seed=0")
-    with pytest.raises(UserError, match=r"no setting 'adm'\. Did you mean 'adam'"):
+    with pytest.raises(UserError, match=r"no configuration 'adm'\. Did you mean 'adam'"):
         read_report(tmp_path, "adm")
-    with pytest.raises(UserError, match="no other setting that shares two seeds with adam"):
+    with pytest.raises(UserError, match="no other configuration that shares two seeds with adam"):
         read_report(tmp_path, "adam")
 
 
-def test_one_seed_each_leaves_no_verdict(tmp_path: Path, make_run):
+def test_one_seed_each_makes_no_comparison(tmp_path: Path, make_run):
     make_run(tmp_path, "optim=sgd", "seed=0")
     make_run(tmp_path, "optim=adam", "seed=0", accuracy=0.1)
     write_tables(read_report(tmp_path))
     assert not (tmp_path / "differences.csv").exists()
-    assert "beats" not in printed(tmp_path)
+    assert "is better than" not in printed(tmp_path)
 
 
-def test_two_settings_that_vary_make_a_grid(tmp_path: Path, make_run):
+def test_two_varying_settings_make_a_grid(tmp_path: Path, make_run):
     for name in ("sgd", "adam"):
         for rate in ("0.1", "0.01", "0.5"):
             make_run(tmp_path, f"optim={name}", f"optim.lr={rate}")
@@ -381,11 +401,11 @@ def test_two_settings_that_vary_make_a_grid(tmp_path: Path, make_run):
     assert "grid.png" not in {path.name for path in write_plots(read_report(tmp_path / "one"))}
 
 
-def test_a_setting_that_is_alone_is_called_by_what_was_asked_for(tmp_path: Path, make_run):
+def test_a_single_configuration_is_labelled_by_its_overrides(tmp_path: Path, make_run):
     for seed in (0, 1):
         make_run(tmp_path, "optim=sgd", f"seed={seed}")
-    (setting,) = read_report(tmp_path).settings
-    assert setting.label == "optim=sgd"
+    (configuration,) = read_report(tmp_path).configurations
+    assert configuration.label == "optim=sgd"
     make_run(tmp_path / "plain", "seed=3")
-    (setting,) = read_report(tmp_path / "plain").settings
-    assert setting.label == "default"
+    (configuration,) = read_report(tmp_path / "plain").configurations
+    assert configuration.label == "default"

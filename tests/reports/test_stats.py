@@ -21,14 +21,14 @@ def test_one_value_has_no_interval():
     assert mean_and_half_width([0.5]) == (0.5, None)
 
 
-def test_the_interval_holds_the_true_mean_as_often_as_it_says():
+def test_the_interval_has_its_nominal_coverage():
     random = np.random.default_rng(0)
     hits = 0
     for _ in range(2000):
         mean, half_width = mean_and_half_width(random.normal(size=4).tolist())
         assert half_width is not None
         hits += abs(mean) <= half_width
-    assert 0.935 < hits / 2000 < 0.965  # three standard errors around .95
+    assert 0.935 < hits / 2000 < 0.965  # three standard errors around 0.95
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -45,7 +45,7 @@ def test_a_paired_difference_is_that_of_scipy(n: int, shift: float):
     assert found.pairs == n
 
 
-def test_differences_spread_by_at_least_the_step_in_which_they_are_measured():
+def test_the_standard_deviation_of_differences_is_at_least_their_resolution():
     values, others, step = [0.972, 0.982, 0.992], [0.970, 0.980, 0.990], 0.002  # one image of 500, three times
     (found,) = paired_differences(values, others, step)
     assert found.mean == pytest.approx(0.002)
@@ -55,7 +55,7 @@ def test_differences_spread_by_at_least_the_step_in_which_they_are_measured():
     assert paired_differences([0.5, 0.6], [0.5, 0.6])[0].p == 1
 
 
-def test_folds_of_one_set_prove_less_than_as_many_sets():
+def test_folds_of_one_set_give_wider_intervals_than_independent_sets():
     """The two-sided form of the corrected t-test in scikit-learn's guide, 'Statistical comparison of models'."""
     values, others = np.random.default_rng(0).normal([[0.98], [0.97]], 0.004, (2, 10))
     corrected_std = np.sqrt(np.var(values - others, ddof=1) * (1 / 10 + 150 / 1350))
@@ -66,15 +66,15 @@ def test_folds_of_one_set_prove_less_than_as_many_sets():
     assert found.p > paired_differences(values, others)[0].p
 
 
-def test_one_pair_is_no_difference():
+def test_one_pair_is_refused():
     with pytest.raises(ValueError, match="two pairs"):
         paired_differences([0.9], [0.8])
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 10, 50])
 def test_the_correction_is_that_of_statsmodels(n: int):
-    chances = np.random.default_rng(n).random(n) ** 3
-    wanted = np.asarray(multipletests(chances, method="holm")[1]) if n else np.empty(0)
-    assert adjust_by_holm(chances.tolist()) == pytest.approx(wanted.tolist())
+    p_values = np.random.default_rng(n).random(n) ** 3
+    wanted = np.asarray(multipletests(p_values, method="holm")[1]) if n else np.empty(0)
+    assert adjust_by_holm(p_values.tolist()) == pytest.approx(wanted.tolist())
     equal = [0.01] * n
     assert adjust_by_holm(equal) == pytest.approx([min(1, 0.01 * n)] * n)

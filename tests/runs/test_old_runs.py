@@ -66,7 +66,7 @@ def test_an_old_run_is_evaluated(old: Path):
     import_module("handwriting.evaluate").main([str(finished(old))])
     evaluation = json.loads((finished(old) / "evaluation" / "test" / "evaluation.json").read_text())
     record = json.loads((finished(old) / "result.json").read_text())
-    (scores,) = evaluation["readers"].values()
+    (scores,) = evaluation["models"].values()
     assert scores["acc"] == pytest.approx(record["metrics"]["test/acc"])
 
 

@@ -165,7 +165,7 @@ def test_a_name_that_is_no_folder_under_outputs_is_refused(main, tmp_path: Path,
 def test_a_sweep_of_many_jobs_does_not_rebuild_the_tables_after_each(main, tmp_path: Path, monkeypatch):
     written = []
     monkeypatch.setattr(
-        "handwriting.sweeps.job.write_tables", lambda report: written.append(len(report.settings)) or []
+        "handwriting.sweeps.job.write_tables", lambda report: written.append(len(report.configurations)) or []
     )
     monkeypatch.setattr("handwriting.sweeps.job.TABLES_EVERY", 1e9)
     assert main("-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam").code == 0
