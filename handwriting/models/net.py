@@ -36,7 +36,7 @@ class Net(nn.Module):
             if min(height, width) < 1:
                 raise UserError(
                     f"model.widths has {len(widths)} blocks, but an image of {image_size[0]}×{image_size[1]} is "
-                    f"used up after {len(blocks)}: leave out the last."
+                    f"too small after {len(blocks)}: leave out the last."
                 )
             norm = [nn.BatchNorm2d(out_channels)] if batch_norm else []
             convolution = nn.Conv2d(channels, out_channels, 3)
@@ -72,7 +72,7 @@ class MLP(nn.Module):
 
 
 class Crop(nn.Module):
-    """Leaves ``margin`` pixels of each side out; by a slice, for some exporters break a negative padding."""
+    """Crops ``margin`` pixels on each side; by slicing, since some exporters fail with negative padding."""
 
     def __init__(self, margin: int):
         super().__init__()
@@ -101,10 +101,10 @@ def check_sizes(setting: str, sizes: Sequence[int], at_least_one: bool = False) 
     """Raise UserError unless ``sizes`` is a list of whole numbers of at least 1."""
     is_list = isinstance(sizes, Sequence) and not isinstance(sizes, str)
     if not is_list or any(type(size) is not int or size < 1 for size in sizes) or (at_least_one and not sizes):
-        raise UserError(f"{setting}={sizes} must be a list of whole numbers of at least 1, as in [32,64].")
+        raise UserError(f"{setting}={sizes} must be a list of whole numbers of at least 1, such as [32,64].")
 
 
 def check_dropout(dropout: float) -> None:
-    """Raise UserError unless ``dropout`` is a share of units, 0 included, 1 not."""
+    """Raise UserError unless 0 ≤ ``dropout`` < 1."""
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise UserError(f"model.dropout={dropout} must be at least 0 and below 1.")

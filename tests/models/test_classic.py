@@ -59,7 +59,7 @@ def test_a_quarter_as_wide_reads_images_of_any_size(make, size: tuple[int, int])
     [
         (resnet, {"depth": 50}, "model.depth=50 must be one of 10, 18, 34"),
         (vgg, {"depth": 19}, "model.depth=19 must be one of 11, 13, 16"),
-        (vgg, {"image_size": (15, 28)}, "halves an image 4 times, and 15×28 is used up before"),
+        (vgg, {"image_size": (15, 28)}, "halves an image 4 times, and 15×28 is too small for that"),
         (alexnet, {"width": 0}, "model.width=0 must be a number"),
         (googlenet, {"dropout": 1.5}, "model.dropout=1.5"),
     ],
