@@ -31,7 +31,7 @@ import pytest
         (["data=digits", "scheduler=step", "scheduler.gamma=low"], "scheduler.gamma=low must be a number."),
         (["data=digits", "average=ema", "callbacks.ema.decay=low"], "callbacks.ema.decay=low must be a number."),
         (["data=digits", "model.activation=rleu"], "Did you mean 'ReLU'?"),
-        (["data=digits", "model.widths=[8,8,8,8]"], "used up after 3"),
+        (["data=digits", "model.widths=[8,8,8,8]"], "too small after 3"),
         (["data=digits", "trainer.max_epochs=0"], "trainer.max_epochs=0 must be a whole number"),
         (["data=digits", "trainer.limit_val_batches=0"], "trainer.limit_val_batches=0 must be above 0"),
         (["data=digits", "trainer.precision=7"], "trainer: Precision 7 is invalid"),

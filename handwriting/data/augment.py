@@ -1,4 +1,4 @@
-"""Augmentation: fixed variants make the training part larger once; random steps change each batch, on its device."""
+"""Augmentation: offline variants of the training set, and random steps on whole batches, on their device."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +13,15 @@ from handwriting.data.dataset import LabelledImages
 from handwriting.data.variants import expand, in_variant
 from handwriting.utils.errors import UserError, check_number
 
-# A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or shares (B, classes), by random numbers.
+# A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or soft targets (B, classes), at random.
 Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]
 
 
 class Augmentation:
-    """What training sees in place of the images as they are.
+    """Augmentation of the training images, offline and by batch.
 
-    ``variants`` names the fixed variants that the training part grows by (handwriting.data.variants); ``steps`` are
-    applied to each batch in their order; the last ``clean_epochs`` epochs see images without them. The same seed
+    ``variants`` names the offline variants of the training set (handwriting.data.variants); ``steps`` are
+    applied to each batch in their order; the last ``clean_epochs`` epochs are without them. The same seed
     gives the same images.
     """
 
@@ -38,11 +38,11 @@ class Augmentation:
         self._generator: tuple[tuple[int, torch.device], Generator] | None = None
 
     def expand(self, part: LabelledImages) -> LabelledImages:
-        """Return all images of a part in each of the fixed variants."""
+        """Return all images of a split in each of the offline variants."""
         return expand(part, self.variants)
 
     def vary(self, images: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return a batch, uint8 (B, 1, H, W) and labels (B,), after all steps; mixed labels are shares (B, classes)."""
+        """Return a batch, uint8 (B, 1, H, W) and labels (B,), after all steps; mixed labels are soft targets (B, classes)."""
         if not self.steps:
             return images, labels
         pixels, targets = images.float() / 255, labels
@@ -51,10 +51,10 @@ class Augmentation:
         return (pixels * 255).round_().clamp_(0, 255).to(torch.uint8), targets
 
     def views(self, images: Tensor, number: int) -> Iterator[Tensor]:
-        """Give views of images, uint8 (B, 1, H, W), as training might see them.
+        """Yield views of images, uint8 (B, 1, H, W), for test-time augmentation.
 
-        First the images as they are, then their other fixed variants, then random ones, up to ``number``. The same
-        images have the same views. Raises UserError when there are not so many.
+        First the original images, then their offline variants, then random ones, up to ``number`` in total. The same
+        images have the same views. Raises UserError if the augmentation makes fewer.
         """
         yield images
         fixed = [name for name in self.variants if name != "original"]
@@ -67,17 +67,17 @@ class Augmentation:
             if not self.steps or targets.ndim > 1:
                 raise UserError(
                     f"tta.views={number} is more than the {1 + len(fixed)} that this augmentation makes of an image: "
-                    "choose fewer, or one that draws at random, such as tta.augment=affine."
+                    "choose fewer, or a random augmentation, such as tta.augment=affine."
                 )
             yield view
 
     def generator(self, epoch: int, device: torch.device, rank: int = 0) -> Generator:
-        """Return the random numbers of an epoch, going on from batch to batch; seed and epoch decide them.
+        """Return the random generator of an epoch, which continues over its batches; it depends on seed and epoch.
 
-        Of several processes, each has its own, by its ``rank``.
+        Each of several processes has its own, by its ``rank``.
         """
         if self._generator is None or self._generator[0] != (epoch, device):
-            # Not the numbers that shuffle the images; and torch's CPU generator looks at 32 bits of a seed alone.
+            # Independent of the shuffling; torch's CPU generator uses only 32 bits of a seed.
             name = f"augment {self.seed} {epoch}" + (f" {rank}" if rank else "")
             digest = hashlib.blake2s(name.encode(), digest_size=4).digest()
             self._generator = ((epoch, device), Generator(device).manual_seed(int.from_bytes(digest)))
@@ -85,11 +85,11 @@ class Augmentation:
 
 
 class Warp:
-    """Turns, scales, shears and moves each image by its own random amounts, and bends it elastically.
+    """Random rotation, scaling, shear, shift and elastic deformation of each image.
 
-    An image is changed with ``probability``; amounts are drawn evenly from ±degrees, exp(±scale) for each axis,
+    An image is changed with ``probability``; amounts are uniform in ±degrees, exp(±scale) for each axis,
     ±shear, and ±shift pixels. The elastic field is Gaussian: a displacement of ``bend`` pixels (standard deviation) at
-    each of ``knots``×``knots`` points, smooth between them (after P. Simard, D. Steinkraus, J. Platt, 2003,
+    each of ``knots``×``knots`` points, interpolated between them (after P. Simard, D. Steinkraus, J. Platt, 2003,
     doi:10.1109/ICDAR.2003.1227801). All of it is one bilinear resampling.
     """
 
@@ -107,7 +107,7 @@ class Warp:
         self.bend, self.knots = bend, knots
 
     def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the images warped; what comes from outside the frame is black."""
+        """Return the warped images; pixels from outside are black."""
         count, _, height, width = images.shape
         draw = torch.rand(count, 7, generator=generator, device=images.device)
         chosen = (draw[:, 0] < self.probability).float()
@@ -115,14 +115,16 @@ class Warp:
         angle = turn * torch.pi * self.degrees / 180
         cos, sin = angle.cos(), angle.sin()
         wide, tall, shear = (wide * self.scale).exp(), (tall * self.scale).exp(), shear * self.shear
-        rows = [  # in affine_grid's measure the image reaches from -1 to 1 along both axes
+        rows = [  # in affine_grid's coordinates the image reaches from -1 to 1 along both axes
             torch.stack([cos * wide, (cos * shear - sin * tall) * height / width, right * 2 * self.shift / width], 1),
             torch.stack([sin * wide * width / height, sin * shear + cos * tall, down * 2 * self.shift / height], 1),
         ]
         grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
         if self.bend:
             bends = torch.randn(count, 2, self.knots, self.knots, generator=generator, device=images.device)
-            sides = torch.full((2,), width, device=images.device)  # no copy from the host, for which a step would wait
+            sides = torch.full(
+                (2,), width, device=images.device
+            )  # not a copy from the CPU, for which a step would wait
             sides[1:] = height
             bends = bends * (chosen[:, None] * 2 * self.bend / sides)[:, :, None, None]
             field = F.interpolate(bends, size=(height, width), mode="bicubic", align_corners=True)
@@ -131,9 +133,9 @@ class Warp:
 
 
 class Erasing:
-    """Blackens a rectangle at a random place of an image (Z. Zhong et al., 2017, arXiv:1708.04896).
+    """Random erasing: sets a random rectangle to black (Z. Zhong et al., 2017, arXiv:1708.04896).
 
-    Its sides are each drawn evenly from ``smallest`` to ``largest``, shares of the image's side.
+    Its sides are uniform between ``smallest`` and ``largest``, as fractions of the image's side.
     """
 
     def __init__(self, probability: float = 0.5, smallest: float = 0.1, largest: float = 0.3):
@@ -141,7 +143,7 @@ class Erasing:
         self.probability, self.smallest, self.largest = probability, smallest, largest
 
     def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the images with a rectangle of zeros where it was drawn to be."""
+        """Return the images with the erased rectangles."""
         count, _, height, width = images.shape
         draw = torch.rand(count, 5, generator=generator, device=images.device)
         inside = []
@@ -160,7 +162,7 @@ class Noise:
         self.probability, self.deviation = probability, deviation
 
     def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the noisy images, cut to 0…1."""
+        """Return the noisy images, clipped to 0…1."""
         draw = torch.rand(len(images), 2, generator=generator, device=images.device)
         strength = self.deviation * draw[:, 0] * (draw[:, 1] < self.probability)
         noise = torch.randn(images.shape, generator=generator, device=images.device)
@@ -183,7 +185,7 @@ class Blur:
         distance = torch.arange(-self.RADIUS, self.RADIUS + 1, device=images.device)
         kernels = torch.exp(-((distance / deviation[:, None]) ** 2) / 2)
         kernels = kernels / kernels.sum(1, keepdim=True)
-        # Each image is a channel of one image, so that each has its own kernel.
+        # A grouped convolution with images as channels, so that each image has its own kernel.
         rows = F.conv2d(images.transpose(0, 1), kernels[:, None, :, None], padding=(self.RADIUS, 0), groups=count)
         both = F.conv2d(rows, kernels[:, None, None, :], padding=(0, self.RADIUS), groups=count)
         return both.transpose(0, 1), targets
@@ -192,27 +194,27 @@ class Blur:
 class Mixup:
     """Blends each image, and its label, with another of the batch (H. Zhang et al., 2017, arXiv:1710.09412).
 
-    An image is blended with ``probability``; its share is drawn from Beta(alpha, alpha), one for each image.
+    An image is blended with ``probability``; its weight is drawn from Beta(alpha, alpha) for each image.
     """
 
-    QUANTILES = 4096  # the distribution is drawn from as a table: torch draws Beta without a generator of ours only
+    QUANTILES = 4096  # a table of the distribution: torch cannot draw Beta with a given generator
 
     def __init__(self, probability: float = 1.0, alpha: float = 0.2):
         self.probability = probability
         middles = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
-        self.shares = torch.from_numpy(scipy.stats.beta(alpha, alpha).ppf(middles)).float()
+        self.weights = torch.from_numpy(scipy.stats.beta(alpha, alpha).ppf(middles)).float()
 
     def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return blended images, and targets as shares (B, classes)."""
+        """Return blended images and soft targets (B, classes)."""
         count, device = len(images), images.device
         drawn = torch.randint(self.QUANTILES, (count,), generator=generator, device=device)
         chosen = torch.rand(count, generator=generator, device=device) < self.probability
-        self.shares = self.shares.to(device)  # once
-        share = torch.where(chosen, self.shares[drawn], 1.0)
+        self.weights = self.weights.to(device)  # once
+        weight = torch.where(chosen, self.weights[drawn], 1.0)
         other = torch.randperm(count, generator=generator, device=device)
-        shares = targets
-        if targets.ndim == 1:  # not one_hot: it asks for the largest label, save on CUDA
-            shares = torch.zeros(count, classes, device=device).scatter_(1, targets[:, None], 1.0)
-        mixed = share[:, None] * shares + (1 - share[:, None]) * shares[other]
-        pixels = share[:, None, None, None]
+        soft = targets
+        if targets.ndim == 1:  # not one_hot, which reads the largest label except on CUDA
+            soft = torch.zeros(count, classes, device=device).scatter_(1, targets[:, None], 1.0)
+        mixed = weight[:, None] * soft + (1 - weight[:, None]) * soft[other]
+        pixels = weight[:, None, None, None]
         return pixels * images + (1 - pixels) * images[other], mixed

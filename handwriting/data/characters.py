@@ -1,4 +1,4 @@
-"""The handwritten characters of the notebook: 200 classes of Omniglot with fifteen and five images each.
+"""The characters of the notebook: 200 classes of Omniglot with 15 training and 5 test images each.
 
 python -m handwriting.data.characters --out FILE.mat builds that file, or one of other alphabets.
 """
@@ -33,8 +33,8 @@ def read_characters(
 ) -> HandwritingSet:
     """Return the characters of a .mat file whose ``train`` and ``test`` are (classes, examples, height, width).
 
-    Without ``path`` it is ``HANDWRITING_DATA/characters/characters.mat``, which is made from Omniglot when it is not
-    there. ``redundant`` is what becomes of classes that nobody can tell apart, as ``redundant_groups`` lists them:
+    Without ``path`` it is ``HANDWRITING_DATA/characters/characters.mat``, which is built from Omniglot if it does not
+    exist. ``redundant`` says how to treat duplicate classes, the groups of which are in ``redundant_groups``:
     ``keep`` them, ``drop`` all but the first of a group, or ``merge`` them under one label. The published set has 200
     classes, 15 training and 5 test images each, dark on white.
     """
@@ -79,14 +79,14 @@ def _build_published(file: Path) -> None:
 
 
 def _names(file: Path, classes: int, texts: dict[str, list[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return names and glyphs: those inside the file, else of a labels.tsv beside it, else numbers."""
+    """Return names and glyphs from the file, else from a labels.tsv beside it, else numbers."""
     names, glyphs = texts.get("names", []), texts.get("glyphs", [])
     beside = file.with_name(LABELS)
     if not names and has_file(beside):
         names, glyphs = _read_labels(beside)
     if len(names) != classes or len(set(names)) != classes:
         if names:
-            say_once(f"{file}: its {len(names)} names are not those of its {classes} classes; they are numbered.")
+            say_once(f"{file}: it has {len(names)} names for {classes} classes; numbers are used instead.")
         return tuple(str(label) for label in range(classes)), ()
     return tuple(names), tuple(glyphs) if len(glyphs) == classes else ()
 
@@ -98,11 +98,13 @@ def _read_labels(file: Path) -> tuple[list[str], list[str]]:
     try:
         table = sorted(((int(row["index"]), row) for row in rows), key=lambda pair: pair[0])
         if [index for index, _ in table] != list(range(len(table))):
-            raise ValueError("an index is missing or there twice")
+            raise ValueError("an index is missing or duplicated")
         names = [" ".join((row["alphabet"].replace("_", " "), row["character"])) for _, row in table]
         return names, [row["glyph"] or "" for _, row in table]
     except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
-        raise UserError(f"{file} must have the columns index, alphabet, character and glyph, with tabs.") from error
+        raise UserError(
+            f"{file} must have the columns index, alphabet, character and glyph, separated by tabs."
+        ) from error
 
 
 def _flatten(array: np.ndarray) -> LabelledImages:
@@ -138,12 +140,12 @@ def _without_redundant(
 
 
 def _first_of_group(groups: Sequence[Sequence[int]], classes: int, file: Path) -> list[int]:
-    """Return for each class the first one of its group, itself where it is in none."""
+    """Return for each class the first one of its group, or itself if it is in none."""
     first = list(range(classes))
     try:
         members = [label for group in groups for label in group]
     except TypeError as error:
-        raise UserError(f"data.redundant_groups={groups} must be a list of lists, as [[0,81],[27,39]].") from error
+        raise UserError(f"data.redundant_groups={groups} must be a list of lists, such as [[0,81],[27,39]].") from error
     for label in members:
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
             raise UserError(
@@ -159,16 +161,16 @@ def _first_of_group(groups: Sequence[Sequence[int]], classes: int, file: Path) -
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Build a .mat file from Omniglot; exit code 2 when that is not possible."""
+    """Build a .mat file from Omniglot; exit code 2 if that is not possible."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.data.characters",
-        description="Build a character set from Omniglot, which is looked for in HANDWRITING_DATA and else downloaded.",
+        description="Build a character set from Omniglot in HANDWRITING_DATA, which is downloaded if it is missing.",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE.mat", help="the file to write")
     parser.add_argument(
-        "--alphabets", nargs="+", metavar="NAME", help="as Sanskrit Tagalog; without: the published 200"
+        "--alphabets", nargs="+", metavar="NAME", help="such as Sanskrit Tagalog; default: the 200 published classes"
     )
-    parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images a class, of 20 (15)")
+    parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images per class, of 20 (default 15)")
     with exit_on_bad_input():
         options = parser.parse_args(arguments)
     with exit_on_bad_input(options.out):

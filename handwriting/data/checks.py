@@ -1,4 +1,4 @@
-"""What is checked of every data set, whoever loads it: its grey levels, and the classes of each split."""
+"""Checks of every data set after loading: its grey levels, and the classes of each split."""
 
 import functools
 import logging
@@ -10,7 +10,7 @@ from torch import Tensor
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.utils.errors import UserError
 
-MOST = 0.75  # the fraction of the images that decides; handwriting touches the border in few of them
+MOST = 0.75  # fraction of the images that decides; writing touches the border in few of them
 SHOWN = 5  # names of classes in a sentence
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[s
 
 
 def _named(labels: set[int], names: Sequence[str]) -> str:
-    shown = [names[label] for label in sorted(labels)][:SHOWN]
+    listed = [names[label] for label in sorted(labels)][:SHOWN]
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"class{'es' if len(labels) > 1 else ''} {', '.join(shown)}{more}"
+    return f"class{'es' if len(labels) > 1 else ''} {', '.join(listed)}{more}"
 
 
 def _up_to_255(whole: HandwritingSet, source: str) -> HandwritingSet:

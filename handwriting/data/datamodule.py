@@ -1,4 +1,4 @@
-"""The LightningDataModule: a reader's set, split, limited and served as whole batches."""
+"""The LightningDataModule: a data set in memory, split, limited and served as whole batches."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -15,18 +15,17 @@ from handwriting.data.loader import Batches, serve
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
 
-EVAL_BATCH = 500  # validation and test keep no gradients: larger batches, and the last one is seldom ragged
+EVAL_BATCH = 500  # validation and test need no gradients, which allows larger batches
 
 
 class DataModule(lightning.LightningDataModule):
-    """A handwriting data set in memory, with a validation part drawn from its training part.
+    """A handwriting data set in memory, with a validation set split off its training set.
 
-    ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 holds nothing out: the validation
-    part is empty. ``held_out`` are its numbers in the published training part. ``augmentation`` changes what training
-    sees. ``invert`` says whether the images are dark on bright and are to be inverted; ``auto`` looks at their borders.
-    With ``notebook_form`` the test is fourfold, as in the characters notebook: also the training part, and both parts
-    in its seven fixed variants. Further settings go to the reader. Raises UserError when a number is out of its range
-    or the data cannot be read.
+    ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 means an empty validation
+    set. ``held_out`` are its indices in the published training set. ``augmentation`` is applied in training. ``invert`` says whether to invert the images because they are dark on bright; ``auto`` looks at their borders.
+    With ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in
+    its seven offline variants. Further settings go to ``read``. Raises UserError if a number is out of its range or
+    the data cannot be read.
     """
 
     train: LabelledImages
@@ -65,7 +64,7 @@ class DataModule(lightning.LightningDataModule):
         check_classes(self.train, self.test, self.class_names, source)
 
     def mean_and_std(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the training pixels on the scale 0…1."""
+        """Return mean and standard deviation of the training pixels, scaled to 0…1."""
         counts = torch.bincount(self.train.images.flatten(), minlength=256).double()
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * levels).sum() / counts.sum()
@@ -74,12 +73,12 @@ class DataModule(lightning.LightningDataModule):
 
     @cached_property
     def seen_in_training(self) -> LabelledImages:
-        """The training images in each of the augmentation's fixed variants."""
+        """The training images in each of the augmentation's offline variants."""
         return self.augmentation.expand(self.train)
 
     @cached_property
     def test_parts(self) -> dict[str, LabelledImages]:
-        """The parts that a test reads, by the name that their metrics carry; ``test`` is the published test part."""
+        """The test sets by the prefix of their metrics; ``test`` is the published test set."""
         if not self.notebook_form:
             return {"test": self.test}
         augmented = {"test_augmented": expand(self.test, NOTEBOOK), "train_augmented": expand(self.train, NOTEBOOK)}
@@ -90,15 +89,15 @@ class DataModule(lightning.LightningDataModule):
         return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
 
     def val_dataloader(self) -> Batches | list[Batches]:
-        """Serve the held-out images in their fixed order; no loader where none were held out."""
+        """Serve the validation images in a fixed order; no loader if there are none."""
         return self._serve_share(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> list[Batches]:
-        """Serve each of ``test_parts`` in its fixed order."""
+        """Serve each of ``test_parts`` in a fixed order."""
         return [self._serve_share(part) for part in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a training batch on its device, except in the last epochs, which are to be clean."""
+        """Augment a training batch on its device, except in the final epochs without augmentation."""
         trainer: Any = self.trainer
         if not trainer.training or trainer.current_epoch >= trainer.max_epochs - self.augmentation.clean_epochs:
             return batch
@@ -107,16 +106,16 @@ class DataModule(lightning.LightningDataModule):
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
 
     def _serve_share(self, part: LabelledImages) -> Batches:
-        """Serve the images that this process reads of a part in whole: of two processes, every second one."""
+        """Serve this process's images of a split: every second one of two processes."""
         rank, processes = self._share()
         return serve(part[torch.arange(rank, len(part), processes)].to(self._device()), EVAL_BATCH)
 
     def _share(self) -> tuple[int, int]:
-        """Return which of how many processes this is."""
+        """Return the rank of this process and the number of processes."""
         trainer: Any = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
 
     def _device(self) -> torch.device:
-        """Return where the trainer computes: a set of handwriting is small enough to lie there whole."""
+        """Return the trainer's device; the data set is small enough to be there as a whole."""
         trainer: Any = self.trainer
         return trainer.strategy.root_device if trainer else torch.device("cpu")

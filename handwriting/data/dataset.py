@@ -1,4 +1,4 @@
-"""What every reader returns: labelled images as tensors, in two parts."""
+"""LabelledImages and HandwritingSet: what every loader of a data set returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class LabelledImages:
 
     def __post_init__(self):
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
-            raise ValueError(f"images: uint8 (N, 1, H, W) wanted, got {self.images.dtype} {self.images.shape}")
+            raise ValueError(f"images: uint8 (N, 1, H, W) expected, got {self.images.dtype} {self.images.shape}")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels: int64 (N,) wanted, got {self.labels.dtype} {self.labels.shape}")
+            raise ValueError(f"labels: int64 (N,) expected, got {self.labels.dtype} {self.labels.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -29,18 +29,18 @@ class LabelledImages:
         return LabelledImages(self.images[index], self.labels[index])
 
     def to(self, device: torch.device) -> "LabelledImages":
-        """Return the same on a device."""
+        """Return a copy on a device."""
         return LabelledImages(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class HandwritingSet:
-    """A data set as published: its training set, its test set, and the names of its classes, each a name of its own.
+    """A data set as published: its training set, its test set, and the unique names of its classes.
 
-    Its images are as in the file: DataModule inverts those that are dark on bright.
+    The images are as in the file; DataModule inverts those that are dark on bright.
 
-    ``glyphs`` are the signs that the classes stand for, to be shown in place of the names where a font has them; ''
-    where none is known, and no glyphs at all where the names are the signs.
+    ``glyphs`` are the characters of the classes, displayed instead of the names if a font has them: '' if unknown, and
+    empty if the names are the characters themselves.
     """
 
     train: LabelledImages
@@ -56,7 +56,7 @@ class HandwritingSet:
 
 
 def typical_images(part: LabelledImages, num_classes: int) -> Tensor:
-    """Return of each class the image that is nearest to the mean of its first 50, uint8 (classes, H, W)."""
+    """Return for each class the image closest to the mean of its first 50, uint8 (classes, H, W)."""
     typical = torch.zeros(num_classes, *part.images.shape[2:], dtype=torch.uint8)
     for label in range(num_classes):
         images = part.images[(part.labels == label).nonzero()[:50, 0], 0]
@@ -71,12 +71,12 @@ def check_labels(
 ) -> None:
     """Raise UserError naming the first row of ``source`` whose label is not in 0 … num_classes - 1.
 
-    ``numbers`` are the rows' numbers; without it they count from 1.
+    ``numbers`` are the numbers of the rows; by default they count from 1.
     """
     bad = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
     if len(bad):
         row = int(bad[0])
         raise UserError(
             f"{source}, {row_name} {numbers[row] if numbers else row + 1}: the label is {int(labels[row])}, "
-            f"but the classes are 0 to {num_classes - 1}; mend the file or fetch it again."
+            f"but the classes are 0 to {num_classes - 1}; fix the file or download it again."
         )

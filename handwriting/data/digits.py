@@ -1,4 +1,4 @@
-"""scikit-learn's bundled digits: real handwriting that needs no files and no network."""
+"""scikit-learn's bundled digits: real handwriting without files and network."""
 
 import numpy as np
 import torch
@@ -9,18 +9,18 @@ from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.mnist import DIGITS
 
 TEST_IMAGES = 500
-INK, MARGIN = 20, 4  # as MNIST: the digit in a 20×20 box, 4 pixels around it
+SIDE, MARGIN = 20, 4  # as in MNIST: the digit in a 20×20 box with a margin of 4 pixels
 
 
 def read_digits() -> HandwritingSet:
-    """Return the 1,797 digits of UCI's optdigits test part (E. Alpaydin, C. Kaynak, 1998), brought to 28×28.
+    """Return the 1,797 digits of UCI's optdigits test set (E. Alpaydin, C. Kaynak, 1998), resized to 28×28.
 
-    They are 8×8 with 17 grey levels, and come writer after writer; no split of them is published. The last 500 are
-    the test part here, so that it holds hands that the training part hardly saw.
+    They are 8×8 with 17 grey levels, ordered by writer; there is no published split. The last 500 are the test set
+    here, so that most of its writers are not in the training set.
     """
     bunch: dict = load_digits()  # type: ignore[assignment]  # a Bunch, which is a dict
     small = np.round(bunch["images"] * (255 / 16)).astype(np.uint8)
-    images = np.zeros((len(small), INK + 2 * MARGIN, INK + 2 * MARGIN), np.uint8)
+    images = np.zeros((len(small), SIDE + 2 * MARGIN, SIDE + 2 * MARGIN), np.uint8)
     images[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = [_enlarge(image) for image in small]
     whole = LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(bunch["target"]).long())
     order = torch.arange(len(whole))
@@ -28,4 +28,4 @@ def read_digits() -> HandwritingSet:
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((INK, INK), Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Downloads that happen once, however many processes want the data, and that are whole or not there."""
+"""Downloads: once for all processes, and atomic."""
 
 import contextlib
 import errno
@@ -17,9 +17,9 @@ NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 
 @contextlib.contextmanager
 def one_process(folder: Path, name: str) -> Iterator[None]:
-    """Let one process at a time make ``name`` in a folder; the others wait here, and then find it made.
+    """Let one process at a time create ``name`` in a folder; the others wait here until it exists.
 
-    The system releases the lock of a process that was killed. Raises UserError when the folder cannot be written to.
+    The system releases the lock of a process that was killed. Raises UserError if the folder is not writable.
     """
     lock = FileLock(folder / f".{name}.lock")
     try:
@@ -27,7 +27,7 @@ def one_process(folder: Path, name: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"Another process is making {folder / name}: waiting for it", flush=True)
+            print(f"Waiting for another process that creates {folder / name}", flush=True)
             lock.acquire()
     except OSError as error:
         raise not_written(folder / name, error) from error
@@ -38,10 +38,10 @@ def one_process(folder: Path, name: str) -> Iterator[None]:
 
 
 def not_written(file: Path, error: OSError) -> UserError:
-    """Return the sentence about a file that could not be written."""
+    """Return the error for a file that could not be written."""
     return UserError(
-        f"{file} cannot be written ({error.strerror or error}): free some space, or choose a folder that you may write "
-        "to (HANDWRITING_DATA is that of the data sets), or use data=digits, which needs no files."
+        f"{file} cannot be written ({error.strerror or error}): free some space, choose a writable folder "
+        "(HANDWRITING_DATA sets the folder of the data sets), or use data=digits, which needs no files."
     )
 
 
@@ -50,19 +50,19 @@ def download_once(
 ) -> str:
     """Download a data set into the folder ``name`` of ``root``, and return why that failed, or ''.
 
-    ``fetch`` downloads into the folder that it is given, a temporary one. What there matches the pattern ``wanted`` is
-    complete, and is renamed into ``root``, file by file or folder by folder: a download that was killed leaves nothing
-    there. ``missing`` is said when the download begins. Raises UserError when nothing can be written.
+    ``fetch`` downloads into a temporary folder. Files and folders there that match the pattern ``wanted`` are complete
+    and are moved into ``root``; a killed download leaves nothing in ``root``. ``missing`` is printed before the
+    download. Raises UserError if nothing can be written.
     """
     with one_process(root, name):
         if is_there():
             return ""
         draft = root / f".{name}.download"
         try:
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(draft, ignore_errors=True)  # from a killed process
             draft.mkdir()
             print(missing, flush=True)
-            with contextlib.redirect_stdout(io.StringIO()):  # torchvision's list of mirrors that failed
+            with contextlib.redirect_stdout(io.StringIO()):  # torchvision lists the mirrors that failed
                 fetch(str(draft))
             for complete in sorted(draft.glob(wanted)):
                 target = root / complete.relative_to(draft)
@@ -72,7 +72,9 @@ def download_once(
         except (OSError, RuntimeError, HTTPException) as error:
             if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
                 raise not_written(root / name, error) from error
-            return " ".join(str(error).split()) or type(error).__name__  # torchvision's has a line for each mirror
+            return (
+                " ".join(str(error).split()) or type(error).__name__
+            )  # torchvision's message has a line for each mirror
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return ""

@@ -1,4 +1,4 @@
-"""Where data files lie, and the checks that every one of them passes before it is parsed."""
+"""The location of data files, and the checks before they are parsed."""
 
 import codecs
 import gzip
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from handwriting.utils.errors import UserError
 
-MAX_BYTES = 1 << 30  # 1 GiB, packed or unpacked: ten times the largest file we know of; more is a mistake or an attack
+MAX_BYTES = 1 << 30  # 1 GiB, compressed or not: ten times the largest known file; more is a mistake or an attack
 GZIP, LFS_POINTER = b"\x1f\x8b", b"version https://git-lfs.github.com/spec"
 ENCODINGS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
@@ -22,7 +22,7 @@ def data_root() -> Path:
 
 
 def has_file(path: Path) -> bool:
-    """Return whether a file is there; raise UserError when it cannot be known, as in a folder of somebody else."""
+    """Return whether a file exists. Raises UserError if this cannot be determined, as without permission."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -32,13 +32,13 @@ def has_file(path: Path) -> bool:
 
 
 def find_file(folder: Path, *names: str) -> Path | None:
-    """Return the first file of these names in a folder, as it is or packed (``.gz``); None when there is none."""
+    """Return the first file of these names in a folder, plain or compressed (``.gz``); None if there is none."""
     candidates = [folder / (name + packed) for packed in ("", ".gz") for name in names]
     return next((path for path in candidates if has_file(path)), None)
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
-    """Return the content of a data file, unpacked when it is a gzip file, whatever its name.
+    """Return the content of a data file, decompressed if it is a gzip file, whatever its name.
 
     Raises UserError when the file is missing, unreadable, empty, over MAX_BYTES or damaged, or when it is a stand-in: a
     Git LFS pointer, or the HTML page that a browser saves when a download needed a login or had moved.
@@ -46,7 +46,7 @@ def read_bytes(path: Path, kind: str) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise UserError(f"{path} has {size:,} bytes, more than any {kind} we know ({MAX_BYTES:,}); check the path.")
+            raise UserError(f"{path} has {size:,} bytes, more than any known {kind} ({MAX_BYTES:,}); check the path.")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); a {kind} is expected there.") from error
@@ -60,7 +60,9 @@ def read_bytes(path: Path, kind: str) -> bytes:
         )
     head = content[:512].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UserError(f"{path} is an HTML page, not a {kind}: the download saved a web page; fetch the file again.")
+        raise UserError(
+            f"{path} is an HTML page, not a {kind}: the download saved a web page; download the file again."
+        )
     return content
 
 
@@ -69,9 +71,9 @@ def _unpack(path: Path, content: bytes, kind: str) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
             unpacked = packed.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is a gzip file that is cut off or damaged ({error}); fetch it again.") from error
+        raise UserError(f"{path} is a truncated or damaged gzip file ({error}); download it again.") from error
     if len(unpacked) > MAX_BYTES:
-        raise UserError(f"{path} unpacks to more than {MAX_BYTES:,} bytes; this is no {kind}.")
+        raise UserError(f"{path} decompresses to more than {MAX_BYTES:,} bytes; this is not a {kind}.")
     return unpacked
 
 

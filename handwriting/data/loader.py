@@ -1,4 +1,4 @@
-"""Whole batches out of tensors: indexing a batch costs less than asking a data set for each image."""
+"""Batches by indexing tensors, which is faster than fetching image by image."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,9 @@ from handwriting.utils.errors import UserError
 
 
 class BatchOrder:
-    """The indices of each batch; shuffled, they depend on the seed and the epoch and on nothing else.
+    """The indices of each batch. If shuffled, they depend only on the seed and the epoch.
 
-    Several processes share each batch, index by index; ``share`` is the number of this one and how many there are.
+    Several processes share each batch; ``share`` is the rank of this process and the number of processes.
     """
 
     def __init__(
@@ -29,27 +29,27 @@ class BatchOrder:
         if 0 < (length % batch_size or batch_size) < self.processes:
             raise UserError(
                 f"data.batch_size={batch_size} leaves a last batch of {length % batch_size or batch_size} for "
-                f"{self.processes} processes, and so none for some of them: choose another."
+                f"{self.processes} processes, so that some of them get no image: choose another value."
             )
 
     @property
     def sampler(self) -> "BatchOrder":
-        """Return whom Lightning is to tell the epoch; under this name it looks for that."""
+        """Return the object whose ``set_epoch`` Lightning calls; it looks for this name."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning says here which epoch begins."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        # A generator: a run that goes on learns its epoch after the iterator was made, and before the first batch.
+        # A generator: a resumed run sets its epoch after the iterator is made and before the first batch.
         if self.shuffle_seed is None:
             order = torch.arange(self.length)
         else:
-            # No two seeds may share an order: seed 0 in epoch 1 is not seed 1 in epoch 0.
+            # Different seeds must not share an order: seed 0 in epoch 1 is not seed 1 in epoch 0.
             generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.length, generator=generator)
         for batch in order.to(self.device).split(self.batch_size):
@@ -57,10 +57,10 @@ class BatchOrder:
 
 
 class Batches:
-    """A part's images uint8 (B, 1, H, W) and labels int64 (B,), batch by batch in an order.
+    """Batches of images, uint8 (B, 1, H, W), and labels, int64 (B,), in a given order.
 
-    They lie where the part lies: on a GPU, nothing is copied and no step waits. In place of torch's DataLoader, whose
-    layers cost more than the indexing: a step of a small net takes 3 ms.
+    They are on the device of the data: on a GPU, nothing is copied and no step waits. This replaces torch's DataLoader,
+    whose overhead is larger than the indexing: a step of a small model takes 3 ms.
     """
 
     def __init__(self, part: LabelledImages, order: BatchOrder):
@@ -78,5 +78,5 @@ class Batches:
 def serve(
     part: LabelledImages, batch_size: int, shuffle_seed: int | None = None, share: tuple[int, int] = (0, 1)
 ) -> Batches:
-    """Return the batches of a part; the last may be smaller. Without a seed the order is the given one."""
+    """Return the batches of a split; the last may be smaller. Without a seed the order is unchanged."""
     return Batches(part, BatchOrder(len(part), batch_size, shuffle_seed, part.images.device, share))

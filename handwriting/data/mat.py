@@ -1,4 +1,4 @@
-"""MATLAB files, of version 5 to 7 (scipy) and 7.3 (HDF5), as two arrays of images whatever their number type."""
+"""MATLAB files of versions 5 to 7 (scipy) and 7.3 (HDF5), read as uint8 arrays of images."""
 
 import io
 from collections.abc import Callable
@@ -17,19 +17,19 @@ from handwriting.data.files import read_bytes
 from handwriting.utils.errors import UserError
 
 KEYS = ("train", "test")
-NAMES = ("names", "glyphs")  # what our own files hold beside: a text for each class
+NAMES = ("names", "glyphs")  # also in our own files: a text for each class
 SIDE = 28
-LARGEST_VALUE = 8  # bytes of MATLAB's default, double; the values wanted have one
-LARGEST_IMAGE = 2000  # pixels a side
-# What a file may hold in place of numbers, by numpy's kind.
+LARGEST_VALUE = 8  # bytes of MATLAB's default type, double; grey levels need one
+LARGEST_IMAGE = 2000  # pixels per side
+# What a file may contain instead of numbers, by NumPy's kind.
 OTHERS = {"U": "text", "S": "text", "O": "a cell array, a struct or a sparse matrix", "V": "a struct"}
 
 
 def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Return ``train`` and ``test`` as uint8 (classes, examples, 28, 28), and the texts of NAMES.
 
-    Numbers may be 0…1 or 0…255 of any type. Images of another size are resized. Raises UserError for what is no such
-    file, and for values and shapes that cannot be images.
+    Numbers may be 0…1 or 0…255 of any type. Images of another size are resized. Raises UserError for other files,
+    and for values and shapes that cannot be images.
     """
     content = read_bytes(file, "MATLAB file")
     read = _read_hdf5 if content[:512].startswith(b"MATLAB 7.3") or content[512:516] == b"\x89HDF" else _read_mat5
@@ -37,8 +37,10 @@ def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
         loaded = read(file, content)
     except UserError:
         raise
-    except Exception as error:  # scipy and h5py meet a damaged file with a dozen kinds of error
-        raise UserError(f"{file} is cut off or is no MATLAB file ({type(error).__name__}); fetch it again.") from error
+    except Exception as error:  # scipy and h5py raise a dozen kinds of error for damaged files
+        raise UserError(
+            f"{file} is truncated or not a MATLAB file ({type(error).__name__}); download it again."
+        ) from error
     arrays = {key: _check(file, key, np.asarray(loaded[key])) for key in KEYS}
     _check_pair(file, arrays)
     arrays = _in_grey_levels(file, arrays)
@@ -66,11 +68,11 @@ def _check_promises(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     if missing := [key for key in KEYS if key not in shapes]:
         raise UserError(
             f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}: "
-            "it is cut off or another file; 'train' and 'test' are needed."
+            "it is truncated or another file; 'train' and 'test' are needed."
         )
-    # What is small when compressed may be huge when unpacked: look at the promised sizes first.
+    # A small compressed file may be huge when decompressed: check the sizes in its header first.
     if sum(prod(shapes.get(key, ())) for key in (*KEYS, *NAMES)) * LARGEST_VALUE > files.MAX_BYTES:
-        raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is no character set.")
+        raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is not a character set.")
 
 
 def _check(file: Path, key: str, array: np.ndarray) -> np.ndarray:
@@ -84,9 +86,11 @@ def _check(file: Path, key: str, array: np.ndarray) -> np.ndarray:
     if not array.size:
         raise UserError(f"{file}, key {key!r} is empty: its shape is {array.shape}; each class needs an image.")
     if max(height, width) > LARGEST_IMAGE:
-        raise UserError(f"{file}, key {key!r}: images of {height}×{width} are larger than {LARGEST_IMAGE} a side.")
+        raise UserError(
+            f"{file}, key {key!r}: images of {height}×{width} are larger than {LARGEST_IMAGE} pixels per side."
+        )
     tests: list[tuple[Callable[[np.ndarray], np.ndarray], str]] = [
-        (lambda values: ~np.isfinite(values), "a value that is no number (NaN or infinite)"),
+        (lambda values: ~np.isfinite(values), "a NaN or infinite value"),
         (lambda values: values < 0, "a negative value"),
         (lambda values: values > 255, "a value above 255"),
     ]
@@ -112,7 +116,7 @@ def _check_pair(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _in_grey_levels(file: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return uint8 arrays of 0…255; numbers that never exceed 1 are shares of it."""
+    """Return uint8 arrays of 0…255; if no value exceeds 1, they are scaled by 255."""
     largest = {key: float(array.max()) for key, array in arrays.items()}
     scale = 255 if max(largest.values()) <= 1 else 1
     for key, value in largest.items():
@@ -145,10 +149,10 @@ def _resize(file: Path, array: np.ndarray) -> np.ndarray:
 
 
 def shrink(image: Image.Image) -> np.ndarray:
-    """Return a grey image brought to 28×28 as the published set was: bilinear, over all the pixels it covers."""
+    """Return a grey image resized to 28×28 as in the published set: bilinear with antialiasing."""
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def _text(cell: Any) -> str:
-    """Return the text of a cell, which scipy gives as an array of one text, or of none for ''."""
+    """Return the text of a cell, which scipy returns as an array of one text, or an empty array for ''."""
     return "".join(map(str, np.ravel(cell))).strip()

@@ -16,29 +16,29 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-MAGIC = {1: 0x801, 3: 0x803}  # 0x08 says unsigned byte, the last digit the number of dimensions
+MAGIC = {1: 0x801, 3: 0x803}  # 0x08: unsigned byte; the last digit is the number of dimensions
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """Return an idx file as a uint8 tensor of 1 (labels) or 3 (images, rows, columns) dimensions.
 
-    Raises UserError when the magic number is another, or the file is shorter or longer than its header says.
+    Raises UserError if the magic number is wrong, or the size of the file contradicts its header.
     """
     content = read_bytes(path, "MNIST idx file")
     words = [int.from_bytes(content[i : i + 4], "big") for i in range(0, 4 * (1 + dimensions), 4)]
     if words[0] != MAGIC[dimensions]:
         raise UserError(
             f"{path} begins with the magic number {words[0]}, not {MAGIC[dimensions]}: "
-            f"it is no idx file of {'labels' if dimensions == 1 else 'images'}; fetch it again."
+            f"it is not an idx file of {'labels' if dimensions == 1 else 'images'}; download it again."
         )
     header, shape = 4 * (1 + dimensions), words[1:]
     if len(content) != header + prod(shape):
         raise UserError(
             f"{path} has {len(content):,} bytes, but its header promises {header + prod(shape):,} "
-            f"({' × '.join(map(str, shape))}): it is cut off or damaged; fetch it again."
+            f"({' × '.join(map(str, shape))}): it is truncated or damaged; download it again."
         )
     if not prod(shape):
-        raise UserError(f"{path} holds no {'labels' if dimensions == 1 else 'images'}; fetch it again.")
+        raise UserError(f"{path} has no {'labels' if dimensions == 1 else 'images'}; download it again.")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).reshape(shape)
 
 
@@ -46,8 +46,8 @@ def read_mnist(path: str | Path | None = None) -> HandwritingSet:
     """Return MNIST: 60,000 training and 10,000 test images of the digits 0-9, 28×28.
 
     ``path`` is a folder with the four idx files, or one in torchvision's layout (``MNIST/raw`` in it). They may be
-    packed (``.gz``), and be called ``train-images.idx3-ubyte`` as well. Without ``path``, ``HANDWRITING_DATA`` is
-    looked into, and MNIST is downloaded there when it is absent.
+    compressed (``.gz``), and be called ``train-images.idx3-ubyte`` as well. Without ``path`` the
+    folder is ``HANDWRITING_DATA``, and MNIST is downloaded there if it is absent.
     """
     root = Path(path).expanduser() if path is not None else data_root()
     found = _find(root)
@@ -59,10 +59,10 @@ def read_mnist(path: str | Path | None = None) -> HandwritingSet:
             f"MNIST is not in {root}: put its four idx files there ({FILES['train'][0]}, …), "
             "leave out data.path to download it, or use data=digits, which needs no files."
         )
-    train, test = _read_part(*found[:2]), _read_part(*found[2:])
+    train, test = _read_split(*found[:2]), _read_split(*found[2:])
     if train.images.shape[1:] != test.images.shape[1:]:
         sizes = ("×".join(map(str, part.images.shape[2:])) for part in (train, test))
-        raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; fetch all again.")
+        raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; download all again.")
     return HandwritingSet(train, test, DIGITS)
 
 
@@ -77,7 +77,7 @@ def _find(root: Path) -> list[Path]:
 
 
 def _download(root: Path) -> None:
-    from torchvision.datasets import MNIST  # imports slowly, and most runs find the files
+    from torchvision.datasets import MNIST  # slow to import, and most runs find the files
 
     reason = download_once(
         root,
@@ -90,17 +90,17 @@ def _download(root: Path) -> None:
     if reason:
         raise UserError(
             f"MNIST is not in {root} and could not be downloaded ({reason}): "
-            f"put its four idx files into {root / 'MNIST' / 'raw'} or point HANDWRITING_DATA to where they are, "
+            f"put its four idx files into {root / 'MNIST' / 'raw'} or set HANDWRITING_DATA to their folder, "
             "or use data=digits, which needs no files."
         )
 
 
-def _read_part(images_path: Path, labels_path: Path) -> LabelledImages:
+def _read_split(images_path: Path, labels_path: Path) -> LabelledImages:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1).long()
     if len(images) != len(labels):
         raise UserError(
-            f"{images_path} holds {len(images):,} images but {labels_path.name} {len(labels):,} labels: "
-            "they do not belong together; fetch both again."
+            f"{images_path} has {len(images):,} images but {labels_path.name} {len(labels):,} labels: "
+            "they do not match; download both again."
         )
     check_labels(labels, len(DIGITS), labels_path, "label")
     return LabelledImages(images.unsqueeze(1), labels)

@@ -1,4 +1,4 @@
-"""MNIST as CSV files: one image a row, its label and its pixels, as Kaggle, OpenML and pandas write them."""
+"""MNIST as CSV files: a row for each image with label and pixels, as Kaggle, OpenML and pandas write them."""
 
 import csv
 import io
@@ -21,11 +21,11 @@ PIXELS = SIDE * SIDE
 FILES = {"train": "mnist_train.csv", "test": "mnist_test.csv"}
 SEPARATORS = (",", ";", "\t", " ")
 LABEL_NAMES = {"label", "labels", "class", "target", "digit"}
-INDEX_NAME = re.compile(r"|index|id|unnamed: ?\d+(_level_\d+|(\.\d+)*)")  # what pandas and R call their row numbers
+INDEX_NAME = re.compile(r"|index|id|unnamed: ?\d+(_level_\d+|(\.\d+)*)")  # names of the row numbers of pandas and R
 
 
 class Layout(NamedTuple):
-    """Where in a row the label is; ``names`` of the header is empty where there is none."""
+    """The columns of a row; ``names`` are those of the header, empty without a header."""
 
     separator: str
     names: list[str]
@@ -42,14 +42,14 @@ class Layout(NamedTuple):
 def read_mnist_csv(path: str | Path | None = None) -> HandwritingSet:
     """Return the digits of ``mnist_train.csv`` and ``mnist_test.csv`` in a folder, 28×28.
 
-    They may be packed (``.gz``). Without ``path`` the folder is ``HANDWRITING_DATA/mnist_csv``.
+    They may be compressed (``.gz``). Without ``path`` the folder is ``HANDWRITING_DATA/mnist_csv``.
     """
     folder = Path(path).expanduser() if path is not None else data_root() / "mnist_csv"
     found = [find_file(folder, name) for name in FILES.values()]
     missing = [name for name, file in zip(FILES.values(), found, strict=True) if file is None]
     if missing:
         raise UserError(
-            f"{folder} holds no {' and no '.join(missing)}: download both from Kaggle into it, "
+            f"{folder} has no {' and no '.join(missing)}: download both from Kaggle into it, "
             "or give another folder with data.path=."
         )
     train, test = (read_csv_images(file) for file in found if file)
@@ -66,7 +66,9 @@ def read_csv_images(path: Path) -> LabelledImages:
     """
     content = in_utf8(read_bytes(path, "CSV of MNIST images"))
     if b"\0" in content[:4096]:
-        raise UserError(f"{path} is no text in UTF-8: it holds zero bytes; save it as CSV in UTF-8, or fetch it again.")
+        raise UserError(
+            f"{path} is not a UTF-8 text: it contains zero bytes; save it as CSV in UTF-8, or download it again."
+        )
     layout, begin = _find_layout(path, content)
     text = io.BytesIO(content)
     text.seek(begin)
@@ -75,7 +77,7 @@ def read_csv_images(path: Path) -> LabelledImages:
     if layout.skipped:
         kinds = {i: object if i in layout.skipped else np.uint8 for i in range(layout.columns)}
     try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of 1e400, which is refused
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # for 1e400, which is refused
             frame = pd.read_csv(
                 text,
                 sep=r"\s+" if spaces else layout.separator,
@@ -88,10 +90,10 @@ def read_csv_images(path: Path) -> LabelledImages:
         if frame.shape[1] != layout.columns:
             raise ValueError(f"{frame.shape[1]} columns")
     except pd.errors.EmptyDataError as error:
-        raise UserError(f"{path} holds no images; fetch it again.") from error
+        raise UserError(f"{path} has no images; download it again.") from error
     except (ValueError, OverflowError) as error:
         raise _first_fault(path, content, layout) or UserError(
-            f"{path} is not a CSV of MNIST images ({' '.join(str(error).split())}); fetch it again."
+            f"{path} is not a CSV of MNIST images ({' '.join(str(error).split())}); download it again."
         ) from error
     labels = torch.from_numpy(frame.pop(layout.label).to_numpy(np.int64))
     table = frame.drop(columns=layout.skipped).to_numpy(np.uint8)
@@ -102,10 +104,10 @@ def read_csv_images(path: Path) -> LabelledImages:
 
 
 def _find_layout(path: Path, content: bytes) -> tuple[Layout, int]:
-    """Return the layout that the first row tells, and where in the content the images begin."""
+    """Return the layout from the first row, and the offset of the first image in the content."""
     first = next((line for line in re.finditer(rb"[^\r\n]+", content) if line[0].strip()), None)
     if first is None:
-        raise UserError(f"{path} holds no images; fetch it again.")
+        raise UserError(f"{path} has no images; download it again.")
     line = first[0].decode("utf-8", "replace")
     separator = max(SEPARATORS, key=line.strip(" ").count)
     values = [value.strip(" '\"") for value in _split(line, separator)]
@@ -116,10 +118,10 @@ def _find_layout(path: Path, content: bytes) -> tuple[Layout, int]:
 
 
 def _is_header(values: list[str]) -> bool:
-    # A row that is half names, half numbers is a damaged image, and is refused: a lost row is worse than an error.
+    # A row with names and numbers is a damaged image and is refused: to skip it silently would be worse.
     if any(value.lower() in LABEL_NAMES for value in values) or not any(map(_is_number, values)):
         return True
-    numbered = [value for value in values if not INDEX_NAME.fullmatch(value.lower())]  # 0, 1, 2, … are pandas' names
+    numbered = [value for value in values if not INDEX_NAME.fullmatch(value.lower())]  # pandas names columns 0, 1, 2, …
     return len(numbered) > 256 and numbered in ([str(i + begin) for i in range(len(numbered))] for begin in (0, 1))
 
 
@@ -128,13 +130,13 @@ def _layout_of_header(path: Path, names: list[str], separator: str, row: int) ->
     if len(labels) > 1:
         first, second = labels[:2]
         raise UserError(
-            f"{path}: its header names two columns of labels, {names[first]!r} (column {first + 1}) and "
+            f"{path}: its header names two label columns, {names[first]!r} (column {first + 1}) and "
             f"{names[second]!r} (column {second + 1}); remove or rename one."
         )
     if not labels:
         some = ", ".join(map(repr, [*names[:2], *["…"] * (len(names) > 3), *names[2:][-1:]])).replace("'…'", "…")
         raise UserError(
-            f"{path}: its header names no column of labels, only {some[:200]}; call the labels 'label' in it, or give "
+            f"{path}: its header names no label column, only {some[:200]}; call the labels 'label' in it, or give "
             "a file that has them."
         )
     skipped = [i for i, name in enumerate(names) if INDEX_NAME.fullmatch(name.lower())]
@@ -155,7 +157,7 @@ def _layout_of_header(path: Path, names: list[str], separator: str, row: int) ->
 
 
 def _check_label_column(path: Path, layout: Layout, labels: np.ndarray, pixels: np.ndarray) -> None:
-    """Raise UserError where the values say that a pixel was taken for the label."""
+    """Raise UserError if the values show that a pixel column was taken for the label."""
     ends = [0, -1] if layout.names else [-1]
     found = [end for end in ends if _seem_labels(pixels[:, end])]
     if not found or (layout.names and _seem_labels(labels)):
@@ -164,16 +166,16 @@ def _check_label_column(path: Path, layout: Layout, labels: np.ndarray, pixels: 
     if layout.names:
         raise UserError(
             f"{path}: its header calls column {layout.label + 1} {layout.names[layout.label]!r}, but the labels seem "
-            f"to be in column {column}; mend the header."
+            f"to be in column {column}; fix the header."
         )
     raise UserError(
-        f"{path} has no header, and so the label would be first, but the labels seem to be in the last column; add a "
+        f"{path} has no header, so the label would be the first column, but the labels seem to be in the last column; add a "
         "header that names the column 'label'."
     )
 
 
 def _seem_labels(column: np.ndarray) -> bool:
-    """Return whether a column holds digits, and no one of them nearly always, as a pixel at the border does."""
+    """Return whether a column has digits only, without one that dominates as in pixels at the border."""
     counts = np.bincount(column)
     return len(counts) <= len(DIGITS) and bool(counts.max() <= 0.6 * len(column))
 
@@ -185,20 +187,20 @@ def _rows(content: bytes, layout: Layout) -> list[tuple[int, bytes]]:
 
 
 def _first_fault(path: Path, content: bytes, layout: Layout) -> UserError | None:
-    """Return a sentence about the first row that is wrong; only a file that failed to parse is read so slowly."""
+    """Return the error for the first wrong row; slow, and used only for a file that failed to parse."""
     for number, line in _rows(content, layout):
         values = [value.strip(' "') for value in _split(line.decode("utf-8", "replace"), layout.separator)]
         if len(values) != layout.columns:
-            more = f" and {len(layout.skipped)} that is skipped" if layout.skipped else ""
+            more = f" and {len(layout.skipped)} skipped column(s)" if layout.skipped else ""
             return UserError(
                 f"{path}, row {number}: {len(values)} values instead of {layout.columns} (the label, {PIXELS} pixels"
-                f"{more}); mend or remove that row."
+                f"{more}); fix or remove that row."
             )
         for column, value in enumerate(values, start=1):
             if column - 1 not in layout.skipped and not _is_grey_level(value):
                 return UserError(
                     f"{path}, row {number}, column {column}: {value[:40]!r} is not a whole number from 0 to 255; "
-                    "mend or remove that row."
+                    "fix or remove that row."
                 )
     return None
 

@@ -1,7 +1,7 @@
 """The character set made from Omniglot, and the names of its classes (B. Lake, R. Salakhutdinov, J. Tenenbaum, 2015).
 
 The published 200 classes are the first 200 characters of seven of its alphabets. ``omniglot.json`` is their recipe:
-which character each class is, and which of its twenty drawers comes where.
+which character each class is, and the order of its twenty drawers.
 """
 
 import io
@@ -38,7 +38,7 @@ class Character:
 
     @property
     def name(self) -> str:
-        """Return what a person calls it: ``Sanskrit 1``."""
+        """Return its name, such as ``Sanskrit 1``."""
         return f"{self.alphabet.replace('_', ' ')} {self.number}"
 
 
@@ -52,7 +52,7 @@ def published_characters() -> tuple[Character, ...]:
 
 
 def characters_of(alphabets: Sequence[str], root: Path) -> list[Character]:
-    """Return every character of the alphabets, as they lie under ``root``.
+    """Return every character of the alphabets, as stored in ``root``.
 
     One of the published set keeps its glyph and the order of its drawers; the drawers of others are shuffled, always
     the same way. Raises UserError for an alphabet that is not there.
@@ -67,7 +67,7 @@ def characters_of(alphabets: Sequence[str], root: Path) -> list[Character]:
             fresh = Character(alphabet, number, "", tuple(order))
             characters.append(published.get((alphabet, number), fresh))
     if not characters:
-        raise UserError(f"{', '.join(alphabets) or 'No alphabet'}: no folder character01 is there; fetch it again.")
+        raise UserError(f"{', '.join(alphabets) or 'No alphabet'}: no folder character01 was found; download it again.")
     return characters
 
 
@@ -84,7 +84,7 @@ def build_arrays(characters: Sequence[Character], train: int, root: Path) -> dic
 def fetch(alphabets: Sequence[str], root: Path) -> None:
     """Download what is missing of Omniglot into ``root``, in torchvision's layout.
 
-    Raises UserError when it cannot be had, or has no such alphabet.
+    Raises UserError if it cannot be downloaded, or has no such alphabet.
     """
     for half in HALVES:
         missing = [alphabet for alphabet in alphabets if not _has(alphabet, root)]
@@ -96,7 +96,7 @@ def fetch(alphabets: Sequence[str], root: Path) -> None:
 
 
 def _download(half: str, root: Path, missing: Sequence[str]) -> None:
-    from torchvision.datasets import Omniglot  # imports slowly, and most runs find the files
+    from torchvision.datasets import Omniglot  # slow to import, and most runs find the files
 
     what = f"Omniglot's {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in {root / FOLDER}"
     reason = download_once(
@@ -110,7 +110,7 @@ def _download(half: str, root: Path, missing: Sequence[str]) -> None:
     if reason:
         raise UserError(
             f"{what} and could not be downloaded ({reason}): put its folders into {root / FOLDER / HALVES[0]}, "
-            "point HANDWRITING_DATA to where they are, or use data=digits, which needs no files."
+            "set HANDWRITING_DATA to their folder, or use data=digits, which needs no files."
             f"{_hint(missing, root)}"
         )
 
@@ -148,23 +148,30 @@ def _number(folder: Path) -> int:
             raise ValueError(folder.name)
         return number
     except ValueError as error:
-        raise UserError(f"{folder} is no folder of Omniglot: they are called character01, character02, ….") from error
+        raise UserError(
+            f"{folder} is not a folder of Omniglot: its folders are called character01, character02, …."
+        ) from error
 
 
 def _read(character: Character, drawer: int, root: Path) -> np.ndarray:
     folder = _find(character.alphabet, root) / f"character{character.number:02d}"
     found = sorted(folder.glob(f"*_{drawer:02d}.png"))
     if not found:
-        raise UserError(f"{folder} lacks the image of drawer {drawer} (*_{drawer:02d}.png): {_remedy(root)}.")
+        raise UserError(f"{folder} has no image of drawer {drawer} (*_{drawer:02d}.png): {_remedy(root)}.")
     content = io.BytesIO(read_bytes(found[0], "PNG of Omniglot"))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(content) as image:
             if max(image.size) > LARGEST_IMAGE:
                 raise UserError(f"{found[0]} is {image.width}×{image.height}; Omniglot's are 105×105.")
             return shrink(image.convert("L"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, of a damaged PNG
-        raise UserError(f"{found[0]} is damaged or no PNG ({type(error).__name__}): {_remedy(root)}.") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # Pillow's errors for a damaged PNG
+        raise UserError(f"{found[0]} is damaged or not a PNG ({type(error).__name__}): {_remedy(root)}.") from error
 
 
 def _remedy(root: Path) -> str:
-    return f"remove {root / FOLDER}, so that Omniglot is fetched again"
+    return f"remove {root / FOLDER}, so that Omniglot is downloaded again"

@@ -1,4 +1,4 @@
-"""Which training images are held out for validation, and which are used at all."""
+"""Stratified validation splits, folds, bootstrap draws and subsets of the training images."""
 
 import numpy as np
 import torch
@@ -14,15 +14,15 @@ def split_training(
 ) -> tuple[Tensor, Tensor]:
     """Return the indices (training, validation) of a stratified split, the same for the same seed.
 
-    ``holdout`` holds ``val_fraction`` of the images out; ``kfold`` the part number ``fold`` of ``folds``, so that each
+    ``holdout`` holds ``val_fraction`` of the images out; ``kfold`` fold number ``fold`` of ``folds``, so that each
     image is held out once; ``bootstrap`` trains on as many as there are, drawn with replacement (draw number ``fold``),
     and holds out those not drawn, about 37 % (B. Efron, 1983, doi:10.1080/01621459.1983.10477973). Raises UserError for
-    impossible numbers, or when a class would have no image in one of the parts.
+    invalid numbers, or if a class would have no image in one of the sets.
     """
     check_whole("data.fold", fold, at_least=0, at_most=folds - 1 if split == "kfold" else LARGEST_SEED - seed)
     if split == "holdout":
         if fold:
-            raise UserError(f"data.fold={fold} means nothing with data.split=holdout: add data.split=kfold.")
+            raise UserError(f"data.fold={fold} has no effect with data.split=holdout: add data.split=kfold.")
         return split_holdout(labels, val_fraction, seed)
     if split == "kfold":
         return split_fold(labels, folds, fold, seed)
@@ -30,7 +30,7 @@ def split_training(
 
 
 def split_fold(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices (all others, one fold) of a draw of folds, each class in its share in each."""
+    """Return the indices (all others, one fold) of stratified folds."""
     rarest, count = min(enumerate(labels.bincount().tolist()), key=lambda pair: (pair[1] or len(labels), pair[0]))
     if count < folds:
         raise UserError(f"data.folds={folds} needs as many images of each class, but class {rarest} has {count}.")
@@ -40,7 +40,7 @@ def split_fold(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor
 
 
 def split_bootstrap(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices (drawn with replacement, never drawn), each class as often as it is there."""
+    """Return the indices (drawn with replacement, not drawn) of a stratified bootstrap."""
     whole = np.arange(len(labels))
     drawn = np.sort(np.asarray(resample(whole, random_state=seed, stratify=labels.numpy())))
     held_out = np.setdiff1d(whole, drawn)
@@ -52,7 +52,7 @@ def split_bootstrap(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the indices (training, validation) of a stratified draw, the same for the same seed.
 
-    ``val_fraction`` 0 holds nothing out. Raises UserError when a class would have no image in one of the parts.
+    ``val_fraction`` 0 holds nothing out. Raises UserError if a class would have no image in one of the sets.
     """
     if val_fraction == 0:
         return torch.arange(len(labels)), torch.arange(0)
@@ -65,7 +65,7 @@ def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tenso
 
 
 def draw_subset(labels: Tensor, limit: int, seed: int) -> Tensor:
-    """Return the indices of ``limit`` images, each class in its share.
+    """Return the indices of a stratified draw of ``limit`` images.
 
     Raises UserError when there are fewer images, or when a class would have none.
     """
@@ -82,21 +82,21 @@ def _draw(labels: Tensor, size: int, seed: int, setting: str) -> tuple[Tensor, T
     classes = len(labels.unique())
     if not classes <= size <= len(labels) - classes:
         raise UserError(
-            f"{setting} takes {size:,} of {len(labels):,} images, but each part needs one of each of the "
+            f"{setting} takes {size:,} of {len(labels):,} images, but each set needs one of each of the "
             f"{classes} classes: choose a value that takes {classes} to {len(labels) - classes:,} images."
         )
     counts = labels.bincount()
     if 1 in counts:
         lonely = counts.tolist().index(1)
-        raise UserError(f"{setting} needs two images of each class, but class {lonely} has a single one; use more.")
+        raise UserError(f"{setting} needs two images of each class, but class {lonely} has only one; use more images.")
     rest, drawn = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
     return torch.from_numpy(rest), torch.from_numpy(drawn)
 
 
-def _check_classes(labels: Tensor, part: Tensor, setting: str, use: str) -> None:
-    # A stratified draw rounds, and the share of a rare class may be rounded to nothing.
-    if lost := set(labels.tolist()) - set(labels[part].tolist()):
+def _check_classes(labels: Tensor, chosen: Tensor, setting: str, use: str) -> None:
+    # A stratified draw rounds, and the number of images of a rare class may round to zero.
+    if lost := set(labels.tolist()) - set(labels[chosen].tolist()):
         raise UserError(
-            f"{setting} leaves class {min(lost)}, a rare one, without a single {use} image: "
+            f"{setting} leaves class {min(lost)}, a rare one, without a {use} image: "
             "choose a value nearer to half of the images."
         )

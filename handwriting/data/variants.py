@@ -1,4 +1,4 @@
-"""Fixed variants: each image once in every form. The characters notebook's have Pillow's own pixels."""
+"""Offline augmentation: fixed variants of each image. Those of the characters notebook match Pillow's pixels."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from handwriting.data.dataset import LabelledImages
 from handwriting.utils.errors import UserError, did_you_mean
 
-STEP = 5  # pixels that a variant is moved
-MARGIN = 4  # pixels that a variant is smaller or larger
+STEP = 5  # pixels of a shift
+MARGIN = 4  # pixels by which a variant is smaller or larger
 TURN = 10  # degrees, counter-clockwise
 SLANT = 0.2  # pixels sideways for each pixel down
 DIRECTIONS = ((STEP, 0), (-STEP, 0), (0, STEP), (0, -STEP))  # (down, right), taken in turn from image to image
@@ -21,10 +21,9 @@ Variant = Callable[[Image.Image, int], np.ndarray]
 
 
 def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
-    """Return every image of a part in each variant: all images in the first, then all in the second, and so on.
+    """Return every image of a split in each variant: all images in the first, then all in the second, and so on.
 
-    An image's number in the part takes the place of the notebook's random number, so that the result is always the
-    same. Raises UserError for an unknown variant, or none.
+    The index of an image replaces the notebook's random number, so that the result is deterministic. Raises UserError for an unknown variant, or none.
     """
     if not variants:
         raise UserError("augment.variants is empty: give at least [original].")
@@ -35,7 +34,7 @@ def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
 
 
 def in_variant(images: Tensor, variant: str) -> Tensor:
-    """Return uint8 images (N, 1, H, W) in one of the variants; UserError when there is none of the name."""
+    """Return uint8 images (N, 1, H, W) in one of the variants. Raises UserError for an unknown name."""
     if str(variant) not in VARIANTS:
         hint = did_you_mean(str(variant), VARIANTS)
         raise UserError(f"augment.variants has no {str(variant)!r}, only {', '.join(VARIANTS)}.{hint}")
@@ -45,7 +44,7 @@ def in_variant(images: Tensor, variant: str) -> Tensor:
 
 
 def _resize(image: Image.Image, wider: int, taller: int) -> np.ndarray:
-    """Return the image so many pixels wider and taller (below 0: narrower), in a frame of its old size."""
+    """Return the image made wider and taller by these pixels (below 0: narrower), on a canvas of its old size."""
     width, height = image.size
     pixels = np.asarray(image.resize((width + wider, height + taller), Image.Resampling.BILINEAR))
     for axis, more in enumerate((taller, wider)):
@@ -63,17 +62,17 @@ def _move(image: Image.Image, step: tuple[int, int]) -> np.ndarray:
 
 
 def _nudge(image: Image.Image, down: int, right: int) -> np.ndarray:
-    """Return the image moved by whole pixels; what comes in is black."""
+    """Return the image shifted by whole pixels; new pixels are black."""
     return np.asarray(image.transform(image.size, Image.Transform.AFFINE, (1, 0, -right, 0, 1, -down)))
 
 
 def _slant(image: Image.Image, slant: float) -> np.ndarray:
-    """Return the image sheared about its middle row; its top goes to the right where ``slant`` is above 0."""
-    back = (1, slant, -slant * image.height / 2, 0, 1, 0)  # from a pixel of the result to where it came from
+    """Return the image sheared about its middle row; its top moves to the right if ``slant`` is above 0."""
+    back = (1, slant, -slant * image.height / 2, 0, 1, 0)  # maps a pixel of the result to its source
     return np.asarray(image.transform(image.size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR))
 
 
-# The first seven are the notebook's, in its order; four stretch and slant, as it proposes; four keep every pixel.
+# The first seven are the notebook's, in its order; four stretch and slant, as it proposes; four shift by one pixel.
 VARIANTS: dict[str, Variant] = {
     "original": lambda image, number: np.asarray(image),
     "moved": lambda image, number: _move(image, DIRECTIONS[number % 4]),

@@ -1,4 +1,4 @@
-"""Readers without a deep net, of scikit-learn: what a convolution has to beat."""
+"""Classical baselines from scikit-learn, on pixels or histograms of gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,15 +10,15 @@ from torch import Tensor
 from handwriting.data import LabelledImages
 from handwriting.utils.errors import UserError
 
-CELL = 4  # pixels of a cell's side
-BINS = 9  # directions of half a turn
+CELL = 4  # pixels per side of a cell
+BINS = 9  # directions over 180 degrees
 
 
 class Baseline:
-    """An estimator of scikit-learn that reads images by their pixels or by their gradients.
+    """A scikit-learn estimator that classifies images by their pixels or by histograms of gradients.
 
     ``estimator`` makes one; ``features`` are ``pixels``, 0…1, or ``hog``, histograms of gradients. Where an estimator
-    gives no probabilities they are the softmax of its decision values, which orders classes and is not calibrated.
+    gives no probabilities, they are the softmax of its decision values, which ranks classes but is not calibrated.
     """
 
     def __init__(
@@ -31,10 +31,12 @@ class Baseline:
         if features == "hog" and min(image_size) < 2 * CELL:
             raise UserError(f"model.features=hog needs images of at least {2 * CELL}×{2 * CELL} pixels.")
         self.num_classes, self.features, self.estimator = num_classes, features, estimator()
-        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # tested: true class, read as
+        self.confused = torch.zeros(
+            num_classes, num_classes, dtype=torch.int64
+        )  # of the test: (true class, predicted class)
 
     def fit(self, part: LabelledImages) -> None:
-        """Learn a part; UserError when a setting of the estimator is impossible."""
+        """Fit on a training set. Raises UserError if a setting of the estimator is invalid."""
         try:
             self.estimator.fit(self._see(part.images), part.labels.numpy())
         except (ValueError, TypeError) as error:
@@ -52,7 +54,7 @@ class Baseline:
         return torch.zeros(len(images), self.num_classes).index_copy_(1, known, values)
 
     def numbers(self) -> int:
-        """Return how many numbers it keeps of what it has seen."""
+        """Return how many numbers the fitted estimator stores."""
         parts = [self.estimator, *getattr(self.estimator, "estimators_", [])]
         trees = sum(part.tree_.node_count for part in parts if hasattr(part, "tree_"))
         arrays = (value for value in vars(self.estimator).values() if isinstance(value, np.ndarray))
@@ -68,7 +70,7 @@ def histograms(images: np.ndarray) -> np.ndarray:
 
     Each pixel's gradient counts, by its length, for the two nearest of 9 directions in its cell of 4×4 pixels; blocks
     of 2×2 cells are brought to length 1, cut at .2 and brought to length 1 again (N. Dalal and B. Triggs, 2005,
-    doi:10.1109/CVPR.2005.177). Pixels beyond whole cells are left out.
+    doi:10.1109/CVPR.2005.177). Pixels beyond whole cells are ignored.
     """
     return np.concatenate([_histograms(part) for part in np.array_split(images, max(len(images) // 2000, 1))])
 

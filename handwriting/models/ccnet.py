@@ -1,4 +1,4 @@
-"""CCNet, the AlexNet-like net of the CCNet report (Chandery, 2024)."""
+"""CCNet, the AlexNet-like network of the CCNet report (Chandery, 2024)."""
 
 from torch import Tensor, nn
 

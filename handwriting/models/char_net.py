@@ -1,4 +1,4 @@
-"""The two nets of the characters notebook: its first, and the final one that reads 95.05 % there."""
+"""The two networks of the characters notebook: the first, and the final one (95.05 % there)."""
 
 from torch import Tensor, nn
 

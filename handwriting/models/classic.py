@@ -1,4 +1,4 @@
-"""The nets that made deep learning's name on photographs, made for small grey images.
+"""AlexNet, VGG, GoogLeNet and ResNet, adapted to small grey images.
 
 They were built for 224×224 pixels. Here each begins without the strides and pooling that such images need, and its
 channels are ``width`` times the paper's: .25 unless told otherwise. What is said of them here is not what they read
@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock
 from handwriting.models.layers import activation_and_pooling
 from handwriting.utils.errors import UserError
 
-# Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is left out.
+# Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is omitted.
 VGG_LAYERS = {
     11: [64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
     13: [64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
@@ -34,7 +34,7 @@ INCEPTIONS = [
 
 
 class Classic(nn.Module):
-    """Features, their mean over the image where the paper takes it, and linear layers."""
+    """Features, their mean over the image if the paper takes it, and linear layers."""
 
     def __init__(self, features: nn.Sequential, classifier: nn.Module):
         super().__init__()
@@ -90,7 +90,7 @@ def vgg(
 def googlenet(
     num_classes: int = 10, image_size: tuple[int, int] = (28, 28), width: float = 0.25, dropout: float = 0.2
 ) -> Classic:
-    """Make GoogLeNet: nine inception modules of torchvision's on one convolution, without the helping classifiers.
+    """Make GoogLeNet: nine inception modules of torchvision's on one convolution, without auxiliary classifiers.
 
     C. Szegedy et al., 2014, arXiv:1409.4842.
     """
@@ -149,5 +149,5 @@ def _hidden(features: int, hidden: int, num_classes: int, dropout: float) -> nn.
 def _check(image_size: tuple[int, int], halvings: int) -> None:
     if min(image_size) >> halvings < 1:
         raise UserError(
-            f"This net halves an image {halvings} times, and {image_size[0]}×{image_size[1]} is used up before."
+            f"This network halves an image {halvings} times, and {image_size[0]}×{image_size[1]} is too small for that."
         )

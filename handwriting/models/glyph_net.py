@@ -1,4 +1,4 @@
-"""GlyphNet: a net for many classes with few examples each."""
+"""GlyphNet: a network for many classes with few examples each."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ class GlyphNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W); in training those of several branches one by one.
+        """Return the logits (N, classes) of images (N, 1, H, W); in training those of several heads separately.
 
         They are then (branches, N, classes).
         """
@@ -68,7 +68,7 @@ class GlyphNet(nn.Module):
 
 
 class Branch(nn.Module):
-    """Stages that end in maps of ``channels``, and the answer from their mean and maximum over the image."""
+    """A head: stages that end in ``channels`` maps, and logits from their mean and maximum over the image."""
 
     def __init__(self, stages: nn.Module, channels: int, num_classes: int, dropout: float):
         super().__init__()
@@ -85,7 +85,7 @@ class Branch(nn.Module):
 
 
 class Residual(nn.Module):
-    """A convolution with batch norm whose result is added to what it saw, then the activation."""
+    """A residual block: a convolution with batch norm, added to its input, then the activation."""
 
     def __init__(self, channels: int, activation: nn.Module):
         super().__init__()
@@ -98,7 +98,7 @@ class Residual(nn.Module):
 
 
 class Blur(nn.Module):
-    """Takes every second pixel of maps along both axes, after a 3×3 binomial filter.
+    """Blur pooling: a 3×3 binomial filter, then every second pixel along both axes.
 
     What stands a pixel aside then changes the result little; without the filter it may change much (R. Zhang, 2019,
     arXiv:1904.11486).
@@ -112,8 +112,8 @@ class Blur(nn.Module):
         self.register_buffer("kernel", outer(line, line).repeat(channels, 1, 1, 1), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return maps (N, channels, h, w) as (N, channels, (h + 1)//2, (w + 1)//2); around them all is 0."""
-        full = promote_types(maps.dtype, float32)  # in bf16 a CPU needs three to eight times as long, forth and back
+        """Return maps (N, channels, h, w) as (N, channels, (h + 1)//2, (w + 1)//2); padded with zeros."""
+        full = promote_types(maps.dtype, float32)  # in bf16 a CPU takes 3 to 8 times as long, forward and backward
         with autocast(maps.device.type, enabled=False):
             blurred = F.conv2d(maps.to(full), self.kernel.to(full), stride=2, padding=1, groups=len(self.kernel))
         return blurred.to(maps.dtype)
@@ -137,11 +137,11 @@ def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, nn.Module
 def _check_stages(widths: Sequence[int], depths: Sequence[int], image_size: tuple[int, int], margin: int) -> None:
     if len(widths) != len(depths):
         raise UserError(
-            f"model.widths has {len(widths)} stages and model.depths {len(depths)}; both need as many numbers."
+            f"model.widths has {len(widths)} stages and model.depths {len(depths)}; both need the same length."
         )
     if (min(image_size) - 2 * margin) >> (len(widths) - 1) < 1:
         without, or_less = (f" without its margin of {margin}", " or make the margin smaller") if margin else ("", "")
         raise UserError(
-            f"model.widths has {len(widths)} stages, but an image of {image_size[0]}×{image_size[1]}{without} is used "
-            f"up before the last: leave it out{or_less}."
+            f"model.widths has {len(widths)} stages, but an image of {image_size[0]}×{image_size[1]}{without} is too "
+            f"small for the last: leave it out{or_less}."
         )

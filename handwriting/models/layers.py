@@ -1,18 +1,18 @@
-"""Activations by the name that torch.nn gives them, alone or with a pooling."""
+"""Activations by their torch.nn name, alone or with max pooling."""
 
 from torch import nn
 from torch.nn.modules import activation as torch_activations
 
 from handwriting.utils.errors import UserError, did_you_mean
 
-NEED_MORE = {"MultiheadAttention", "Threshold"}  # not made without arguments
+NEED_MORE = {"MultiheadAttention", "Threshold"}  # need arguments
 BY_NAME = {
     name.lower(): getattr(nn, name)
     for name in torch_activations.__all__
     if name not in NEED_MORE and not name.startswith("Softm") and name not in ("LogSoftmax", "GLU")
 }
 
-# They never fall. PReLU may learn to, RReLU is drawn, and GELU and its kin fall before they rise.
+# Monotonic activations. Not PReLU, whose slope may become negative, RReLU, which is random, or GELU and similar ones.
 MONOTONE = {"celu", "elu", "hardshrink", "hardsigmoid", "hardtanh", "leakyrelu", "logsigmoid", "relu", "relu6", "selu"}
 MONOTONE |= {"sigmoid", "softplus", "softshrink", "softsign", "tanh", "tanhshrink"}
 

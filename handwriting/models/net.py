@@ -33,7 +33,7 @@ class Net(nn.Module):
             if min(height, width) < 1:
                 raise UserError(
                     f"model.widths has {len(widths)} blocks, but an image of {image_size[0]}×{image_size[1]} is "
-                    f"used up after {len(blocks)}: leave out the last."
+                    f"too small after {len(blocks)}: leave out the last."
                 )
             norm = [nn.BatchNorm2d(out_channels)] if batch_norm else []
             convolution = nn.Conv2d(channels, out_channels, 3)
@@ -67,7 +67,7 @@ class MLP(nn.Module):
 
 
 class Crop(nn.Module):
-    """Leaves ``margin`` pixels of each side out; by a slice, for some exporters break a negative padding."""
+    """Crops ``margin`` pixels on each side; by slicing, since some exporters fail with negative padding."""
 
     def __init__(self, margin: int):
         super().__init__()

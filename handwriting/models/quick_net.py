@@ -1,4 +1,4 @@
-"""QuickNet: a net that reads well after a few hundred steps."""
+"""QuickNet: a network with a high accuracy after a few hundred steps."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ class QuickNet(nn.Module):
         if not len(widths) == len(kernels) == len(strides):
             raise UserError(
                 f"model.widths has {len(widths)} blocks, model.kernels {len(kernels)} and model.strides "
-                f"{len(strides)}; all need as many numbers."
+                f"{len(strides)}; all need the same length."
             )
         (height, width), channels = (side - 2 * margin for side in image_size), 1
         blocks: list[nn.Module] = [Crop(margin)] if margin else []
@@ -45,7 +45,7 @@ class QuickNet(nn.Module):
                 left_out = f" without its margin of {margin}" if margin else ""
                 raise UserError(
                     f"model.widths has {len(widths)} blocks, but an image of {image_size[0]}×{image_size[1]}{left_out} "
-                    f"is used up after {number}: leave out the last."
+                    f"is too small after {number}: leave out the last."
                 )
             convolution = nn.Conv2d(channels, out_channels, kernel, stride, bias=False)  # the norm has a bias
             pooling = [nn.MaxPool2d(2)] if stride == 1 else []

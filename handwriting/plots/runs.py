@@ -19,16 +19,16 @@ from pandas.api.indexers import BaseIndexer
 from handwriting.plots.style import fonts_for
 from handwriting.utils.text import fold
 
-# Okabe and Ito's colours, told apart by colour-blind readers too (yellow left out: too pale for a line).
+# The palette of Okabe and Ito, safe for colour-blind people (without yellow, which is too pale for a line).
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B4513"]
 STYLES = [(colour, dash) for dash, colour in product(["-", "--", ":", "-."], COLOURS)]
-SMOOTHING = 1 / 20  # the bold line is the mean over that share of the steps around it
+SMOOTHING = 1 / 20  # the bold line is a moving mean over this fraction of the steps
 GREY = "#999999"
 WIDTH = 11.0  # inches
-MOST_WITH_SEEDS = 8  # of more settings than that the lines of the seeds hide each other
-MOST_CURVES = len(STYLES)  # of more, two would look the same
+MOST_WITH_SEEDS = 8  # configurations; with more, the lines of the seeds hide each other
+MOST_CURVES = len(STYLES)  # with more, two would look the same
 MOST_ROWS = 100
-SEEDS_IN_SCALE = 3  # the interval of two seeds is 13 standard errors long and would squeeze the others into one spot
+SEEDS_IN_SCALE = 3  # intervals of two seeds reach 13 standard errors and would compress all others
 
 # Accuracies in percent whose errors are spaced evenly enough on a logarithmic scale.
 ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99]
@@ -37,26 +37,26 @@ Curves = Mapping[str, pd.DataFrame]
 
 
 def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None, repeat: str = "seed") -> Figure:
-    """Draw training loss by step and validation accuracy by epoch, one colour a setting.
+    """Draw training loss by step and validation accuracy by epoch, one colour for each configuration.
 
-    Each frame has a column a seed, indexed by step or epoch; losses in nats, accuracies as fractions. A thin line is a
-    seed, the bold one their mean: where some seeds learn and others do not, no seed is near the mean. ``of`` how many
-    settings these are the best is said where there are more; ``repeat`` is what a run of a setting is called.
+    Each frame has a column for each seed, indexed by step or epoch; losses in nats, accuracies as fractions. Thin lines
+    are seeds, the bold line is their mean: if only some seeds learn, no seed is near the mean. ``of`` is the number of
+    all configurations if these are only the best; ``repeat`` is the word for one run of a configuration.
     """
     labels = list(losses)
-    shown = [fold(label, 100) for label in labels]
+    texts = [fold(label, 100) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
         columns = max(1, int(WIDTH / (0.75 + 0.075 * max((min(len(label), 100) for label in labels), default=1))))
-        lines = max((text.count("\n") + 1 for text in shown), default=1)
+        lines = max((text.count("\n") + 1 for text in texts), default=1)
         figure = Figure(figsize=(WIDTH, 4.6 + 0.2 * lines * -(-len(labels) // columns)), dpi=110, layout="constrained")
         left, right = figure.subplots(1, 2)
         each = len(labels) <= MOST_WITH_SEEDS
-        for label, text, (colour, dash) in zip(labels, shown, cycle(STYLES), strict=False):
+        for label, text, (colour, dash) in zip(labels, texts, cycle(STYLES), strict=False):
             _draw_loss(left, losses[label], colour, dash, each)
             _draw_seeds(right, accuracies[label] * 100, colour, dash, each, text)
         left.set(xlabel="training step (batches)", ylabel="training loss (cross-entropy, nats)", yscale="log")
         label_plainly(left.yaxis)
-        left.set_title("Training loss, smoothed over its raw values", fontsize=10)
+        left.set_title("Training loss, smoothed (pale: raw)", fontsize=10)
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         several = any(frame.shape[1] > 1 for frame in accuracies.values())
         which = (f", mean and each {repeat}" if each else f", mean of the {repeat}s") if several else ""
@@ -64,7 +64,7 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None, repea
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
         scale_by_error(right, "y", np.concatenate(values))
-        unheld = "nothing logged by epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
+        unheld = "nothing logged by epoch:\nno epoch has ended, or there is no validation set (data.val_fraction=0)"
         for axes, curves, missing in ((left, losses, "nothing logged by step"), (right, accuracies, unheld)):
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
@@ -82,25 +82,25 @@ def draw_ranking(
     labels: Sequence[str],
     accuracies: Sequence[Sequence[float]],
     half_widths: Sequence[float | None],
-    beaten: Collection[str] = (),
+    worse: Collection[str] = (),
     of: int | None = None,
     repeat: str = "seed",
 ) -> Figure:
-    """Draw the test accuracy of each setting in the order given: mean, interval and every run (fractions).
+    """Draw the test accuracy of each configuration in the given order: mean, interval and every run (fractions).
 
-    The labels in ``beaten`` are drawn in grey. ``of`` how many settings these are the best is said if there are more;
-    ``repeat`` is what a run of a setting is called.
+    The labels in ``worse`` are drawn in grey. ``of`` is the number of all configurations if these are only the best;
+    ``repeat`` is the word for one run of a configuration.
     """
-    shown = [fold(label, 40) for label in labels]
+    texts = [fold(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
-        tall = sum(0.32 + 0.16 * text.count("\n") for text in shown)
+        tall = sum(0.32 + 0.16 * text.count("\n") for text in texts)
         figure = Figure(figsize=(8, 1.3 + tall), dpi=110, layout="constrained")
         axes = figure.subplots()
         drawn: list[float] = []
         wide: list[float] = []
         for row, (label, values, half_width) in enumerate(zip(labels, accuracies, half_widths, strict=True)):
             percent = np.asarray(values) * 100
-            colour = GREY if label in beaten else COLOURS[0]
+            colour = GREY if label in worse else COLOURS[0]
             axes.plot(percent, np.full(len(percent), row), "o", color=colour, alpha=0.3, markersize=4)
             mean = percent.mean()
             # No accuracy is below 0 or above 100 %, though an interval of few seeds may be.
@@ -111,7 +111,7 @@ def draw_ranking(
                 (drawn if len(percent) >= SEEDS_IN_SCALE else wide).extend([mean - error[0][0], mean + error[1][0]])
             axes.errorbar([mean], [row], xerr=error, fmt="D", color=colour, capsize=4, markersize=5)
         means = [f"{100 * np.mean(values):.2f}" for values in accuracies]
-        axes.set_yticks(range(len(labels)), shown)
+        axes.set_yticks(range(len(labels)), texts)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         right = axes.secondary_yaxis("right")
         right.set_yticks(range(len(labels)), means)
@@ -119,12 +119,12 @@ def draw_ranking(
         right.spines["right"].set_visible(False)
         counts = {len(values) for values in accuracies}
         title = _interval_title(counts, repeat) + _best_of(labels, of)
-        axes.set_title(title + ("\ngrey: shown to be worse than another" if beaten else ""), fontsize=10)
+        axes.set_title(title + ("\ngrey: significantly worse than another" if worse else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
         scale_by_error(axes, "x", np.array(drawn))
         low, high = axes.get_xlim()
         if any(not low <= end <= high for end in wide):
-            axes.set_title(axes.get_title() + f"\nintervals of two {repeat}s reach out of the picture", fontsize=10)
+            axes.set_title(axes.get_title() + f"\nsome intervals of two {repeat}s are cut off", fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -139,10 +139,10 @@ def _draw_loss(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bo
 
 
 class _Around(BaseIndexer):
-    """Windows of ``window_size`` rows around each row, which is in their middle save at the end.
+    """Windows of ``window_size`` rows centred on each row, narrower at both ends.
 
-    At the start, where losses fall steeply, windows are narrower and leave the first losses soon: the line begins where
-    they do, and has no kink where a wide window would leave them all at once.
+    At the start losses fall steeply. Windows grow from one row there, so that the line begins at the first loss and has
+    no kink.
     """
 
     def get_window_bounds(
@@ -161,16 +161,16 @@ class _Around(BaseIndexer):
 
 def _draw_seeds(axes: Axes, frame: pd.DataFrame, colour: str, dash: str, each: bool, label: str | None = None) -> None:
     mean = frame.mean(axis=1)
-    marker = "o" if len(mean) == 1 else None  # a line of one point cannot be seen
+    marker = "o" if len(mean) == 1 else None  # a line with one point is invisible
     axes.plot(mean.index, mean.to_numpy(), dash, color=colour, linewidth=1.6, label=label, marker=marker)
     if each and frame.shape[1] > 1:
         axes.plot(frame.index, frame.to_numpy(), dash, color=colour, linewidth=0.7, alpha=0.5, zorder=1.9)
 
 
 def label_plainly(axis: Axis) -> None:
-    """Write 0.1, 0.2 and 0.5 on a logarithmic axis, which is read, and drawn, sooner than powers of ten."""
+    """Label a logarithmic axis with 0.1, 0.2, 0.5 instead of powers of ten, which are also slower to draw."""
     low, high = axis.get_view_interval()
-    if high < 5 * low:  # of 1, 2 and 5 perhaps one is in sight
+    if high < 5 * low:  # the range may contain only one of 1, 2 and 5
         axis.set_major_locator(MaxNLocator(3))
     elif high < 1000 * low:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -179,9 +179,9 @@ def label_plainly(axis: Axis) -> None:
 
 
 def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
-    """Space accuracies by the logarithm of their error: 98 to 99 is as far as 80 to 90, and 10 still fits in.
+    """Scale an axis by the logarithm of the error: from 98 to 99 is as far as from 80 to 90.
 
-    100 % would lie infinitely far out; it is drawn at half the smallest error that there is.
+    100 % would be at infinity; it is drawn at half of the smallest error.
     """
     percents = percents[np.isfinite(percents)]
     errors = 100 - percents[percents < 100]
@@ -198,8 +198,8 @@ def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
     ends = forward(np.array([percents.min(), percents.max()])) if len(percents) else np.array([-2.0, 0.0])
     margin = max(0.05 * (ends[1] - ends[0]), 0.02)
     low, high = inverse(np.array([ends[0] - margin, ends[1] + margin]))
-    in_sight = [tick for tick in ACCURACY_TICKS if low <= tick <= high]
-    ticks = in_sight if len(in_sight) > 3 else MaxNLocator(6).tick_values(low, high)
+    visible = [tick for tick in ACCURACY_TICKS if low <= tick <= high]
+    ticks = visible if len(visible) > 3 else MaxNLocator(6).tick_values(low, high)
     ticks = [tick for tick in ticks if max(low, 0) <= tick <= high and 100 - tick > 1.2 * floor]
     if 100 in percents:
         ticks.append(100)
@@ -209,30 +209,30 @@ def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
 
 
 def _best_of(labels: Sequence[str], of: int | None) -> str:
-    return f"\nthe best {len(labels)} of {of:,} settings; summary.csv has all" if of and of > len(labels) else ""
+    return f"\nthe best {len(labels)} of {of:,} configurations; summary.csv has all" if of and of > len(labels) else ""
 
 
 def _interval_title(counts: set[int], repeat: str) -> str:
     if counts == {1}:
-        return f"One {repeat} a setting: the order proves nothing"
+        return f"One {repeat} for each configuration: inconclusive (n = 1)"
     number = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return f"Mean with 95 % interval, {number} {repeat}s (dots)"
 
 
 MARKERS = "oDs^v"
 PANEL = (3.4, 2.9)  # inches
-WIDE_RANGE = 20  # from this ratio of largest to smallest on, a parameter is drawn on a logarithmic scale
+WIDE_RANGE = 20  # from this ratio of largest to smallest, a parameter has a logarithmic scale
 
 
 def draw_grid(
     rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], cells: np.ndarray, half_widths: np.ndarray
 ) -> Figure:
-    """Draw mean test accuracies (fractions) by two settings: each a name and its values; nan where there is no run."""
+    """Draw mean test accuracies (fractions) over two settings, each a name and its values; NaN: no run."""
     (row_name, row_values), (column_name, column_values) = rows, columns
     wide, tall = 2.4 + 1.05 * len(column_values), 1.6 + 0.55 * len(row_values)
     figure = Figure(figsize=(max(wide, 4.5), max(tall, 2.6)), dpi=110, layout="constrained")
     axes = figure.subplots()
-    # By the logarithm of the error, as in the other figures: the differences among the best are those of interest.
+    # Colours by the logarithm of the error, as in the other figures, which separates the best values.
     errors = np.log10(np.maximum(1 - cells, 1e-5))
     image = axes.imshow(-errors, cmap="Blues", aspect="auto")
     low, high = image.get_clim()
@@ -251,9 +251,9 @@ def draw_grid(
 
 
 def draw_search(scores: Sequence[float], parameters: Mapping[str, Sequence[Any]], metric: str, best: str) -> Figure:
-    """Draw a search in the order of its trials: the score of each and the best so far, and score against parameters.
+    """Draw the trials of a search in order: scores, the best so far, and scores against parameters.
 
-    ``parameters`` has a value for each trial, None where it was not chosen; ``best`` is max or min.
+    ``parameters`` has a value for each trial, None where it was not sampled; ``best`` is max or min.
     """
     columns = min(1 + len(parameters), 3)
     rows = math.ceil((1 + len(parameters)) / columns)
@@ -279,7 +279,7 @@ def draw_search(scores: Sequence[float], parameters: Mapping[str, Sequence[Any]]
     for axes in places:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{len(heights)} trials; the best one ringed", fontsize=10)
+    figure.suptitle(f"{len(heights)} trials; the best has a ring", fontsize=10)
     return figure
 
 
@@ -289,9 +289,9 @@ def draw_costs(
     half_widths: Sequence[float | None],
     costs: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """Draw mean test accuracy and its interval (fractions) against each of the costs, such as weights and seconds.
+    """Draw mean test accuracy and its interval (fractions) against each cost, such as parameters and training time.
 
-    The best come first; of very many the others are grey and have no names.
+    The best come first; if there are very many, the rest is grey and has no labels.
     """
     with rc_context({"font.family": fonts_for(labels)}):
         figure = Figure(
@@ -309,7 +309,7 @@ def draw_costs(
                 axes.errorbar([value], [mean], yerr=ends, label=fold(label, 30) if named else None, **style)
             if min(values) > 0:
                 axes.set_xscale("log")
-                if max(values) < WIDE_RANGE * min(values):  # powers of ten alone would be one tick or none
+                if max(values) < WIDE_RANGE * min(values):  # powers of ten would make one tick or none
                     label_plainly(axes.xaxis)
             axes.set_xlabel(name)
             axes.grid(alpha=0.3)

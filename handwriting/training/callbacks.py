@@ -14,29 +14,29 @@ from handwriting.utils.errors import UserError
 
 
 class EpochAveraging(WeightAveraging):
-    """The mean of the weights at the ends of the last epochs, from ``start`` on, a share of all epochs.
+    """The mean of the weights at the ends of the last epochs, from ``start`` on, a fraction of all epochs.
 
     P. Izmailov et al., 2018, arXiv:1803.05407. Up to there the average is the weights themselves, so that validation
-    sees what is trained. The statistics of batch norm are averaged like the weights; the paper measures them anew.
+    sees what is trained. The statistics of batch norm are averaged like the weights; the paper recomputes them.
     """
 
     def __init__(self, start: float = 0.75):
         super().__init__(use_buffers=True, avg_fn=self._mean)
         self.start = start
-        self._steps, self._first = 1, 0  # of an epoch; the epoch that is averaged first
+        self._steps, self._first = 1, 0  # steps per epoch; the first epoch in the average
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Find out how long an epoch is."""
+        """Find the number of steps in an epoch."""
         epochs = trainer.max_epochs or 1
         self._steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         self._first = min(int(self.start * epochs), epochs - 1)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Return whether a step ends an epoch: before validation, which reads with the average."""
+        """Return whether a step ends an epoch: before validation, which uses the average."""
         return step_idx is not None and (step_idx + 1) % self._steps == 0
 
     def _mean(self, average: Tensor, current: Tensor, epochs: Tensor | int) -> Tensor:
-        """Return the average of one more epoch; ``epochs`` is how many were added before."""
+        """Return the average with one more epoch; ``epochs`` is how many were added before."""
         averaged = int(epochs) - self._first
         if averaged <= 0 or not average.is_floating_point():
             return current.clone()
@@ -44,31 +44,31 @@ class EpochAveraging(WeightAveraging):
 
 
 class Snapshots(lightning.Callback):
-    """Saves the net at the end of each of ``cycles`` as cycle1.ckpt, cycle2.ckpt … in ``dirpath``."""
+    """Saves the model at the end of each learning rate cycle as cycle1.ckpt, cycle2.ckpt … in ``dirpath``."""
 
     def __init__(self, dirpath: str, cycles: int = 5):
         self.folder, self.cycles = Path(dirpath), cycles
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Raise UserError where a cycle would end within an epoch."""
+        """Raise UserError if a cycle would end within an epoch."""
         if (trainer.max_epochs or 0) % self.cycles:
             raise UserError(
                 f"trainer.max_epochs={trainer.max_epochs} must be a multiple of scheduler.cycles={self.cycles}."
             )
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save the net where a cycle ends."""
+        """Save the model at the end of a cycle."""
         epochs, length = trainer.current_epoch + 1, (trainer.max_epochs or 1) // self.cycles
         if epochs % length == 0:
             trainer.save_checkpoint(self.folder / f"cycle{epochs // length}.ckpt", weights_only=True)
 
 
-REFRESH = 20  # steps between two updates: a step of a small net takes 3 ms, an update .1 ms
-DRAWINGS = 4  # a second; each takes 1 ms from the training
+REFRESH = 20  # steps between two updates: a step of a small model takes 3 ms, an update 0.1 ms
+DRAWINGS = 4  # per second; each takes 1 ms of training time
 
 
 class RunBar(lightning.Callback):
-    """A bar that is gone when the run has ended; where the output is no terminal, nothing is drawn."""
+    """A progress bar that is removed at the end of the run; it is not drawn if the output is not a terminal."""
 
     def __init__(self, title: str, console: Console):
         self.title, self.console = title, console
@@ -76,7 +76,7 @@ class RunBar(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw the empty bar."""
-        if not self.console.file.isatty():  # is_terminal would believe FORCE_COLOR, which Jupyter sets
+        if not self.console.file.isatty():  # not is_terminal, which trusts FORCE_COLOR, set by Jupyter
             return
         columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
         self.bar = Progress(
@@ -106,7 +106,7 @@ class RunBar(lightning.Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Remove the bar, so that the reason is not drawn over."""
+        """Remove the bar, so that it does not overwrite the reason."""
         self._stop()
 
     def _stop(self) -> None:

@@ -18,12 +18,12 @@ from handwriting.utils.metrics import confusion, score
 
 @dataclass
 class BaselineJob:
-    """The objects of a run without a deep net, ready to be fitted; nothing is written yet."""
+    """The objects of a run of a classical baseline, ready to be fitted; nothing is written yet."""
 
     data: DataModule
     model: Baseline
     folder: Path
-    last: None = None  # it is fitted in one go: there is nothing to go on from
+    last: None = None  # it is fitted in one call: there is nothing to resume
     step: int = 0
 
     def __post_init__(self):
@@ -32,7 +32,7 @@ class BaselineJob:
 
 
 def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
-    """Fit into the run's folder and return the fields of result.json that it found out."""
+    """Fit, write the files of the run's folder, and return the fields of result.json."""
     data, model = job.data, job.model
     logger = RunLogger(job.folder)
     show_images(logger, data)

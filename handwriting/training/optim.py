@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
 
 class Muon(Optimizer):
-    """Muon for weights of two axes and more, such as a convolution's; AdamW for the others.
+    """Muon for weights with two or more axes, such as those of convolutions; AdamW for all others.
 
     The momentum of a weight, as a matrix (outputs, inputs × height × width), is replaced by nearly the nearest
     orthogonal one, so that every direction is learned at the same speed (K. Jordan et al., 2024,
@@ -32,7 +32,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step along the gradients; return what ``closure`` says of the loss, where there is one."""
+        """Take an optimisation step; return the loss from ``closure`` if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -66,7 +66,7 @@ class Muon(Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return a matrix with the singular vectors of this one and singular values between about .7 and 1.2.
+    """Return a matrix with the singular vectors of this one and singular values between about 0.7 and 1.2.
 
     Five steps of Newton and Schulz with K. Jordan's coefficients, which raise small values fast and do not settle. All
     of them happen to the small square matrix of products of rows: with the long one it takes nearly twice as long.

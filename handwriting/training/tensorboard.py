@@ -1,4 +1,4 @@
-"""What a run shows of itself: TensorBoard's events, and tables and figures in its folder."""
+"""Outputs of a run: TensorBoard events, and tables and figures in its folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,9 +57,9 @@ def _is_number(value: object) -> bool:
 
 
 class Tested(Protocol):
-    """A reader after its test."""
+    """A model after its test."""
 
-    confused: torch.Tensor  # true class, read as
+    confused: torch.Tensor  # (true class, predicted class)
 
     def predict_proba(self, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
@@ -76,7 +76,7 @@ def show_images(logger: RunLogger, data: DataModule) -> None:
 
 
 def show_augmentation(logger: RunLogger, data: DataModule, folder: Path) -> None:
-    """Draw sixteen training images above what augmentation makes of them: augment.png, and in TensorBoard."""
+    """Draw sixteen training images above their augmented versions: augment.png, also in TensorBoard."""
     augmentation, some = data.augmentation, _spread(data.train, 16)
     if not augmentation.steps and len(augmentation.variants) == 1:
         return
@@ -108,7 +108,7 @@ def show_result(
 
 
 def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:
-    """Return a row a held-out image: its number in the training part, its label, what it was read as, probabilities."""
+    """Return a row for each held-out image: its index in the training set, label, prediction (read), probabilities."""
     probabilities = model.predict_proba(data.val.images).numpy()
     table = pd.DataFrame(
         {"image": data.held_out.numpy(), "label": data.val.labels.numpy(), "read": probabilities.argmax(1)}
@@ -117,7 +117,7 @@ def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:
 
 
 def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> dict[str, Any]:
-    """Return what the HPARAMS tab shows: the groups' choices, what is most often swept, and what was overridden."""
+    """Return the settings for the HPARAMS tab: the groups' choices, those swept most often, and the overridden ones."""
     flat = {**flatten(settings), **choices}
     often = ["seed", "optim.lr", "data.batch_size", "trainer.max_epochs"]
     asked = [setting_of(override) for override in overrides]
@@ -125,5 +125,5 @@ def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides:
 
 
 def _spread(part: LabelledImages, count: int) -> LabelledImages:
-    """Return so many images of a part, evenly spread over it, or all where it has fewer."""
+    """Return ``number`` images of a split, evenly spaced, or all if it has fewer."""
     return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]

@@ -1,4 +1,4 @@
-"""Errors that need no traceback: one sentence says what is wrong and, where it is the user's to mend, what to do."""
+"""Errors without a traceback: one sentence says what is wrong and, if the user can fix it, what to do."""
 
 import contextlib
 import difflib
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from math import inf
 from pathlib import Path
 
-LARGEST_SEED = 2**32 - 1  # of numpy, which draws the splits
+LARGEST_SEED = 2**32 - 1  # NumPy's limit, which draws the splits
 
 
 class UserError(Exception):
@@ -17,11 +17,11 @@ class UserError(Exception):
 
 
 class DivergedError(Exception):
-    """Training came to a loss that is no number; the message says where."""
+    """The training loss became NaN or infinite; the message says where."""
 
 
 class JobError(Exception):
-    """A job came to no result; the message is its reason, and what there is to log is logged."""
+    """A job failed; the message is its reason, and the details are already logged."""
 
 
 def check_whole(setting: str, value: object, at_least: int, at_most: float = inf) -> None:
@@ -32,7 +32,7 @@ def check_whole(setting: str, value: object, at_least: int, at_most: float = inf
 
 
 def is_number(value: object) -> bool:
-    """Say whether a value of a setting is a number; true and false are none."""
+    """Return whether the value of a setting is a number; true and false are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -46,7 +46,7 @@ def check_number(
 ) -> None:
     """Raise UserError unless the value of a setting is a finite number within the limits.
 
-    ``above`` and ``below`` are limits that the value may not take itself.
+    ``above`` and ``below`` are exclusive limits.
     """
     if not (is_number(value) and at_least <= value <= at_most and above < value < below and abs(value) < inf):  # type: ignore[operator]
         limits = [f"at least {at_least:g}"] * (at_least > -inf) + [f"at most {at_most:g}"] * (at_most < inf)
@@ -56,16 +56,16 @@ def check_number(
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean …?' with the nearest of the known words, or '' where none is near."""
+    """Return ' Did you mean …?' with the most similar known word, or '' if none is similar."""
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def folders_beside(missing: Path) -> str:
-    """Return ' In … there are …' with up to three folders from where one is missing, or ''; the nearest first."""
+    """Return ' In … there are …' with up to three similar folders beside a missing one, or ''; most similar first."""
     parent = missing.parent
-    if parent == Path() or not parent.is_dir():  # in the folder that one stands in lies more than runs
+    if parent == Path() or not parent.is_dir():  # the current directory contains more than runs
         return ""
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
     near = difflib.get_close_matches(missing.name, sorted(names), n=3, cutoff=0)
@@ -74,14 +74,14 @@ def folders_beside(missing: Path) -> str:
 
 
 def make_stdout_safe() -> None:
-    """Let stdout write ? for what its encoding lacks, as ± in ASCII; every command calls it. stderr never fails so."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # not so in a notebook, or where stdout is closed
+    """Let stdout write ? for characters that its encoding lacks, such as ± in ASCII. Every command calls it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # false in a notebook, or if stdout is closed
         sys.stdout.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager
 def exit_on_bad_input(file: object = "A file") -> Iterator[None]:
-    """End the program with exit code 2 and one sentence for a UserError or a file that cannot be read or written.
+    """Exit with code 2 and one sentence for a UserError or a file that cannot be read or written.
 
     So too where stdout cannot be written (a full disk); where its reader has gone (``| head -1``), with 1 and nothing.
     """
@@ -89,7 +89,7 @@ def exit_on_bad_input(file: object = "A file") -> Iterator[None]:
     try:
         try:
             yield
-        finally:  # here, and not when Python ends, where nobody can catch it; --help ends by SystemExit
+        finally:  # here: at Python's exit an error could not be caught; --help ends with SystemExit
             if sys.stdout:
                 sys.stdout.flush()
     except UserError as error:
@@ -106,11 +106,11 @@ def exit_on_bad_input(file: object = "A file") -> Iterator[None]:
 
 
 def is_of_stdout(error: OSError) -> bool:
-    """Say whether an error came of writing to stdout; what is printed from then on is discarded."""
+    """Return whether an error came from writing to stdout; later output is discarded."""
     if error.filename is not None or not sys.stdout:
         return False
     try:
-        print(flush=True)  # what failed may have left the buffer: only new text tells
+        print(flush=True)  # the failed text may have left the buffer, so new text is needed
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

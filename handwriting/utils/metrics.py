@@ -15,19 +15,19 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-MOST_WITHOUT_TOP5 = 10  # classes; of so few, the five likeliest say little
-SMALLEST = 1e-12  # a probability below it counts as it, in a loss and in what several nets predict together
+MOST_WITHOUT_TOP5 = 10  # classes; with so few, top-5 accuracy says little
+SMALLEST = 1e-12  # lower limit of probabilities in a loss and in ensembles
 
 
 class Tally:
-    """Mean loss and accuracy over the images seen, summed on the device so that no step waits for it.
+    """Mean loss and accuracy over batches, summed on the device so that no step waits for it.
 
-    ``top`` counts an image as read when its label is among so many of the likeliest classes, and 1 is accuracy.
+    ``top`` lists the k of top-k accuracies; 1 is the accuracy.
     """
 
     def __init__(self, top: tuple[int, ...] = (1,)):
         self.top = top
-        # A row a batch, summed up at the end: a step of a small net takes 3 ms, and each operation of torch 5 µs.
+        # One row per batch, summed at the end: a step of a small model takes 3 ms, and each torch operation 5 µs.
         self.images: list[int] = []
         self.losses: list[Tensor] = []
         self.right: list[Tensor] = []
@@ -44,7 +44,7 @@ class Tally:
             self.right.append(torch.stack(right))
 
     def means(self, add_up: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
-        """Return the mean loss in nats, the accuracy and other shares as fractions: loss, acc, top5, ….
+        """Return the mean loss in nats and the accuracies as fractions: loss, acc, top5, ….
 
         ``add_up`` returns the sum of a tensor over all processes.
         """
@@ -58,14 +58,14 @@ class Tally:
         return {name: total / number for name, total in zip(names, totals, strict=True)}
 
 
-BINS = 15  # of the calibration error, as in C. Guo et al., 2017, arXiv:1706.04599
+BINS = 15  # of the expected calibration error, as in C. Guo et al., 2017, arXiv:1706.04599
 
 
 def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Return accuracy, top-5, macro precision, recall and F1, cross-entropy (nats) and expected calibration error.
 
     ``probabilities`` are (N, classes), ``labels`` (N,). Of at most MOST_WITHOUT_TOP5 classes there is no top-5. A class
-    that has no image and was never read does not count in the macro means.
+    that has no image and was never predicted does not count in the macro means.
     """
     classes = probabilities.shape[1]
     macro = {"num_classes": classes, "average": "macro"}
@@ -83,21 +83,21 @@ def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def confusion(readings: Tensor, labels: Tensor, classes: int) -> np.ndarray:
-    """Return how often each true class (rows) was read as each class (columns), from labels (N,) and readings (N,)."""
+    """Return the confusion matrix (true classes, predicted classes) from predictions (N,) and labels (N,)."""
     return multiclass_confusion_matrix(readings, labels, num_classes=classes).numpy()
 
 
 def agreement(readings: Sequence[Tensor], labels: Tensor) -> list[int]:
-    """Return how many images none, one, two … and all of several readers read right: labels (N,), readings (N,) each.
+    """Return how many images are classified correctly by none, one, two … and all of several models.
 
-    What none reads right, more readers of the same kind will hardly mend.
+    A larger ensemble of the same kind will hardly classify the images that none gets right. Predictions are (N,) each.
     """
     right = sum((reading == labels).long() for reading in readings)
     return torch.bincount(torch.as_tensor(right), minlength=len(readings) + 1).tolist()
 
 
 def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
-    """Return a row a class from counts (true classes, classes read): its images, those read right, and the rest.
+    """Return a row for each class from a confusion matrix: its images, the correct ones (right), and scores.
 
     ``acc`` is the share of its images that were read right, also called recall; ``precision`` the share of what was
     read as this class that was right; ``mistaken for`` names the other classes that its images were read as, most often
@@ -125,7 +125,7 @@ def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[s
 
 
 def confused_pairs(counts: np.ndarray, most: int = 20) -> list[tuple[int, int, int]]:
-    """Return the pairs of classes most often taken for each other, and how often in both directions together."""
+    """Return the most often confused pairs of classes, and how often in both directions together."""
     both = np.triu(counts + counts.T, 1)
     order = np.argsort(-both, axis=None, kind="stable")[:most]
     pairs = (np.unravel_index(place, both.shape) for place in order)

@@ -1,4 +1,4 @@
-"""Names of classes and labels of settings where there is little room for them. Imports no torch."""
+"""Short names of classes and wrapped labels. Imports no torch."""
 
 import re
 import textwrap
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 
 def shorten(class_names: Sequence[str]) -> list[str]:
-    """Return the names without what stands in brackets: Malay 2 for Malay (Jawi - Arabic) 2, if they stay different."""
+    """Return the names without text in brackets, such as Malay 2 for Malay (Jawi - Arabic) 2, if they stay unique."""
     short = [re.sub(r" \(.*?\)", "", name) for name in class_names]
     return short if len(set(short)) == len(short) else list(class_names)
 
 
 def fold(label: str, width: int) -> str:
-    """Return a label in lines of at most so many letters, parted at its commas where that is possible."""
+    """Wrap a label into lines of at most ``width`` characters, at its commas if possible."""
     lines = [""]
     for part in re.split(r"(?<=,)", label):
         if lines[-1] and len(lines[-1]) + len(part) > width:

@@ -55,7 +55,7 @@ def test_a_missing_file_is_named_with_the_ways_out(tmp_path, complaint):
 
 def test_a_file_of_something_else_is_refused(tmp_path, complaint):
     (tmp_path / "set.mat").write_text("train and test\n")
-    with complaint(tmp_path / "set.mat", "no MATLAB file"):
+    with complaint(tmp_path / "set.mat", "not a MATLAB file"):
         read_characters(str(tmp_path / "set.mat"))
 
 
@@ -107,7 +107,7 @@ def test_a_wrong_number_of_names_gives_numbers_and_is_said_once(write_mat, write
     said = [message for message in caplog.messages if str(path) in message]
     assert len(said) == 1
     assert f"its {len(names)} names" in said[0]
-    assert "its 6 classes" in said[0]
+    assert "6 classes" in said[0]
 
 
 def test_names_that_are_not_each_its_own_give_numbers(write_mat):

@@ -79,7 +79,7 @@ def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(tmp_path, m
 )
 def test_a_web_page_is_recognised(tmp_path, complaint, page):
     (tmp_path / "file").write_bytes(page)
-    with complaint(tmp_path / "file", "HTML page, not a thing", "fetch the file again"):
+    with complaint(tmp_path / "file", "HTML page, not a thing", "download the file again"):
         read_bytes(tmp_path / "file", "thing")
 
 
@@ -93,16 +93,16 @@ def test_a_gz_file_is_unpacked_whatever_its_name(tmp_path, name):
 @pytest.mark.parametrize("damage", [lambda packed: packed[:30], lambda packed: packed[:20] + b"xxxx" + packed[24:]])
 def test_a_gz_file_that_is_damaged_is_named(tmp_path, complaint, damage):
     (tmp_path / "file.gz").write_bytes(damage(gzip.compress(bytes(range(256)) * 5)))
-    with complaint(tmp_path / "file.gz", "gzip file that is cut off or damaged", "fetch it again"):
+    with complaint(tmp_path / "file.gz", "truncated or damaged gzip file", "download it again"):
         read_bytes(tmp_path / "file.gz", "thing")
 
 
-def test_a_gz_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, complaint):
+def test_a_gz_file_that_decompresses_to_too_much_is_refused(tmp_path, monkeypatch, complaint):
     monkeypatch.setattr(files, "MAX_BYTES", 1000)
     (tmp_path / "file.gz").write_bytes(gzip.compress(bytes(1000)))
     assert len(read_bytes(tmp_path / "file.gz", "thing")) == 1000
     (tmp_path / "file.gz").write_bytes(gzip.compress(bytes(1001)))
-    with complaint(tmp_path / "file.gz", "unpacks to more than 1,000 bytes", "no thing"):
+    with complaint(tmp_path / "file.gz", "decompresses to more than 1,000 bytes", "not a thing"):
         read_bytes(tmp_path / "file.gz", "thing")
 
 

@@ -120,7 +120,7 @@ def test_a_file_that_is_cut_off_is_refused(write_mat, complaint, version, compre
     path = write_mat(version, compressed)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with complaint(path, "cut off"):
+    with complaint(path, "truncated"):
         read_mat(path)
 
 

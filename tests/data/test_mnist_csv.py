@@ -141,7 +141,7 @@ def test_a_label_that_is_no_digit_is_named_with_its_row(write, lines, header, ro
 @pytest.mark.filterwarnings("error")
 def test_a_file_without_images_is_refused(write, lines, complaint):
     path = write(lines)
-    with complaint(path, "holds no images"):
+    with complaint(path, "has no images"):
         read_csv_images(path)
 
 
@@ -178,7 +178,7 @@ def test_without_a_path_the_data_root_is_read(write, lines, data_root):
 def test_the_file_that_is_missing_is_named(tmp_path, present, complaint):
     (tmp_path / present).write_text("0")
     (absent,) = {"mnist_train.csv", "mnist_test.csv"} - {present}
-    with complaint(f"{tmp_path} holds no {absent}:", "Kaggle", "data.path="):
+    with complaint(f"{tmp_path} has no {absent}:", "Kaggle", "data.path="):
         read_mnist_csv(tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_an_index_that_was_saved_twice_is_skipped_twice(tmp_path, table):
 @pytest.mark.parametrize("index", [False, True])
 def test_the_numbers_that_pandas_calls_its_columns_are_no_image(tmp_path, table, index, complaint):
     pd.DataFrame(table).to_csv(tmp_path / "digits.csv", index=index)
-    with complaint(tmp_path / "digits.csv", "its header names no column of labels", "'label'"):
+    with complaint(tmp_path / "digits.csv", "its header names no label column", "'label'"):
         read_csv_images(tmp_path / "digits.csv")
 
 
@@ -258,7 +258,7 @@ def test_utf_16_is_read_by_its_mark(write, table, lines, encoding):
 
 def test_utf_16_without_a_mark_is_named(write, lines, complaint):
     path = write([KAGGLE, *lines], encoding="utf-16-le")
-    with complaint(path, "no text in UTF-8", "zero bytes"):
+    with complaint(path, "not a UTF-8 text", "zero bytes"):
         read_csv_images(path)
 
 
@@ -313,7 +313,7 @@ def test_a_header_of_another_layout_is_refused(write, lines, complaint, header, 
 
 def test_a_row_longer_than_its_header_is_named(write, lines, complaint):
     path = write([f",{KAGGLE}", *lines])
-    with complaint(path, "row 2: 785 values instead of 786", "1 that is skipped"):
+    with complaint(path, "row 2: 785 values instead of 786", "1 skipped column"):
         read_csv_images(path)
 
 

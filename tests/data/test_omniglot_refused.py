@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_named(tree, tmp_path, capsys):
     assert str(tmp_path / "file") in line
 
 
-def png_that_promises(width: int, height: int) -> bytes:
+def png_with_header(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -116,13 +116,13 @@ def png_that_promises(width: int, height: int) -> bytes:
         (lambda content: content[:60], "damaged"),
         (lambda content: content[:10], "damaged"),
         (lambda content: content[:60] + b"\xff\x00" * 8 + content[76:], "damaged"),
-        (lambda content: b"404: Not Found", "no PNG"),
+        (lambda content: b"404: Not Found", "not a PNG"),
         (lambda content: b"", "is empty; a PNG"),
         (lambda content: b"version https://git-lfs.github.com/spec/v1\noid x", "Git LFS pointer"),
-        (lambda content: png_that_promises(105, 105)[:-8], "damaged"),
-        (lambda content: png_that_promises(2001, 105), "2001×105"),
-        (lambda content: png_that_promises(12_000, 12_000), "12000×12000"),
-        (lambda content: png_that_promises(60_000, 60_000), ""),
+        (lambda content: png_with_header(105, 105)[:-8], "damaged"),
+        (lambda content: png_with_header(2001, 105), "2001×105"),
+        (lambda content: png_with_header(12_000, 12_000), "12000×12000"),
+        (lambda content: png_with_header(60_000, 60_000), ""),
     ],
 )
 @pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")

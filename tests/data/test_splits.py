@@ -61,13 +61,13 @@ def test_a_fraction_that_leaves_a_part_too_small_is_refused(labels, fraction, si
 @pytest.mark.parametrize(("fraction", "use"), [(0.1, "validation"), (0.9, "training")])
 def test_a_rare_class_that_would_be_missing_from_a_part_is_refused(fraction, use, complaint):
     labels = torch.tensor([0] * 98 + [1] * 2)
-    with complaint(f"data.val_fraction={fraction}", "leaves class 1", f"without a single {use} image"):
+    with complaint(f"data.val_fraction={fraction}", "leaves class 1", f"without a {use} image"):
         split_holdout(labels, fraction, 0)
 
 
 def test_a_class_with_a_single_image_is_refused(complaint):
     labels = torch.tensor([0] * 50 + [3] + [4] * 50)
-    with complaint("data.val_fraction=0.2", "class 3 has a single one"):
+    with complaint("data.val_fraction=0.2", "class 3 has only one"):
         split_holdout(labels, 0.2, 0)
 
 

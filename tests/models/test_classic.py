@@ -57,7 +57,7 @@ def test_a_quarter_as_wide_reads_images_of_any_size(make, size: tuple[int, int])
 @pytest.mark.parametrize(
     ("make", "settings", "said"),
     [
-        (vgg, {"image_size": (15, 28)}, "halves an image 4 times, and 15×28 is used up before"),
+        (vgg, {"image_size": (15, 28)}, "halves an image 4 times, and 15×28 is too small for that"),
     ],
 )
 def test_impossible_settings_are_refused(make, settings: dict, said: str):

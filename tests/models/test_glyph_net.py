@@ -162,8 +162,8 @@ def test_dropout_and_activation_are_those_asked_for():
     ("settings", "sentence"),
     [
         ({"widths": [8, 8], "depths": [1]}, "model.widths has 2 stages and model.depths 1"),
-        ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is used up"),
-        ({"margin": 13}, "28×28 without its margin of 13 is used up .* make the margin smaller"),
+        ({"widths": [8] * 6, "depths": [1] * 6}, "an image of 28×28 is too small"),
+        ({"margin": 13}, "28×28 without its margin of 13 is too small .* make the margin smaller"),
         ({"shared": 3}, "model.shared=3"),
     ],
 )

@@ -221,7 +221,7 @@ def test_the_activation_that_is_asked_for_stands_after_every_hidden_layer(family
 @pytest.mark.parametrize(("size", "possible"), [((28, 28), 3), ((28, 13), 2), ((9, 28), 1), ((64, 64), 4)])
 def test_more_blocks_than_the_image_can_feed_are_refused(size, possible):
     assert Net(image_size=size, widths=[4] * possible)(torch.rand(1, 1, *size)).shape == (1, 10)
-    words = f"model.widths has {possible + 1} blocks.* {size[0]}×{size[1]} is used up after {possible}"
+    words = f"model.widths has {possible + 1} blocks.* {size[0]}×{size[1]} is too small after {possible}"
     with pytest.raises(UserError, match=words):
         Net(image_size=size, widths=[4] * (possible + 1))
 

@@ -46,8 +46,8 @@ def test_a_stride_stands_for_a_pooling_and_the_margin_is_not_read():
     ("settings", "sentence"),
     [
         ({"kernels": [5]}, "model.widths has 2 blocks, model.kernels 1 and model.strides 2"),
-        ({"margin": 12}, "28×28 without its margin of 12 is used up after 0"),
-        ({"widths": [4, 8, 16], "kernels": [5, 5, 5], "strides": [1, 1, 1]}, "an image of 28×28 is used up after 2"),
+        ({"margin": 12}, "28×28 without its margin of 12 is too small after 0"),
+        ({"widths": [4, 8, 16], "kernels": [5, 5, 5], "strides": [1, 1, 1]}, "an image of 28×28 is too small after 2"),
     ],
 )
 def test_impossible_settings_are_named(settings, sentence):

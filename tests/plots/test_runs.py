@@ -13,9 +13,9 @@ from handwriting.plots import runs as plots
 from handwriting.plots import style
 
 
-def curves(settings: int, seeds: int, epochs: int = 10) -> tuple[dict, dict]:
+def curves(configurations: int, seeds: int, epochs: int = 10) -> tuple[dict, dict]:
     random = np.random.default_rng(0)
-    steps, labels = np.arange(10, 2001, 10), [f"optim=adam, optim.lr={i / 1000}" for i in range(settings)]
+    steps, labels = np.arange(10, 2001, 10), [f"optim=adam, optim.lr={i / 1000}" for i in range(configurations)]
     losses = {x: pd.DataFrame(2 / steps[:, None] + random.random((len(steps), seeds)), index=steps) for x in labels}
     index = np.arange(1, epochs + 1)
     accuracies = {x: pd.DataFrame(0.9 + 0.1 * random.random((epochs, seeds)), index=index) for x in labels}
@@ -27,9 +27,9 @@ def drawn(figure: Figure) -> Figure:
     return figure
 
 
-@pytest.mark.parametrize(("settings", "seeds", "epochs"), [(1, 1, 1), (2, 1, 10), (4, 5, 10), (24, 3, 10)])
-def test_the_legend_covers_no_line_and_lies_inside_the_picture(settings: int, seeds: int, epochs: int):
-    figure = drawn(plots.draw_curves(*curves(settings, seeds, epochs)))
+@pytest.mark.parametrize(("configurations", "seeds", "epochs"), [(1, 1, 1), (2, 1, 10), (4, 5, 10), (24, 3, 10)])
+def test_the_legend_covers_no_line_and_is_inside_the_figure(configurations: int, seeds: int, epochs: int):
+    figure = drawn(plots.draw_curves(*curves(configurations, seeds, epochs)))
     (legend,) = figure.legends
     box = legend.get_window_extent()
     for axes in figure.axes:
@@ -38,10 +38,10 @@ def test_the_legend_covers_no_line_and_lies_inside_the_picture(settings: int, se
         assert not box.overlaps(lines)
     assert figure.bbox.x0 <= box.x0
     assert box.x1 <= figure.bbox.x1
-    assert len(legend.get_texts()) == settings
+    assert len(legend.get_texts()) == configurations
 
 
-def test_a_panel_without_a_curve_says_so_and_has_no_scale():
+def test_a_panel_without_a_curve_has_a_note_and_no_scale():
     losses, accuracies = curves(2, 1)
     left, right = drawn(plots.draw_curves(losses, {label: pd.DataFrame() for label in accuracies})).axes
     assert [text.get_text() for text in (*left.texts, *right.texts)] == [
@@ -50,33 +50,33 @@ def test_a_panel_without_a_curve_says_so_and_has_no_scale():
     assert not [tick for tick in right.get_xticklabels() + right.get_yticklabels() if tick.get_text()]
 
 
-def test_epochs_are_whole_though_there_is_one():
+def test_epoch_ticks_are_integers_even_for_one_epoch():
     axes = drawn(plots.draw_curves(*curves(1, 1, epochs=1))).axes[1]
     assert [text for text in (tick.get_text() for tick in axes.get_xticklabels()) if "." in text] == []
 
 
-def test_as_many_settings_as_are_drawn_look_different():
+def test_all_drawn_configurations_look_different():
     figure = plots.draw_curves(*curves(plots.MOST_CURVES, 1))
     lines = figure.axes[1].get_lines()
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == plots.MOST_CURVES
 
 
-def test_a_picture_is_the_one_that_matplotlib_would_save():
+def test_a_figure_is_saved_as_matplotlib_would():
     figure = plots.draw_curves(*curves(3, 2))
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     assert style.as_png(plots.draw_curves(*curves(3, 2))) == picture.getvalue()
 
 
-def test_of_more_settings_than_are_drawn_the_title_says_how_many_there_are():
+def test_the_title_has_the_number_of_all_configurations_if_some_are_not_drawn():
     for of, said in ((40, True), (2, False), (None, False)):
         curve = plots.draw_curves(*curves(2, 1), of).axes[1]
         ranking = plots.draw_ranking(["a", "b"], [[0.9], [0.8]], [None, None], of=of).axes[0]
         for axes in (curve, ranking):
-            assert ("the best 2 of 40 settings; summary.csv has all" in axes.get_title()) is said
+            assert ("the best 2 of 40 configurations; summary.csv has all" in axes.get_title()) is said
 
 
-def test_the_bold_line_is_the_mean_of_the_seeds_and_below_it_is_each_seed():
+def test_the_bold_line_is_the_mean_of_the_seeds_and_thin_lines_are_seeds():
     losses, accuracies = curves(1, 3)
     axes = plots.draw_curves(losses, accuracies).axes[1]
     (frame,) = accuracies.values()
@@ -93,7 +93,7 @@ def test_the_bold_line_is_the_mean_of_the_seeds_and_below_it_is_each_seed():
     assert "each seed" not in axes.get_title()
 
 
-def test_the_smoothed_loss_begins_at_the_first_loss_and_keeps_to_the_middle_of_what_it_averages():
+def test_the_smoothed_loss_begins_at_the_first_loss_and_is_centred():
     steps = np.arange(10, 2001, 10)
     falling = pd.DataFrame({0: 2300 - steps})  # the mean of a window that has the step in its middle is the loss there
     smooth = np.asarray(plots.draw_curves({"a": falling}, {"a": falling}).axes[0].get_lines()[1].get_ydata())
@@ -106,7 +106,7 @@ def test_the_smoothed_loss_begins_at_the_first_loss_and_keeps_to_the_middle_of_w
     assert smooth == pytest.approx(spike[0].to_numpy())
 
 
-def test_axes_carry_their_units():
+def test_axes_have_units():
     left, right = plots.draw_curves(*curves(2, 1)).axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("training step (batches)", "training loss (cross-entropy, nats)")
     assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "validation accuracy (%, log scale of errors)")
@@ -114,7 +114,7 @@ def test_axes_carry_their_units():
     assert ranking.get_xlabel() == "test accuracy (%, log scale of errors)"
 
 
-def test_where_folds_are_compared_no_picture_calls_them_seeds():
+def test_folds_are_not_called_seeds_in_figures():
     curve = plots.draw_curves(*curves(2, 3), repeat="run").axes[1]
     ranking = plots.draw_ranking(["a"], [[0.9, 0.8, 0.7]], [0.1], repeat="run").axes[0]
     assert "each run" in curve.get_title()
@@ -129,7 +129,7 @@ def test_the_ranking_keeps_the_order_best_on_top():
     assert boxes[0].y0 > boxes[1].y1
 
 
-def test_the_best_value_of_every_setting_stays_in_sight():
+def test_the_best_value_of_every_configuration_is_visible():
     losses, accuracies = curves(2, 1)
     worst, best = accuracies
     accuracies[worst] = accuracies[worst] * 0 + 0.1
@@ -142,7 +142,7 @@ def test_the_best_value_of_every_setting_stays_in_sight():
 @pytest.mark.parametrize(
     ("worst", "best"), [(0.1, 0.9995), (0.97, 0.99), (0.985, 0.987), (0.5, 1.0), (1.0, 1.0), (0, 0)]
 )
-def test_the_scale_of_errors_keeps_every_value_in_order_and_in_sight(worst: float, best: float):
+def test_the_error_scale_keeps_every_value_in_order_and_visible(worst: float, best: float):
     middle = (worst + best) / 2
     figure = drawn(plots.draw_ranking(list("abc"), [[best, best], [middle, middle], [worst, worst]], [0.5, 0.001, 0]))
     axes = figure.axes[0]
@@ -164,22 +164,22 @@ def test_an_interval_of_two_seeds_does_not_set_the_scale():
         low, high = axes.get_xlim()
         assert 97 < low < 97.7  # the other's interval, of three seeds, begins at 97.67
         assert high > 98.7
-        assert ("reach out of the picture" in axes.get_title()) is reaches_out
-    costs = plots.draw_costs(["a", "b"], [[0.985, 0.987], of_three], [0.3, 0.004], {"weights": [1, 2]}).axes[0]
+        assert ("are cut off" in axes.get_title()) is reaches_out
+    costs = plots.draw_costs(["a", "b"], [[0.985, 0.987], of_three], [0.3, 0.004], {"parameters": [1, 2]}).axes[0]
     assert 97 < costs.get_ylim()[0] < 97.7
 
 
-def test_costs_that_are_close_are_written_plainly():
-    axes = drawn(plots.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": [4e5, 2e6]})).axes[0]
+def test_close_costs_have_plain_labels():
+    axes = drawn(plots.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"parameters": [4e5, 2e6]})).axes[0]
     low, high = axes.get_xlim()
     texts = [label.get_text() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
     assert texts == ["500,000", "1,000,000", "2,000,000"]
     assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
 
 
-@pytest.mark.parametrize("weights", [[225_034, 701_178], [2.1e5, 9.5e5], [1e6, 1.8e6], [2e7, 9e7], [61_706, 62_006]])
-def test_the_costs_that_are_written_do_not_overlap(weights: list[float]):
-    figure = plots.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"weights": weights, "seconds": [1, 2]})
+@pytest.mark.parametrize("parameters", [[225_034, 701_178], [2.1e5, 9.5e5], [1e6, 1.8e6], [2e7, 9e7], [61_706, 62_006]])
+def test_the_labels_of_costs_do_not_overlap(parameters: list[float]):
+    figure = plots.draw_costs(["a", "b"], [[0.9], [0.8]], [None, None], {"parameters": parameters, "seconds": [1, 2]})
     axes = drawn(figure).axes[0]
     low, high = axes.get_xlim()
     written = [label.get_window_extent() for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
@@ -187,14 +187,14 @@ def test_the_costs_that_are_written_do_not_overlap(weights: list[float]):
     assert all(left.x1 < right.x0 for left, right in pairwise(written))
 
 
-def test_on_the_scale_of_errors_98_to_99_is_as_far_as_80_to_90():
+def test_on_the_error_scale_98_to_99_is_as_far_as_80_to_90():
     axes = plots.draw_ranking(["a", "b"], [[0.5], [0.999]], [None, None]).axes[0]
     a, b, c, d = (axes.transData.transform((value, 0))[0] for value in (80, 90, 98, 99))
     assert b - a == pytest.approx(d - c)
 
 
 @pytest.mark.filterwarnings("error:constrained_layout")
-def test_a_very_long_label_is_folded_and_leaves_room_for_the_plot():
+def test_a_very_long_label_is_wrapped_and_leaves_room_for_the_plot():
     label = ",".join(f"data.redundant_groups{i}=[[0,81],[27,39]]" for i in range(5)) + "x" * 150
     ranking = drawn(plots.draw_ranking([label, "b"], [[0.5], [0.9]], [None, None]))
     losses, accuracies = curves(1, 1)
@@ -206,7 +206,7 @@ def test_a_very_long_label_is_folded_and_leaves_room_for_the_plot():
     assert texts.replace("\n", "") == label
 
 
-def test_what_is_shown_to_be_worse_is_grey():
+def test_significantly_worse_configurations_are_grey():
     axes = plots.draw_ranking(["a", "b", "c"], [[0.9, 0.91], [0.8, 0.81], [0.7, 0.9]], [0.01, 0.01, 0.5], {"b"}).axes[0]
     colours = [line.get_color() for line in axes.lines if line.get_marker() == "o"]
     assert [colour == plots.GREY for colour in colours] == [False, True, False]
@@ -214,7 +214,7 @@ def test_what_is_shown_to_be_worse_is_grey():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3), (7, 2)])
-def test_a_grid_says_mean_and_interval_of_each_cell(rows: int, columns: int):
+def test_a_grid_has_mean_and_interval_in_each_cell(rows: int, columns: int):
     cells, half_widths = np.linspace(0.9, 0.99, rows * columns).reshape(rows, columns), np.full((rows, columns), 0.002)
     half_widths[0, 0] = np.nan
     if rows * columns > 1:
@@ -242,30 +242,30 @@ def test_a_search_shows_the_best_so_far_and_each_parameter(best: str, so_far: li
     assert not any(axes.get_visible() for axes in rest)
 
 
-def test_costs_stand_against_the_accuracy_and_only_the_best_have_names():
+def test_costs_are_drawn_against_the_accuracy_and_only_the_best_have_labels():
     number = plots.MOST_CURVES + 2
     labels, means = [f"n{i}" for i in range(number)], np.linspace(0.99, 0.5, number)
-    costs = {"weights": np.geomspace(1e3, 1e6, number).tolist(), "seconds of training": [0.0, *range(1, number)]}
+    costs = {"parameters": np.geomspace(1e3, 1e6, number).tolist(), "training time (s)": [0.0, *range(1, number)]}
     accuracies = [[mean - 0.01, mean + 0.01] for mean in means]
     figure = drawn(plots.draw_costs(labels, accuracies, [0.005] * number, costs))
-    weights, seconds = figure.axes
-    assert (weights.get_xscale(), seconds.get_xscale()) == ("log", "linear"), "0 has no logarithm"
-    points = [line for line in weights.lines if str(line.get_marker()) in plots.MARKERS]
-    assert [float(np.asarray(line.get_xdata())[0]) for line in points] == costs["weights"]
-    assert [float(np.asarray(line.get_ydata())[0]) for line in points] == pytest.approx(100 * means)
-    assert [line.get_color() == plots.GREY for line in points] == [False] * plots.MOST_CURVES + [True] * 2
+    parameters, seconds = figure.axes
+    assert (parameters.get_xscale(), seconds.get_xscale()) == ("log", "linear"), "0 has no logarithm"
+    markers = [line for line in parameters.lines if str(line.get_marker()) in plots.MARKERS]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in markers] == costs["parameters"]
+    assert [float(np.asarray(line.get_ydata())[0]) for line in markers] == pytest.approx(100 * means)
+    assert [line.get_color() == plots.GREY for line in markers] == [False] * plots.MOST_CURVES + [True] * 2
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == labels[: plots.MOST_CURVES]
 
 
-def test_the_confusion_matrix_shows_numbers_up_to_20_classes():
+def test_the_confusion_matrix_has_numbers_up_to_20_classes():
     counts = np.eye(20, dtype=int) * 3
     assert len(galleries.draw_confusion(counts, [str(i) for i in range(20)]).axes[0].texts) == 20
     counts = np.eye(21, dtype=int) * 3
     assert len(galleries.draw_confusion(counts, [str(i) for i in range(21)]).axes[0].texts) == 0
 
 
-def test_a_gallery_shows_every_image_under_its_name():
+def test_a_gallery_has_every_image_below_its_name():
     images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
     axes = galleries.draw_gallery(images, [f"n{i}" for i in range(10)], columns=4).axes[0]
     canvas = axes.images[0].get_array()
@@ -274,7 +274,7 @@ def test_a_gallery_shows_every_image_under_its_name():
     assert {int(value) for value in np.unique(np.asarray(canvas))} == {*range(10), 255}
 
 
-def test_variants_stand_below_their_originals():
+def test_variants_are_below_their_originals():
     originals = np.arange(16, dtype=np.uint8)[:, None, None] * np.ones((1, 28, 28), np.uint8)
     variants = {"turned_left": originals + 100, "random 1": originals + 200}
     axes = drawn(galleries.draw_variants(originals, variants)).axes[0]
@@ -291,7 +291,7 @@ def test_a_figure_becomes_a_png():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")  # pytest undoes the filter that fonts sets
-def test_a_character_that_no_font_has_is_said_and_still_drawn(caplog: pytest.LogCaptureFixture):
+def test_a_character_without_a_font_is_reported_and_still_drawn(caplog: pytest.LogCaptureFixture):
     nowhere = "\U000f1234"  # private use
     with caplog.at_level(logging.WARNING):
         drawn(plots.draw_ranking([f"a{nowhere}"], [[0.5]], [None]))

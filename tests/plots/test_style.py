@@ -18,12 +18,12 @@ def test_a_font_is_found_that_has_the_characters():
     assert style.fonts_for(["plain", "é"]) == ["DejaVu Sans"]
 
 
-def test_a_glyph_is_shown_where_a_font_has_it_and_else_the_name_without_brackets(caplog: pytest.LogCaptureFixture):
+def test_a_glyph_is_used_if_a_font_has_it_and_else_the_name_without_brackets(caplog: pytest.LogCaptureFixture):
     names = ["Mkhedruli (Georgian) 1", "Syriac (Estrangelo) 2", "N Ko 3"]
     with caplog.at_level(logging.WARNING):
         assert style.shown_names(names, ["\u10d0", NOWHERE, ""]) == ["\u10d0", "Syriac 2", "N Ko 3"]
     assert not caplog.text, "the name stands in, so nothing is missing"
 
 
-def test_without_glyphs_the_names_are_shown_as_they_are():
+def test_without_glyphs_the_names_are_unchanged():
     assert style.shown_names(["a (b) 1"], []) == ["a (b) 1"]
