@@ -26,7 +26,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What is not run, by a part of the command, and why.
 LEFT_OUT = {
-    "make demo": "it installs the package; its command is run before the others",
+    "make demo": "it installs the package; its command is run as well",
+    "python3 -m venv": "it makes an environment",
+    "download.pytorch.org": "it installs PyTorch from the network",
     "make test": "it runs this suite",
     "submitit_slurm": "it needs SLURM: tests/cluster starts one",
 }
@@ -36,6 +38,7 @@ REPLACED = {
     "seed=0,1,2": "seed=0",
     "data.fold=0,1,2,3,4": "data.fold=0,1",
     "n_jobs=4": "n_jobs=2",
+    "model.width=8,32": "model.width=8",
     "devices=4": "devices=2",
 }
 SMALL_NET = "model.branches=1 model.shared=0 model.widths=[8,16,32]"
@@ -113,6 +116,24 @@ def write_user_files(folder: Path) -> None:
     large = np.kron(255 - read_digits().test.images[:4, 0].numpy(), np.ones((1, 5, 5), np.uint8))
     for name, image in zip(("scans/1.png", "scans/2.png", "seven.png", "page.jpg"), large, strict=True):
         Image.fromarray(image).save(folder / name)
+    digits = read_digits()
+    for split, images in (("train", digits.train), ("test", digits.test)):
+        for label, letter in enumerate("ABC"):
+            of_class = folder / "letters" / split / letter
+            of_class.mkdir(parents=True)
+            for number, image in enumerate(images.images[images.labels == label][:20, 0].numpy()):
+                Image.fromarray(255 - image).save(of_class / f"{number}.png")
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """The kind and the content of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def named_files(text: str) -> dict[str, str]:
+    """The files that the README tells its reader to write: blocks that begin with a comment of a path."""
+    found = [(re.match(r"# (\S+/\S+\.\w+)\n", content), content) for _, content in blocks(text)]
+    return {name[1]: content for name, content in found if name}
 
 
 @pytest.fixture
@@ -170,6 +191,9 @@ def serve(command: str, option: str, folder: Path, environment: dict[str, str]) 
 
 def test_every_command_of_the_readme_runs_in_a_fresh_clone(clone: Path, environment: dict[str, str]):
     write_user_files(clone)
+    for name, content in named_files(README).items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(content, encoding="utf-8")
     wrong = [run(demo(), clone, environment)]
     for command in commands(README):
         if any(part in command for part in LEFT_OUT):
@@ -181,9 +205,10 @@ def test_every_command_of_the_readme_runs_in_a_fresh_clone(clone: Path, environm
         else:
             wrong.append(run(shortened(command), clone, environment))
         print(f"{time.monotonic() - begun:5.1f} s  {wrong[-1] or shortened(command)}", flush=True)
-    for block in re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
-        (clone / "block.py").write_text(block, encoding="utf-8")
-        wrong.append(run("python block.py", clone, environment))
+    for kind, block in blocks(README):
+        if kind == "python" and block not in named_files(README).values():
+            (clone / "block.py").write_text(block, encoding="utf-8")
+            wrong.append(run("python block.py", clone, environment))
     assert not any(wrong), "\n\n".join(filter(None, wrong))
 
 
@@ -192,6 +217,7 @@ def test_the_readme_has_commands_and_each_part_of_the_table_is_one_s():
     assert len(found) > 10
     for part in (*LEFT_OUT, *SERVERS):
         assert any(part in command for command in found), f"{part} is in no command of the README"
+    assert len(named_files(README)) == 5
     assert commands("```sh\na 'b' \\\n  c=d   # why\n# only\n```\n```python\nx\n```\n") == ["a 'b'    c=d"]
     assert shortened("x seed=0,1,2,3,4") == "x seed=0,1"
     assert shortened("x experiment=mnist_fast") == "x experiment=mnist_fast"
