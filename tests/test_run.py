@@ -102,7 +102,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path)
     again = main(*arguments)
     assert again.code == 0
     assert "Nothing was trained" in again.output
-    assert again.output.count("%  done already") == 2
+    assert again.output.count("%  already done") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     assert main("-m", *SMALL, "optim=sgd,adam,momentum")[0] == 0  # tomorrow one more

@@ -46,7 +46,7 @@ class Augmentation:
         return expand(part, self.variants)
 
     def vary(self, images: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return a batch, uint8 (B, 1, H, W) and labels (B,), after all steps; mixed labels are soft targets (B, classes)."""
+        """Return a batch, uint8 (B, 1, H, W) and labels (B,), after all steps; mixup makes soft targets."""
         if not self.steps:
             return images, labels
         pixels, targets = images.float() / 255, labels

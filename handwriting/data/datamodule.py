@@ -23,7 +23,8 @@ class DataModule(lightning.LightningDataModule):
     """A handwriting data set in memory, with a validation set split off its training set.
 
     ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 means an empty validation
-    set. ``held_out`` are its indices in the published training set. ``augmentation`` is applied in training. ``invert`` says whether to invert the images because they are dark on bright; ``auto`` looks at their borders.
+    set. ``held_out`` are its indices in the published training set. ``augmentation`` is applied in training.
+    ``invert`` says whether to invert the images because they are dark on bright; ``auto`` looks at their borders.
     With ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in
     its seven offline variants. Further settings go to ``read``. Raises UserError if a number is out of its range or
     the data cannot be read.

@@ -169,8 +169,8 @@ def _check_label_column(path: Path, layout: Layout, labels: np.ndarray, pixels: 
             f"to be in column {column}; fix the header."
         )
     raise UserError(
-        f"{path} has no header, so the label would be the first column, but the labels seem to be in the last column; add a "
-        "header that names the column 'label'."
+        f"{path} has no header, so the label would be the first column, but the labels seem to be in the last column; "
+        "add a header that names the column 'label'."
     )
 
 

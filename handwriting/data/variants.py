@@ -23,7 +23,8 @@ Variant = Callable[[Image.Image, int], np.ndarray]
 def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
     """Return every image of a split in each variant: all images in the first, then all in the second, and so on.
 
-    The index of an image replaces the notebook's random number, so that the result is deterministic. Raises UserError for an unknown variant, or none.
+    The index of an image replaces the notebook's random number, so that the result is deterministic. Raises
+    UserError for an unknown variant, or none.
     """
     if not variants:
         raise UserError("augment.variants is empty: give at least [original].")

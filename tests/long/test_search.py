@@ -1,4 +1,4 @@
-"""A search with optuna: ranges by optimizer, the best by validation, and a study that goes on."""
+"""A search with optuna: ranges by optimizer, the best by validation, and a study that resumes."""
 
 import json
 import subprocess

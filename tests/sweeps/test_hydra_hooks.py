@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are launched: what is done already is found by what was asked for."""
+"""Launching of a sweep: finished jobs are found by the digest of their overrides."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def test_a_finished_job_is_not_composed(main, done: Path, composed: list[list[st
     again = main(*SWEEP)
     assert composed == []
     assert again.code == 0
-    assert again.output.count("%  done already") == 2
+    assert again.output.count("%  already done") == 2
     assert "Nothing was trained" in again.output
 
     more = main(*SWEEP[:-1], "trainer.enable_progress_bar=false", "optim=sgd,adam,momentum")

@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on, and comes to what it would have come to."""
+"""An interrupted run resumes and has the same result as an uninterrupted one."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp
         interrupt.never()
     result = main(*SMALL, *more, "name=parts")
     assert result.code == 0
-    assert "goes on after step 12" in result.output
+    assert "resumes after step 12" in result.output
     whole, parts = result_of(tmp_path, "whole"), result_of(tmp_path, "parts")
     assert parts["resumed"] == [2 * STEPS, 3 * STEPS]
     for key in ("metrics", "epochs", "chosen_epoch", "fingerprint"):
@@ -89,7 +89,7 @@ def test_restart_begins_anew(main, interrupt: Interrupt, tmp_path: Path):
     interrupt.never()
     result = main(*SMALL, "name=parts", "resume=restart")
     assert result.code == 0
-    assert "goes on" not in result.output
+    assert "resumes" not in result.output
     assert result_of(tmp_path, "parts")["metrics"] == result_of(tmp_path, "whole")["metrics"]
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(main, interrupt: Inte
     assert last_checkpoint(last.parents[1]) is None
     result = main(*SMALL)
     assert result.code == 0
-    assert "goes on" not in result.output
+    assert "resumes" not in result.output
 
 
 def test_before_the_first_epoch_is_whole_there_is_nothing_to_go_on_from(main, interrupt: Interrupt, tmp_path: Path):
