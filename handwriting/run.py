@@ -1,4 +1,4 @@
-"""python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
+"""python -m handwriting.run: train and test one job, or with -m a sweep; write result.json and the report."""
 
 import contextlib
 import errno
@@ -40,10 +40,10 @@ from handwriting.utils.errors import (
 )
 
 log = logging.getLogger(__name__)
-file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone
+file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it only to the run's run.log
 console = PipeConsole(highlight=False)
 ONE_MIB = 1 << 20
-BUSY = 3  # the exit code when jobs were left to other processes
+BUSY = 3  # the exit code if other processes are training some jobs
 TABLES_EVERY = 300.0  # seconds between two updates of the tables while a sweep runs
 SCORES = {"validation": "val/acc", "test": "test/acc"}
 
@@ -59,16 +59,16 @@ def main() -> None:
         with exit_on_bad_input():
             print(help_text())
         return
-    for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends the one or the other
+    for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends one of them
         signal.signal(preempted, _stop)
-    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no news of its own
+    logging.raiseExceptions = False  # do not report that a log cannot be written, as on a full disk
     full_error = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors
     code = 0
     try:
         _run_all()
     except UserError:
-        code = 2  # said by the job that raised it
+        code = 2  # printed by the job that raised it
     except (DivergedError, JobError):
         code = 1
     except (HydraException, OmegaConfBaseException) as error:
@@ -82,7 +82,7 @@ def main() -> None:
     except OSError as error:
         code = _complain(str(_as_user_error(error, Path.cwd())))
     except Exception as error:
-        if str(error).startswith("Only one of --run"):  # Hydra's word for -m together with --cfg and the like
+        if str(error).startswith("Only one of --run"):  # Hydra's message for -m with --cfg and similar options
             code = _complain(f"{error}.")
         elif not PROGRESS.failures:
             raise
@@ -91,7 +91,7 @@ def main() -> None:
     if PROGRESS.failures and code in (0, 1):
         bad_input = all(isinstance(failure, UserError) for failure in PROGRESS.failures)
         code = 2 if bad_input else 1
-    if PROGRESS.parallel:  # the jobs counted in processes of their own
+    if PROGRESS.parallel:  # the jobs were counted in other processes
         PROGRESS.busy = sum(note_lost(folder)[1] for folder in PROGRESS.folders)
     if PROGRESS.busy and code == 0:
         code = BUSY
@@ -100,8 +100,8 @@ def main() -> None:
 
 
 def job(config: DictConfig) -> float | None:
-    """Train one composed config, or return the result that stands; the value is the monitored metric."""
-    make_stdout_safe()  # of a process that the launcher started
+    """Train one composed config, or load its existing result; return the monitored metric."""
+    make_stdout_safe()  # for a process that the launcher started
     PROGRESS.begin_job()
     folder = Path(HydraConfig.get().runtime.output_dir)
     PROGRESS.folders.add(folder.parent)
@@ -113,26 +113,26 @@ def job(config: DictConfig) -> float | None:
         if reason or isinstance(error, (JobError, DivergedError)):
             _say_failure(str(reason or error), folder)
         else:
-            log.exception("This job failed; please report it if the cause is not yours:")
+            log.exception("This job failed; please report it if it is not an error of your code:")
         if config.fail_fast:
             raise SystemExit(1) from error
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             if _elsewhere() or HydraConfig.get().runtime.choices.get("hydra/sweeper") != "basic":
-                raise reason or error from error  # the only way to tell another process, or a search
+                raise reason or error from error  # the only way to inform another process or a search
             return None
         if reason:
-            PROGRESS.folders.clear()  # the sentence is the answer, not a table of other runs
+            PROGRESS.folders.clear()  # print the sentence only, not a table of other runs
             if not any(folder.glob("checkpoints/*.ckpt")):
-                discard_run(folder)  # a mistyped setting of a single run is no row of that table
+                discard_run(folder)  # a mistyped setting of a single run does not become a row
     return None
 
 
-# Not a decorator: another process finds a job by its name, and under that name must be the function itself.
+# Not a decorator: another process imports ``job`` by its name and must get the function itself.
 compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
 
 def _run_all() -> None:
-    """Run the command line's jobs; with joblib, whose other workers end where one is killed, until none is left."""
+    """Run the jobs; with joblib, which stops all workers if one is killed, repeat until no job is left."""
     pass_over_finished(_pass_over)
     while True:
         try:
@@ -143,32 +143,32 @@ def _run_all() -> None:
                 raise
             if not sum(note_lost(folder)[0] for folder in PROGRESS.folders):
                 raise
-            log.error("A job's process was killed; the jobs that it took along are tried again.")
+            log.error("A job's process was killed; the jobs that stopped with it are retried.")
 
 
 def _as_user_error(error: Exception, folder: Path) -> UserError | None:
-    """Return the error as one that the user can mend, with its sentence, or None: a bug, which needs its traceback."""
+    """Return the error as a UserError if the user can fix it, else None: a bug, which needs its traceback."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
         return UserError(explain(error))
     full = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < ONE_MIB]
     no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or no_space:  # the first error of a full disk may be any: torch.save has its own words for it
-        return UserError(f"The disk of {(full or [folder])[0]} is full: make room and give the same command again.")
+    if full or no_space:  # a full disk causes different errors: torch.save has its own
+        return UserError(f"The disk of {(full or [folder])[0]} is full: free some space and repeat the command.")
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or folder
-        return UserError(f"{place} cannot be read or written: {error.strerror}; mend that and start again.")
+        return UserError(f"{place} cannot be read or written: {error.strerror}; fix this and repeat the command.")
     return None
 
 
 def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
-    """Do the job and say what came of it; the value is the monitored metric."""
+    """Do the job and print its result; return the monitored metric."""
     check_config(config, HydraConfig.instance().cfg.hydra)  # type: ignore[reportOptionalMemberAccess]
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     asked = HydraConfig.get()
     if _elsewhere():
-        resolved["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
+        resolved["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would overwrite each other
     choices = {group: choice for group, choice in asked.runtime.choices.items() if choice and "hydra" not in group}
     title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
     sweeper = asked.runtime.choices.get("hydra/sweeper", "")
@@ -192,14 +192,14 @@ def _train_or_skip(config: DictConfig, folder: Path) -> float | None:
 
 
 def _update_tables(folder: Path) -> None:
-    """Rewrite a folder's tables, but seldom: each time all runs are read, and at the end it is done anyway."""
+    """Update a folder's tables every few minutes: it reads all runs, and happens at the end anyway."""
     if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
         write_tables(read_report(folder))
         PROGRESS.tables_written = time.monotonic()
 
 
 def _pass_over(run: Run) -> float | None:
-    """Say that a job of a sweep is done already; the value is the monitored metric."""
+    """Print that a job of a sweep is already done; return the monitored metric."""
     PROGRESS.begin_job()
     PROGRESS.folders.add(run.folder.parent)
     _note_done(run)
@@ -208,7 +208,7 @@ def _pass_over(run: Run) -> float | None:
 
 def _note_done(run: Run) -> None:
     PROGRESS.skipped += 1
-    _say(run.folder, run.metrics, "done already")
+    _say(run.folder, run.metrics, "already done")
 
 
 def _say(folder: Path, metrics: dict[str, float], took: str) -> None:
@@ -224,7 +224,7 @@ def _print(line: str) -> None:
 
 @contextlib.contextmanager
 def _unread_output() -> Iterator[None]:
-    """Continue where stdout takes nothing more, because its reader has gone (``| head``) or a disk is full."""
+    """Continue if stdout cannot be written, because a pipe is closed (``| head``) or a disk is full."""
     try:
         yield
     except OSError as error:
@@ -234,10 +234,10 @@ def _unread_output() -> Iterator[None]:
 
 
 def _say_failure(sentence: str, folder: Path) -> None:
-    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason (missing data)."""
+    """Log why a job failed, and print each reason once: all jobs of a sweep may have the same (missing data)."""
     file_log.error(sentence)
     if _elsewhere():
-        return  # the process that started this one says it once, in the report
+        return  # the process that started this one prints it once, in the report
     known = sentence in PROGRESS.reasons
     PROGRESS.reasons.add(sentence)
     run = f"{_place()}{folder.parent.name}/{folder.name}  "
@@ -254,7 +254,7 @@ def _place() -> str:
 
 
 def _stop(number: int, frame: object) -> None:
-    """Stop as for Ctrl-C: the run is noted as interrupted, and the report is written."""
+    """Stop as for Ctrl-C: the run is recorded as interrupted, and the report is written."""
     PROGRESS.stopped_by = number
     raise KeyboardInterrupt
 
@@ -272,21 +272,21 @@ def _finish(code: int) -> bool:
         try:
             report = read_report(shown)
         except UserError:
-            continue  # nothing has come to a result there
+            continue  # no job there has a result
         with _unread_output():
             written = not show_report(report, console, PROGRESS.reasons) and written
     if PROGRESS.skipped and PROGRESS.skipped == PROGRESS.begun:
-        _print("Nothing was trained: every job was done already (force=true retrains).")
+        _print("Nothing was trained: all jobs were already done (force=true retrains).")
     if PROGRESS.busy:
         jobs = "1 job is" if PROGRESS.busy == 1 else f"{PROGRESS.busy} jobs are"
-        _print(f"{jobs} being trained by other processes; the same command shows them when they are done.")
+        _print(f"{jobs} being trained by other processes; repeat the command when they are done to see their results.")
     if code > 128:
-        _print("Interrupted. The same command resumes: what is done is not trained again.")
+        _print("Interrupted. The same command resumes: finished jobs are not retrained.")
     return written
 
 
 if __name__ == "__main__":
-    # The module under its own name: a job that is sent to another process must be found there again.
+    # Import the module by its own name, so that other processes can import the jobs that are sent to them.
     from handwriting.run import main as main_of_module
 
     main_of_module()
