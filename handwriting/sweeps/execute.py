@@ -1,4 +1,4 @@
-"""One attempt at a job, in this process: train, test, write what came out. Imports no torch by itself."""
+"""One attempt at a job in this process: train, test, write the result. Imports no torch itself."""
 
 import contextlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What a job is asked to do, as plain data that can be sent to another process."""
+    """What a job has to do, as plain data that can be sent to another process."""
 
     folder: Path
     config: dict[str, Any]  # resolved
@@ -30,18 +30,18 @@ class Task:
 
 
 def was_killed(run: Run) -> bool:
-    """Return whether the process of an attempt ended without a word; to be asked while the job is held."""
+    """Return whether the process of an attempt was killed; call this while holding the job's lock."""
     return run.status == "running" or bool(run.record.get("killed"))
 
 
 def goes_on(task: Task, earlier: Run | None) -> bool:
-    """Return whether a new attempt is to go on from the last checkpoint of an earlier one."""
+    """Return whether a new attempt resumes from the last checkpoint of an earlier one."""
     stopped = earlier is not None and (earlier.status == "interrupted" or was_killed(earlier))
     return stopped and task.config["resume"] == "continue" and not task.config["force"]
 
 
 def train(task: Task, go_on: bool, say: Say) -> None:
-    """Train in this process, from the last checkpoint where ``go_on`` says so and one lies there; write the result."""
+    """Train in this process, from the last checkpoint if ``go_on`` is true and one exists; write the result."""
     earlier = read_result(task.folder)
     record = new_record(task.settings, task.choices, task.overrides) | {"sweeper": task.sweeper, "asked": task.asked}
     begun = False
@@ -49,7 +49,7 @@ def train(task: Task, go_on: bool, say: Say) -> None:
         use_machine()
         from handwriting.training.fit import build_job, train_job
         from handwriting.training.tensorboard import (
-            shown_settings,  # this and the next: torch and Lightning, seconds to import
+            shown_settings,  # these import torch and Lightning, which takes seconds
         )
 
         pass_over_modules()
@@ -60,7 +60,7 @@ def train(task: Task, go_on: bool, say: Say) -> None:
         begun = True
         if objects.last:
             record["resumed"] = [*(earlier.record.get("resumed", []) if earlier else []), objects.step]
-            say(f"goes on after step {objects.step:,}")
+            say(f"resumes after step {objects.step:,}")
         else:
             clear_run(task.folder)
         write_result(task.folder, {**record, "status": "running"})
@@ -71,10 +71,12 @@ def train(task: Task, go_on: bool, say: Say) -> None:
         text = str(error) if plain else f"{type(error).__name__}: {error}"
         record["status"] = "interrupted" if interrupted else "failed"
         record["reason"] = "interrupted" if interrupted else " ".join(text.split())
-        if begun or not (earlier and earlier.status == "done"):  # what stands is not lost to bad input
-            with contextlib.suppress(OSError):  # a full disk: the first error says it
+        if begun or not (
+            earlier and earlier.status == "done"
+        ):  # a finished run is not overwritten because of bad input
+            with contextlib.suppress(OSError):  # a full disk: the first error is reported
                 write_result(task.folder, record)
-        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+        if isinstance(error, SystemExit):  # Lightning's reaction to Ctrl-C
             raise KeyboardInterrupt from error
         raise
     write_result(task.folder, {**record, "status": "done", "finished": now()})
