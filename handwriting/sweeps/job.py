@@ -1,4 +1,4 @@
-"""One job: what is done is skipped, what another process trains is left to it, the rest is trained."""
+"""One job: it is skipped if it is done or in training by another process, and trained otherwise."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from handwriting.sweeps.execute import Say, Task, goes_on, train, was_killed
 from handwriting.sweeps.subprocesses import count_processes, note_end, train_apart
 from handwriting.utils.hardware import is_zombie, return_memory
 
-LEASE = 30.0  # seconds after which the lock of a machine that is gone no longer holds
+LEASE = 30.0  # seconds after which the lock of a machine that is gone expires
 
 
 class BusyError(Exception):
@@ -23,10 +23,10 @@ class BusyError(Exception):
 
 
 def do_job(task: Task, say: Say) -> tuple[Run, bool]:
-    """Return the run that stands in the task's folder, and whether it was trained for that.
+    """Return the run in the task's folder, and whether this call trained it.
 
-    Raises BusyError while another process trains it, JobError or any other exception when it comes to no result; the
-    record then says why.
+    Raises BusyError while another process trains it, JobError or any other exception if it fails; the record then has
+    the reason.
     """
     if done := _done(task):
         return done, False
@@ -35,8 +35,8 @@ def do_job(task: Task, say: Say) -> tuple[Run, bool]:
             return done, False
         earlier, processes = read_result(task.folder), count_processes(task.config["trainer"])
         killed = earlier is not None and was_killed(earlier)
-        if killed:  # what killed it shall not kill the whole sweep
-            say("was killed last time: tried again in a process of its own")
+        if killed:  # whatever killed it must not kill the whole sweep
+            say("was killed last time: retried in a separate process")
         if killed or processes > 1:
             train_apart(task, processes, say)
         else:
@@ -65,7 +65,7 @@ def note_lost(folder: Path) -> tuple[int, int]:
 
 
 def _done(task: Task) -> Run | None:
-    """Return the finished run of the folder; UserError when it is one of other settings."""
+    """Return the finished run of the folder. Raises UserError if it has other settings."""
     earlier = read_result(task.folder)
     if earlier is None or task.config["force"]:
         return None
@@ -75,7 +75,7 @@ def _done(task: Task) -> Run | None:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the job's lock, so that no two processes train it at once; BusyError when a live process holds it.
+    """Hold the job's lock, so that no two processes train it at once. Raises BusyError if a live process holds it.
 
     A process that ended does not hold it, even if its parent has not noticed (a zombie); nor does one that has not
     renewed its lease for LEASE seconds, because it hangs or its machine is gone.
@@ -107,7 +107,7 @@ def _break_lock_of_zombie(lease: SoftFileLease) -> None:
 
 
 def _age(file: Path) -> float:
-    """Return the seconds since a file was last touched; infinite when it is not there."""
+    """Return the seconds since a file was last touched; infinite if it does not exist."""
     try:
         return time.time() - file.stat().st_mtime
     except OSError:
