@@ -1,4 +1,4 @@
-"""The one place where a part of the config becomes an object."""
+"""Instantiation of config nodes as objects."""
 
 import inspect
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from handwriting.utils.errors import UserError, check_number, check_whole, is_nu
 
 
 def build(kind: str, config: Any, **more: Any) -> Any:
-    """Instantiate a part of the config; what its maker finds wrong becomes a UserError that names the part.
+    """Instantiate a config node; errors of its class become a UserError that names the node.
 
-    ``more`` is what the package passes itself, which the config may not set.
+    ``more`` are arguments from the package, which the config must not set.
     """
     if not config:
         return None
@@ -27,7 +27,7 @@ def build(kind: str, config: Any, **more: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        # Lightning's MisconfigurationException by its name: to import it takes seconds, which predict does not have.
+        # MisconfigurationException by its name: to import Lightning takes seconds, too long for predict.
         known = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
         if cause is None or known:
             raise UserError(f"{kind}: {' '.join(str(cause or error).split())}") from error
@@ -35,15 +35,15 @@ def build(kind: str, config: Any, **more: Any) -> Any:
 
 
 def _check_settings(kind: str, config: Any) -> None:
-    """Raise UserError for a maker that is not there and for what should be a number and is none.
+    """Raise UserError for a target that does not exist, and for a value that should be a number and is not.
 
-    The package's own parts look at their numbers themselves; torch finds them late, or in other words.
+    The package's own classes check their numbers themselves; torch reports them late or unclearly.
     """
     target = str(config.get("_target_"))
     try:
         parameters = inspect.signature(resolve_name(target)).parameters
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{kind}._target_={target} is no class or function to be imported: {error}.") from error
+        raise UserError(f"{kind}._target_={target} is not an importable class or function: {error}.") from error
     if target.startswith("handwriting."):
         return
     for name, parameter in parameters.items():
@@ -52,10 +52,10 @@ def _check_settings(kind: str, config: Any) -> None:
 
 
 def _check_number(setting: str, value: Any, parameter: inspect.Parameter) -> None:
-    default = parameter.default  # annotations are written differently by each version of torch
+    default = parameter.default  # annotations differ between versions of torch
     if isinstance(default, tuple) and default and all(map(is_number, default)):
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(default):
-            raise UserError(f"{setting}={value} must be {len(default)} numbers, as in {list(default)}.")
+            raise UserError(f"{setting}={value} must be {len(default)} numbers, such as {list(default)}.")
         for one in value:
             check_number(setting, one)
     elif is_number(default):
