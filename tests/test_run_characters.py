@@ -1,4 +1,4 @@
-"""Whole runs on a made-up character set: the notebook's figures, augmentation, and no validation part."""
+"""Whole runs on a made-up character set: the notebook's figures, augmentation, and no validation set."""
 
 import json
 from pathlib import Path

@@ -58,7 +58,7 @@ def test_a_default_is_named_when_another_run_overrides_it(tmp_path: Path, make_r
     assert labels == {"optim=adam, optim.lr=0.001", "optim=sgd, optim.lr=0.1"}
 
 
-def test_equal_overrides_with_other_settings_are_told_apart(tmp_path: Path, make_run):
+def test_equal_overrides_with_other_settings_are_separate(tmp_path: Path, make_run):
     first = make_run(tmp_path / "a", "optim=sgd")
     text = (first / "result.json").read_text()
     (tmp_path / "x").mkdir()

@@ -1,4 +1,4 @@
-"""What is refused before a job begins, and what is not: mixed sweeps, own components, derived modes."""
+"""Checks before a job begins: mixed sweeps, own components, derived modes."""
 
 from collections.abc import Callable
 

@@ -82,7 +82,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp
         assert torch.equal(tensor, weights[1][name]), name
 
 
-def test_restart_begins_anew(main, interrupt: Interrupt, tmp_path: Path):
+def test_resume_restart_restarts(main, interrupt: Interrupt, tmp_path: Path):
     assert main(*SMALL, "name=whole").code == 0
     interrupt.at(2 * STEPS + 1)
     assert main(*SMALL, "name=parts").code == 130
