@@ -1,4 +1,4 @@
-"""python -m handwriting.run: one job, or with -m a sweep of them: train, test, result.json, report."""
+"""python -m handwriting.run: train and test one job, or with -m a sweep; write result.json and the report."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from handwriting.sweeps.progress import PROGRESS, console, print_line, unread_ou
 from handwriting.utils.errors import DivergedError, JobError, UserError, exit_on_bad_input, make_stdout_safe
 
 log = logging.getLogger(__name__)
-BUSY = 3  # the exit code when jobs were left to other processes
+BUSY = 3  # the exit code if other processes are training some jobs
 
 
 def main() -> None:
@@ -33,16 +33,16 @@ def main() -> None:
         with exit_on_bad_input():
             print(help_text())
         return
-    for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends the one or the other
+    for preempted in (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM)):  # SLURM sends one of them
         signal.signal(preempted, _stop)
-    logging.raiseExceptions = False  # a log that cannot be written, on a full disk, is no news of its own
+    logging.raiseExceptions = False  # do not report that a log cannot be written, as on a full disk
     full_error = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors
     code = 0
     try:
         _run_all()
     except UserError:
-        code = 2  # said by the job that raised it
+        code = 2  # printed by the job that raised it
     except (DivergedError, JobError):
         code = 1
     except (HydraException, OmegaConfBaseException) as error:
@@ -56,7 +56,7 @@ def main() -> None:
     except OSError as error:
         code = _complain(str(as_user_error(error, Path.cwd())))
     except Exception as error:
-        if str(error).startswith("Only one of --run"):  # Hydra's word for -m together with --cfg and the like
+        if str(error).startswith("Only one of --run"):  # Hydra's message for -m with --cfg and similar options
             code = _complain(f"{error}.")
         elif not PROGRESS.failures:
             raise
@@ -65,7 +65,7 @@ def main() -> None:
     if PROGRESS.failures and code in (0, 1):
         bad_input = all(isinstance(failure, UserError) for failure in PROGRESS.failures)
         code = 2 if bad_input else 1
-    if PROGRESS.parallel:  # the jobs counted in processes of their own
+    if PROGRESS.parallel:  # the jobs were counted in other processes
         PROGRESS.busy = sum(note_lost(folder)[1] for folder in PROGRESS.folders)
     if PROGRESS.busy and code == 0:
         code = BUSY
@@ -73,12 +73,12 @@ def main() -> None:
     sys.exit(code if written else code or 2)
 
 
-# Not a decorator: another process finds a job by its name, and under that name must be the function itself.
+# Not a decorator: another process imports ``job`` by its name and must get the function itself.
 compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)
 
 
 def _run_all() -> None:
-    """Run the command line's jobs; with joblib, whose other workers end where one is killed, until none is left."""
+    """Run the jobs; with joblib, which stops all workers if one is killed, repeat until no job is left."""
     pass_over_finished(pass_over)
     while True:
         try:
@@ -89,11 +89,11 @@ def _run_all() -> None:
                 raise
             if not sum(note_lost(folder)[0] for folder in PROGRESS.folders):
                 raise
-            log.error("A job's process was killed; the jobs that it took along are tried again.")
+            log.error("A job's process was killed; the jobs that stopped with it are retried.")
 
 
 def _stop(number: int, frame: object) -> None:
-    """Stop as for Ctrl-C: the run is noted as interrupted, and the report is written."""
+    """Stop as for Ctrl-C: the run is recorded as interrupted, and the report is written."""
     PROGRESS.stopped_by = number
     raise KeyboardInterrupt
 
@@ -111,21 +111,23 @@ def _finish(code: int) -> bool:
         try:
             report = read_report(shown)
         except UserError:
-            continue  # nothing has come to a result there
+            continue  # no job there has a result
         with unread_output():
             written = not show_report(report, console, PROGRESS.reasons) and written
     if PROGRESS.skipped and PROGRESS.skipped == PROGRESS.begun:
-        print_line("Nothing was trained: every job was done already (force=true retrains).")
+        print_line("Nothing was trained: all jobs were already done (force=true retrains).")
     if PROGRESS.busy:
         jobs = "1 job is" if PROGRESS.busy == 1 else f"{PROGRESS.busy} jobs are"
-        print_line(f"{jobs} being trained by other processes; the same command shows them when they are done.")
+        print_line(
+            f"{jobs} being trained by other processes; repeat the command when they are done to see their results."
+        )
     if code > 128:
-        print_line("Interrupted. The same command resumes: what is done is not trained again.")
+        print_line("Interrupted. The same command resumes: finished jobs are not retrained.")
     return written
 
 
 if __name__ == "__main__":
-    # The module under its own name: a job that is sent to another process must be found there again.
+    # Import the module by its own name, so that other processes can import the jobs that are sent to them.
     from handwriting.run import main as main_of_module
 
     main_of_module()

@@ -20,7 +20,7 @@ def test_the_report_is_rebuilt_from_existing_runs(command, tmp_path: Path, make_
         assert (tmp_path / "outputs" / "digits" / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "is not a folder"), (".", "holds no runs")])
+@pytest.mark.parametrize(("folder", "sentence"), [("nowhere", "is not a folder"), (".", "has no runs")])
 def test_a_wrong_folder_is_one_sentence(folder: str, sentence: str, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:

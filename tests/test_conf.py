@@ -59,7 +59,7 @@ def test_what_follows_the_seed_does_not_set_runs_apart():
 
 
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
-def test_every_job_of_an_experiment_composes_and_its_parts_are_made(tmp_path: Path, experiment: str):
+def test_every_job_of_an_experiment_composes_and_its_objects_are_made(tmp_path: Path, experiment: str):
     params = composed(tmp_path, f"experiment={experiment}").hydra.sweeper.params or {}
     for values in product(*(str(values).split(",") for values in params.values())):
         job = [f"{key}={value}" for key, value in zip(params, values, strict=True)]
@@ -72,7 +72,7 @@ def test_every_job_of_an_experiment_composes_and_its_parts_are_made(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", GROUPS["data"])
-def test_every_data_set_names_a_reader_and_a_module(tmp_path: Path, name: str):
+def test_every_data_set_names_a_loader_and_a_module(tmp_path: Path, name: str):
     data = composed(tmp_path, f"data={name}").data
     assert data.name == name
     assert callable(get_method(data.read._target_))
@@ -98,7 +98,7 @@ def test_the_loss_is_the_cross_entropy_unless_labels_are_smoothed(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", GROUPS["model"])
-def test_every_model_reads_images(tmp_path: Path, name: str):
+def test_every_model_classifies_images(tmp_path: Path, name: str):
     net = build("model", composed(tmp_path, f"model={name}").model, num_classes=7, image_size=(28, 28))
     if isinstance(net, Baseline):
         net.fit(LabelledImages(torch.randint(256, (70, 1, 28, 28), dtype=torch.uint8), torch.arange(70) % 7))

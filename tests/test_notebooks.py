@@ -36,7 +36,7 @@ def execute(path: Path, folder: Path) -> None:
 
 
 def texts(node: object) -> list[str]:
-    """Every string in a part of a notebook but its pictures, whose letters are random."""
+    """Every string in a node of a notebook except its images, whose base64 is random."""
     if isinstance(node, dict):
         return [text for key, value in node.items() if not key.startswith("image/") for text in texts(value)]
     if isinstance(node, list):

@@ -14,14 +14,14 @@ import pytest
 COMMANDS = ["run", "compare", "evaluate", "predict", "draw", "export", "data.characters"]
 PRINT = "from handwriting.utils.errors import exit_on_bad_input\nwith exit_on_bad_input():\n    print('x' * {size})"
 FULL = "The output cannot be written: No space left on device.\n"
-# Where stdout goes; the exit code, and what is said on stderr.
+# Target of stdout; exit code and stderr.
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 PLACES = [("closed pipe", 1, ""), pytest.param("/dev/full", 2, FULL, marks=needs_full), ("nowhere", 0, "")]
 everywhere = pytest.mark.parametrize(("place", "code", "sentence"), PLACES)
 
 
 def run_into(place: str, *arguments: str) -> tuple[int, str]:
-    """Run Python with stdout into a pipe that nobody reads, a full disk, or closed: the exit code and stderr."""
+    """Run Python with stdout into a closed pipe, a full disk, or closed: the exit code and stderr."""
     if place == "closed pipe":
         reader, writer = os.pipe()
         os.close(reader)

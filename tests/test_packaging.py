@@ -24,7 +24,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_every_setting_travels_in_the_wheel(unpacked: Path):
+def test_the_wheel_contains_conf(unpacked: Path):
     def names(conf: Path) -> set[str]:
         return {str(path.relative_to(conf)) for path in conf.rglob("*.yaml")}
 

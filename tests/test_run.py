@@ -102,7 +102,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path)
     again = main(*arguments)
     assert again.code == 0
     assert "Nothing was trained" in again.output
-    assert again.output.count("%  done already") == 2
+    assert again.output.count("%  already done") == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     assert main("-m", *SMALL, "optim=sgd,adam,momentum")[0] == 0  # tomorrow one more
@@ -140,7 +140,7 @@ def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: sig
 
 
 @pytest.mark.parametrize("broken", ["cut off", "no checkpoint"])
-def test_a_run_that_left_nothing_to_go_on_from_is_trained_anew(main, tmp_path: Path, broken: str):
+def test_a_run_without_anything_to_resume_from_is_retrained(main, tmp_path: Path, broken: str):
     assert main(*SMALL)[0] == 0
     (path,) = tmp_path.glob("outputs/digits/*/result.json")
     good = json.loads(path.read_text())
@@ -209,7 +209,7 @@ def test_force_with_bad_input_does_not_lose_what_stands(main, tmp_path: Path, mo
     assert {path: path.read_bytes() for path in kept} == kept
 
 
-def test_a_failed_run_of_other_settings_does_not_stand_in_the_way(main, tmp_path: Path):
+def test_a_failed_run_of_other_settings_is_replaced(main, tmp_path: Path):
     assert main(*SMALL)[0] == 0
     (path,) = tmp_path.glob("outputs/digits/*/result.json")
     failed = json.loads(path.read_text()) | {"status": "failed", "fingerprint": "old"}
@@ -259,7 +259,7 @@ def test_on_a_terminal_a_bar_shows_the_epochs(tmp_path: Path):
     assert "epoch 2 of 2, validation" in text
 
 
-def test_the_net_is_compiled_where_that_is_asked_for(main, monkeypatch: pytest.MonkeyPatch):
+def test_the_network_is_compiled_if_configured(main, monkeypatch: pytest.MonkeyPatch):
     compiled: list[str] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(type(net).__name__))
     assert main(*SMALL, "compile=true").code == 0

@@ -1,4 +1,4 @@
-"""Whole runs on a made-up character set: the notebook's figures, augmentation, and no validation part."""
+"""Whole runs on a made-up character set: the notebook's figures, augmentation, and no validation set."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_callback_that_needs_validation_is_refused_without_it(main, characters
     stop = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}"
     code, errors, _ = main(*SMALL, "data.val_fraction=0", stop)
     assert code == 2
-    assert "EarlyStopping looks at val/loss, but data.val_fraction=0 holds no image out" in errors
+    assert "EarlyStopping monitors val/loss, but data.val_fraction=0 leaves no validation set" in errors
 
 
 def test_redundant_classes_are_kept_dropped_or_merged(main, characters: Path):

@@ -37,7 +37,7 @@ import pytest
         (["data=digits", "trainer.precision=7"], "trainer: Precision 7 is invalid"),
         (["trainer.gradient_clip_val=1", "trainer.precision=bf16-mixed"], "needs optim.fused=false"),
         (["data=digits", "+data.foo=1"], "data: "),
-        (["data=digits", "+foo=1"], "Nothing reads the setting 'foo': leave it out."),
+        (["data=digits", "+foo=1"], "The setting 'foo' is not used by anything: leave it out."),
         (["data=digits", "+trainer.logger=true"], "trainer.logger is set by the package itself: leave it out."),
         (["data=digits", "+trainer.callbacks=[]"], "trainer.callbacks is set by the package itself"),
         (["data=digits", "+model.num_classes=3"], "model.num_classes is set by the package itself"),
@@ -56,7 +56,7 @@ import pytest
         (["data=digits", "augment.variants=[origin]"], "Did you mean 'original'?"),
         (["data=digits", "augment.clean_epochs=-1"], "augment.clean_epochs=-1 must be a whole number"),
         (["data=digits", "loss.label_smoothing=2"], "loss: "),
-        (["data=digits", "data.val_fraction=0", "scheduler=plateau"], "scheduler=plateau looks at val/loss"),
+        (["data=digits", "data.val_fraction=0", "scheduler=plateau"], "scheduler=plateau monitors val/loss"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,1 +1,1 @@
-"""One run on disk: its config, how its objects are made, its record."""
+"""One run on disk: its config, the instantiation of its objects, its record."""

@@ -1,4 +1,4 @@
-"""What is refused before a job begins: settings that nothing reads, that contradict each other, or have no effect."""
+"""Checks before a job begins: settings that are unused, contradict each other, or have no effect."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ from handwriting.runs.record import NOT_SETTINGS, setting_of
 from handwriting.utils.errors import UserError, did_you_mean
 
 METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # of each epoch, so that a callback can monitor them
-COUNTERS = ("epoch", "step", "lr")  # which a callback can monitor as well; neither direction is the better one
+COUNTERS = ("epoch", "step", "lr")  # a callback can monitor these too; neither direction is better
 OURS = ("lightning.", "handwriting.")
 OPEN = ("callbacks", "search", "hydra")  # whose keys are anyone's
-NOT_NODES = ("average", "experiment", "debug")  # groups that write to other places of the config
-# What only the training of a neural network reads. trainer.max_epochs may stand in a sweep over both kinds of model.
+NOT_NODES = ("average", "experiment", "debug")  # groups that write to other nodes of the config
+# Used only for neural networks. trainer.max_epochs is allowed in a sweep over both kinds of model.
 FOR_NETWORKS = ("optim", "scheduler", "loss", "average", "callbacks", "compile", "on_nan", "tta", "trainer")
 FOR_NETWORKS += ("augment.clean_epochs",)
 FOR_BOTH = {"trainer.max_epochs", *NOT_SETTINGS}
@@ -31,14 +31,16 @@ DEFAULTS |= {"trainer.devices=1", "trainer.accelerator=cpu", "trainer.accelerato
 
 
 def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
-    """Raise UserError for a setting that nothing reads, and for a monitor that cannot work or keeps the worst.
+    """Raise UserError for an unused setting, and for a monitor that cannot work or would keep the worst.
 
     ``config`` is the composed config with its interpolations; ``hydra`` is Hydra's own node, which may refer to it.
     """
     _check_everything_is_read(config, hydra)
     metric, mode = config.monitor.metric, config.monitor.mode
     if metric not in METRICS:
-        why = " is of the test set, which chooses nothing" if str(metric).startswith("test") else " does not exist"
+        why = (
+            " is of the test set, which is not used to choose" if str(metric).startswith("test") else " does not exist"
+        )
         raise UserError(
             f"monitor.metric={metric}{why}.{did_you_mean(str(metric), METRICS)} Known: {', '.join(METRICS)}."
         )
@@ -46,7 +48,9 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
     own = any(not _target(callback).startswith(OURS) for callback in config.callbacks.values() if callback)
     for name, callback in config.callbacks.items():
         if callback is not None and not isinstance(callback, DictConfig):
-            raise UserError(f"callbacks.{name}={callback} is no callback: it needs a _target_, the name of its class.")
+            raise UserError(
+                f"callbacks.{name}={callback} is not a callback: it needs a _target_, the name of its class."
+            )
         if callback and callback.get("monitor"):
             _check_callback(f"callbacks.{name}", callback, known=not own)
     if "total_steps" in (config.get("scheduler") or {}):
@@ -62,31 +66,31 @@ def check_settings(config: DictConfig) -> None:
 
 
 def check_trainer(trainer: DictConfig, fused: bool | None) -> None:
-    """Raise UserError for settings of the trainer that Lightning would refuse late."""
+    """Raise UserError for settings of the trainer that Lightning does not report, or only during training."""
     if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
         raise UserError(
             f"trainer.gradient_clip_val with trainer.precision={trainer.precision} needs optim.fused=false: "
-            "Lightning does not clip there for an optimizer that takes all weights in one pass."
+            "Lightning cannot clip gradients for a fused optimizer there."
         )
 
 
 def check_plateau(scheduler: DictConfig) -> None:
-    """Raise UserError for a scheduler that looks at val/loss; for a run without validation."""
+    """Raise UserError for a scheduler that monitors val/loss; for a run without a validation set."""
     if "ReduceLROnPlateau" in _target(scheduler):
         raise UserError(
-            "scheduler=plateau looks at val/loss, but data.val_fraction=0 holds no image out: "
-            "choose another scheduler, or hold some out."
+            "scheduler=plateau monitors val/loss, but data.val_fraction=0 leaves no validation set: "
+            "choose another scheduler or a larger data.val_fraction."
         )
 
 
 def without_validation(callback: DictConfig) -> DictConfig:
-    """Return a callback's config for a run without held-out images: the checkpoint is then of the last epoch."""
+    """Return a callback's config for a run without a validation set: the checkpoint is then of the last epoch."""
     if not str(callback.get("monitor")).startswith("val/"):
         return callback
     if not callback["_target_"].endswith("ModelCheckpoint"):
         raise UserError(
-            f"{callback['_target_'].split('.')[-1]} looks at {callback.monitor}, but data.val_fraction=0 holds no "
-            "image out: leave it away, or hold some out."
+            f"{callback['_target_'].split('.')[-1]} monitors {callback.monitor}, but data.val_fraction=0 leaves no "
+            "validation set: leave the callback out, or choose a larger data.val_fraction."
         )
     return OmegaConf.merge(callback, {"monitor": None})  # type: ignore[return-value]
 
@@ -105,7 +109,7 @@ def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
     ignored += [f"callbacks.{name}" for name, one in config.callbacks.items() if one and name not in RUN_CALLBACKS]
     if ignored:
         raise UserError(
-            f"{ignored[0]} has no effect on a classical baseline, which scikit-learn fits in one go on one processor, "
+            f"{ignored[0]} has no effect on a classical baseline, which scikit-learn fits in one call on one CPU, "
             "without gradient steps: leave it out, or choose a model that is a neural network."
         )
 
@@ -118,13 +122,13 @@ def _is_for_networks(override: str) -> bool:
 
 
 def _check_callback(place: str, callback: DictConfig, known: bool) -> None:
-    """Refuse a callback of a metric that nobody logs, or whose mode is the worse direction."""
+    """Refuse a callback with a metric that is not logged, or with the wrong mode."""
     metric = str(callback.monitor)
     if metric in COUNTERS:
         return
     if metric not in METRICS and (known or metric.startswith("test/")):
         raise UserError(
-            f"{place}.monitor={metric} is no metric of training or validation."
+            f"{place}.monitor={metric} is not a metric of training or validation."
             f"{did_you_mean(metric, METRICS)} Known: {', '.join(METRICS)}."
         )
     lightnings = _target(callback).rpartition(".")[2] in ("ModelCheckpoint", "EarlyStopping")
@@ -146,7 +150,7 @@ def _target(config: Any) -> str:
 
 
 def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> None:
-    """Raise UserError for a setting outside the default config that no interpolation refers to."""
+    """Raise UserError for a setting that is not in the default config and not used by an interpolation."""
     known = _known_tree()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     found = {(key,) for key in plain.keys() - known.keys()}
@@ -154,7 +158,7 @@ def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> N
         if isinstance(inner, dict) and isinstance(plain.get(key), dict):
             found |= {(key, name) for name in plain[key].keys() - inner.keys()}
     if hydra is not None:
-        its_own = {field.name for field in fields(HydraConf)} | {"env"}  # a group that HydraConf does not list
+        its_own = {field.name for field in fields(HydraConf)} | {"env"}  # a group that is not in HydraConf
         found |= {("hydra", str(key)) for key in hydra.keys() - its_own}
     if not found:
         return
@@ -164,7 +168,7 @@ def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> N
         if path[-1] not in referred:
             beside = known if len(path) == 1 else [f"{path[0]}.{name}" for name in known[path[0]] or ()]
             name = ".".join(path)
-            raise UserError(f"Nothing reads the setting {name!r}: leave it out.{did_you_mean(name, beside)}")
+            raise UserError(f"The setting {name!r} is not used by anything: leave it out.{did_you_mean(name, beside)}")
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""The project's ways with Hydra: where conf/ lies, what a run's folder is called, what an error means."""
+"""Hydra glue: the location of conf/, names of run folders, error sentences, composition."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ from handwriting.runs.record import NOT_SETTINGS, flatten, setting_of
 from handwriting.utils.errors import UserError, did_you_mean
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# In a wheel conf/ lies inside the package, in a clone beside it.
+# In a wheel conf/ is inside the package, in a clone beside it.
 CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
 # OmegaConf reads each file of a config, once a job, with what stands under this name; in C it is the same, and a job
 # of a sweep is composed 1.3 to 1.5 times as fast.
@@ -32,7 +32,7 @@ LONGEST_NAME = 180  # characters; file systems allow 255 bytes
 def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
     """Return the folder name of a run: its overrides by key, as in ``optim=adam,seed=1``; ``default`` without any.
 
-    Overrides of NOT_SETTINGS and those in ``skip`` are left out, and what a file name cannot hold becomes ``_``.
+    Overrides of NOT_SETTINGS and those in ``skip`` are omitted; characters not allowed in file names become ``_``.
     """
     left_out = set(skip)
     kept = [o for o in overrides if o not in left_out and setting_of(o) not in NOT_SETTINGS]
@@ -45,7 +45,7 @@ def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
-    # What the name of the parent folder says already is not said again.
+    # Omit what is already the name of the parent folder.
     name = _check_name(_root_.name)
     return name_folder(_root_.hydra.overrides.task, skip=(f"data={name}", f"experiment={name}", f"debug={name}"))
 
@@ -54,12 +54,14 @@ def _check_name(name: Any) -> str:
     """Return ``name``; UserError unless it names a folder under outputs/."""
     parts = str(name or "").split("/")
     if not name or any(part.strip() in ("", ".", "..") for part in parts) or "\\" in str(name):
-        raise UserError(f"name={'null' if name is None else name} must name a folder under outputs/, as in name=study.")
+        raise UserError(
+            f"name={'null' if name is None else name} must name a folder under outputs/, such as name=study."
+        )
     return str(name)
 
 
 def digest_of_request(overrides: Iterable[str], sources: Iterable[Any]) -> str:
-    """Return a hash of what a job is asked to do: its overrides, in their order, and all that lies in its config files.
+    """Return a hash of what decides a job: its overrides, in order, and the content of its config files.
 
     ``sources`` are those of hydra.runtime.config_sources. The name of the folder counts, the rest of NOT_SETTINGS not.
     """
@@ -76,7 +78,7 @@ def _digest_of_files(folders: tuple[str, ...]) -> str:
 
 
 def mode_of(metric: str) -> str | None:
-    """Return which value of a metric is the better one, "min" of a loss and "max" of an accuracy; None of others."""
+    """Return which value of a metric is better, "min" for a loss and "max" for an accuracy; None for others."""
     kind = str(metric).rpartition("/")[2]
     if kind.endswith("loss"):
         return "min"
@@ -88,7 +90,7 @@ OmegaConf.register_new_resolver("mode_of", lambda metric: mode_of(metric) or "ma
 
 
 def help_text() -> str:
-    """Return what --help prints: Hydra's would be the same text, after a second or two of looking for the choices."""
+    """Return the text of --help: the same as Hydra's, without the one or two seconds that Hydra needs."""
     template = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["hydra"]["help"]["template"]
     choices = [f"{group}: {', '.join(choices_of(group))}" for group in groups()]
     return template.replace("$APP_CONFIG_GROUPS", "\n".join(choices) + "\n")
@@ -105,7 +107,7 @@ def count_jobs(overrides: Iterable[str], params: dict[str, Any] | None) -> int:
 
 
 def sweep_values(setting: str, overrides: Iterable[str]) -> list[str]:
-    """Return the values that a setting takes in a sweep; none where it is not swept."""
+    """Return the values of a setting in a sweep; none if it is not swept."""
     for override in _parser().parse_overrides(list(overrides)):
         if override.get_key_element() == setting and override.is_discrete_sweep():
             return list(override.sweep_string_iterator())
@@ -118,14 +120,14 @@ def _parser() -> OverridesParser:
 
 
 def explain(error: HydraException | OmegaConfBaseException) -> str:
-    """Return what was wrong with a command line or a config, in one sentence, with the nearest known name."""
+    """Return a one-sentence explanation of an error in a command line or config, with the most similar known name."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         return _explain_choice(error)
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override} cannot be read as setting=value; a list is written [32,64], and a value with other "
-            "than plain letters and digits in two pairs of quotes, as in 'name=\"…\"'."
+            f"{error.override} cannot be read as setting=value; a list is written [32,64], and a value with "
+            "special characters in two pairs of quotes, such as 'name=\"…\"'."
         )
     if several := re.search(r"Ambiguous value for argument '([^']+)'", text):
         return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
@@ -135,13 +137,15 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
             group = name.split(".")[0]
             return f"There is no setting {name!r} with this choice of {group}: leave it out, or choose another {group}."
         return f"There is no setting {name!r}.{did_you_mean(name, known)} --help lists them."
-    return _first_line(error).removeprefix("UserError raised while resolving interpolation: ")  # of a resolver of ours
+    return _first_line(error).removeprefix(
+        "UserError raised while resolving interpolation: "
+    )  # from one of our resolvers
 
 
 def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return the settings of the data that a net was trained on, or those of ``data=CHOICE``, with overrides.
+    """Return the data settings of a trained model, or those of ``data=CHOICE``, with overrides.
 
-    Raises UserError for a choice or a setting that there is not.
+    Raises UserError for an unknown choice or setting.
     """
     chosen = [override for override in overrides if override.startswith("data=")]
     try:
@@ -160,8 +164,8 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 
 def compose_group(group: str, choice: str) -> dict[str, Any]:
-    """Return the settings of a choice of a group, such as augment=affine; UserError when there is no such choice."""
-    within = GlobalHydra.instance().is_initialized()  # a job, whose Hydra composes: there can be but one
+    """Return the settings of a choice of a group, such as augment=affine. Raises UserError for an unknown choice."""
+    within = GlobalHydra.instance().is_initialized()  # within a job, Hydra is already initialised
     try:
         with nullcontext() if within else initialize_config_dir(str(CONF), version_base="1.3"):
             return OmegaConf.to_container(compose("config", [f"{group}={choice}"])[group], resolve=True)  # type: ignore
@@ -170,7 +174,7 @@ def compose_group(group: str, choice: str) -> dict[str, Any]:
 
 
 def augmentation_of_views(settings: Mapping[str, Any]) -> Any:
-    """Return the settings of the augmentation that makes a run's views: that of tta.augment, or else of training."""
+    """Return the settings of the augmentation for TTA: that of tta.augment, or else that of training."""
     views = settings.get("tta")
     chosen = views.get("augment") if isinstance(views, Mapping) else None
     return compose_group("augment", chosen) if chosen else settings.get("augment")
@@ -193,7 +197,7 @@ def groups() -> list[str]:
 
 
 def choices_of(group: str) -> list[str]:
-    """Return the choices of a group in conf/; a file whose name begins with _ is shared by others and is none."""
+    """Return the choices of a group in conf/; files whose names begin with _ are shared by others and omitted."""
     files = [file.relative_to(CONF / group) for file in (CONF / group).rglob("*.yaml") if not file.name.startswith("_")]
     return sorted(file.with_suffix("").as_posix() for file in files)
 

@@ -1,4 +1,4 @@
-"""The one place where a part of the config becomes an object."""
+"""Instantiation of config nodes as objects."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from handwriting.utils.errors import UserError, is_number
 
 
 def build(kind: str, config: Any, **more: Any) -> Any:
-    """Instantiate a part of the config; what its maker finds wrong becomes a UserError that names the part.
+    """Instantiate a config node; errors of its class become a UserError that names the node.
 
-    ``more`` is what the package passes itself, which the config may not set.
+    ``more`` are arguments from the package, which the config must not set.
     """
     if not config:
         return None
@@ -28,7 +28,7 @@ def build(kind: str, config: Any, **more: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        # Lightning's MisconfigurationException by its name: to import it takes seconds, which predict does not have.
+        # MisconfigurationException by its name: to import Lightning takes seconds, too long for predict.
         known = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
         if cause is None or known:
             raise UserError(f"{kind}: {' '.join(str(cause or error).split())}") from error
@@ -36,10 +36,10 @@ def build(kind: str, config: Any, **more: Any) -> Any:
 
 
 def check_part(kind: str, config: Any) -> None:
-    """Raise UserError for a maker that is not there, and for a value that a table or a default of torch's forbids.
+    """Raise UserError for a target that does not exist, and for a value that does not fit its constraint.
 
-    The package's own makers are in the table of handwriting.runs.constraints, also those inside the part. What torch
-    and others make tells by its own defaults where it needs a number: they find a wrong one late, or in other words.
+    Constraints are those of the table in handwriting.runs.constraints. Classes of torch and others also need a number
+    where their own default is one: torch reports a wrong value late or unclearly.
     """
     target = str(config.get("_target_"))
     maker = _find(kind, target)
@@ -71,7 +71,7 @@ def _find(place: str, target: str) -> Any:
         if not callable(maker):
             raise TypeError(f"{maker!r} cannot be called")
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{place}._target_={target} is no class or function to be imported: {error}.") from error
+        raise UserError(f"{place}._target_={target} is not an importable class or function: {error}.") from error
     return maker
 
 

@@ -1,4 +1,4 @@
-"""result.json, the record of a run: its fingerprint, its status, how it is written and read. Imports no torch."""
+"""result.json, the record of a run: fingerprint, status, metrics; reading and writing. Imports no torch."""
 
 import contextlib
 import hashlib
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "result.json"
-HELD_OUT = "held_out.csv"  # what a run whose held-out images are one of several draws made of them
+HELD_OUT = "held_out.csv"  # predictions for the held-out images of a fold or bootstrap draw
 ALWAYS = {"status": str, "fingerprint": str, "settings": dict, "choices": dict}  # in every result.json, and their types
 WHEN_DONE = {"metrics": dict, "epochs": (int, float), "seconds": (int, float), "parameters": (int, float)}
-# What changes how a run looks, or where it lies, and not what comes out of it.
+# Settings without influence on the results of a run.
 NOT_SETTINGS = {
     "name",
     "force",
@@ -38,7 +38,7 @@ NOT_SETTINGS = {
 }
 
 
-# Where the classes and functions of older records and checkpoints are now, by the beginning of their dotted names.
+# Old to new prefixes of the dotted names in older records and checkpoints.
 RENAMED = {
     "handwriting.averaging.": "handwriting.training.callbacks.",
     "handwriting.baselines.": "handwriting.models.baselines.",
@@ -66,7 +66,7 @@ class RunSpec:
         return plain_settings(self.config)
 
     def new_record(self) -> dict[str, Any]:
-        """Return what result.json says of the run before it begins: what was requested, when, and of which versions."""
+        """Return the record of the run before it begins: settings, overrides, time and versions."""
         packages = ("torch", "lightning", "torchvision", "numpy")
         settings = self.settings
         return {
@@ -88,7 +88,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder and what its result.json says."""
+    """A run: its folder and the content of its result.json."""
 
     folder: Path
     record: dict[str, Any]
@@ -100,17 +100,17 @@ class Run:
 
     @property
     def was_killed(self) -> bool:
-        """Return whether its process ended without a word; to be asked while the job's lock is held."""
+        """Return whether its process was killed; call this while holding the job's lock."""
         return self.status == "running" or bool(self.record.get("killed"))
 
     @property
     def overrides(self) -> list[str]:
-        """Return what its command line asked for, as ``optim=adam``."""
+        """Return the overrides of its command line, such as ``optim=adam``."""
         return self.record.get("overrides", [])
 
     @cached_property
     def asked(self) -> set[str]:
-        """Return what its command line named: settings, and groups of which it chose."""
+        """Return the keys of its overrides: settings and groups."""
         return {setting_of(override) for override in self.overrides}
 
     @cached_property
@@ -124,7 +124,7 @@ class Run:
         return {name: value for name, value in self.record.get("metrics", {}).items() if value is not None}
 
     def curves(self) -> "pd.DataFrame":
-        """Return metrics.csv: rows by step and by epoch, a column a metric, gaps where one was not logged."""
+        """Return metrics.csv: rows by step and by epoch, a column for each metric, NaN where it was not logged."""
         import pandas as pd
 
         try:
@@ -133,7 +133,7 @@ class Run:
             return pd.DataFrame()
 
     def held_out(self) -> "pd.DataFrame | None":
-        """Return held_out.csv: a row an image, with its number, label, reading and probabilities; None without one."""
+        """Return held_out.csv: index, label, prediction and probabilities of each held-out image; None without it."""
         import pandas as pd
 
         try:
@@ -186,7 +186,7 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"optim.lr": .1, …} for {"optim": {"lr": .1}, …}."""
+    """Return {"optim.lr": 0.1, …} for {"optim": {"lr": 0.1}, …}."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -197,12 +197,12 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_result(folder: Path, record: dict[str, Any]) -> None:
-    """Write a run's result.json; numbers that are not finite become null, which JSON has."""
+    """Write a run's result.json; numbers that are not finite become null."""
     write_text(folder / RESULT, json.dumps(_finite(record), indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def read_result(folder: Path) -> Run | None:
-    """Return the run of a folder, or None where no result.json lies or it is damaged."""
+    """Return the run of a folder, or None if there is no valid result.json."""
     return run if isinstance(run := _load(folder), Run) else None
 
 
@@ -214,7 +214,7 @@ def read_folder(folder: Path) -> list[Run]:
 def read_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
     """Return what read_folder does, and what is wrong with each result.json that is no run, by its folder."""
     if not folder.is_dir():
-        hint = folders_beside(folder) or " Give one that runs were written to, as in outputs/mnist."
+        hint = folders_beside(folder) or " Give a folder of runs, such as outputs/mnist."
         raise UserError(f"{folder} is not a folder.{hint}")
     found = {entry: _load(entry) for entry in sorted(folder.iterdir())}
     damaged = {entry: problem for entry, problem in found.items() if isinstance(problem, str)}
@@ -226,25 +226,25 @@ def read_runs(folder: Path) -> tuple[list[Run], dict[Path, str]]:
     if not by_print:
         inner = sorted({result.parent.parent for result in folder.glob(f"*/*/{RESULT}")})
         where = f" Did you mean {inner[0]}?" if inner else ""
-        raise UserError(f"{folder} holds no runs (no folder in it has a {RESULT}).{where}")
+        raise UserError(f"{folder} has no runs (no folder in it has a {RESULT}).{where}")
     return sorted(by_print.values(), key=lambda run: run.folder.name), damaged
 
 
 def check_same(earlier: Run, settings: dict[str, Any]) -> None:
-    """Raise UserError when the folder holds a run of other settings that did not fail, and say which."""
+    """Raise UserError if the folder has a run with other settings that did not fail, and name them."""
     if earlier.status == "failed" or earlier.record["fingerprint"] == fingerprint(settings):
         return
     old, new = flatten(earlier.record["settings"]), flatten(settings)
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     changes = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:4])
     raise UserError(
-        f"{earlier.folder} holds a run of other settings ({changes}{', …' if len(keys) > 4 else ''}): "
+        f"{earlier.folder} has a run with other settings ({changes}{', …' if len(keys) > 4 else ''}): "
         "give the new one its own name=…, or replace the old one with force=true."
     )
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what an earlier attempt left, what was evaluated of it included, so that all files are of one run."""
+    """Remove the files of an earlier attempt, including its evaluation, so that all files are of one run."""
     for pattern in ("events.out.tfevents.*", "*.csv", "*.png", "*-profile.txt", "hparams.yaml", "checkpoints/*.ckpt"):
         for file in folder.glob(pattern):
             file.unlink()
@@ -252,7 +252,7 @@ def clear_run(folder: Path) -> None:
 
 
 def discard_run(folder: Path) -> None:
-    """Remove what a run left that never began, unless an earlier one stands there."""
+    """Remove the files of a run that never began, unless there is an earlier one."""
     run = read_result(folder)
     if run is None or run.status == "failed":
         clear_run(folder)
@@ -264,9 +264,9 @@ def discard_run(folder: Path) -> None:
 
 
 def chance_warning(run: Run) -> str:
-    """Return a sentence when a run's test accuracy is no better than that of guessing, else ''.
+    """Return a sentence if a run's test accuracy is at chance level, else ''.
 
-    Guessing is right as often as the most common class of the test set is there; two standard errors are allowed.
+    Chance level is the fraction of the most common class in the test set, plus two standard errors.
     """
     accuracy, chance = run.metrics.get("test/acc"), run.record.get("chance")
     images = run.record.get("images", {}).get("test")
@@ -281,12 +281,12 @@ def chance_warning(run: Run) -> str:
 
 
 def now() -> str:
-    """Return the time as result.json has it, in UTC."""
+    """Return the current time in UTC, in the format of result.json."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _load(folder: Path) -> Run | str | None:
-    """Return the run of a folder, or what is wrong with its result.json, or None where there is none."""
+    """Return the run of a folder, or what is wrong with its result.json, or None if there is none."""
     try:
         record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -301,7 +301,7 @@ def _load(folder: Path) -> Run | str | None:
             if (settings := rename(record["settings"])) != record["settings"]:
                 record |= {"settings": settings, "fingerprint": fingerprint(settings)}
             return Run(folder, record)
-    return "is damaged; the same command trains it again"
+    return "is damaged; the same command retrains it"
 
 
 def _finite(value: Any) -> Any:
@@ -313,7 +313,7 @@ def _finite(value: Any) -> Any:
 
 
 def _git_revision() -> str | None:
-    """Return the commit of the package's source, with + when it was changed; None outside a checkout."""
+    """Return the commit of the package's source, with + if it was changed; None outside a git repository."""
     describe = ["describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:

@@ -1,1 +1,1 @@
-"""Many runs: jobs, processes, Hydra's launchers, progress, search."""
+"""Many runs: jobs, processes, Hydra hooks, progress, search."""

@@ -17,14 +17,14 @@ Say = Callable[[str], None]
 def execute(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
     """Train and return the new run; ``earlier`` is what its folder held, ``title`` what the progress bar says.
 
-    A job of several devices has a process for each, and one whose process was killed gets one of its own: what killed
-    it shall not kill the whole sweep. Raises UserError, JobError or any other exception when the job comes to no
-    result; its record then has the reason.
+    A job on several devices has a process for each. One that was killed before is retried in a separate process:
+    whatever killed it must not kill the whole sweep. Raises UserError, JobError or any other exception if the job fails;
+    its record then has the reason.
     """
     processes = count_processes(spec.config["trainer"])
     killed = earlier is not None and earlier.was_killed
     if killed:
-        say("was killed last time: tried again in a process of its own")
+        say("was killed last time: retried in a separate process")
     if killed or processes > 1:
         return train_apart(spec, earlier, processes, title, say)
     try:
@@ -34,7 +34,7 @@ def execute(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
 
 
 def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
-    """Train in this process, resume where the earlier run allows it, and write the record."""
+    """Train in this process, from the last checkpoint if the earlier run can be resumed, and write the record."""
     record = spec.new_record()
     begun = False
     try:
@@ -57,10 +57,10 @@ def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
         record |= train_job(objects, shown_settings(spec.settings, spec.choices, spec.overrides))
     except BaseException as error:
         record |= _failure(error)
-        if begun or not (earlier and earlier.status == "done"):  # what stands is not lost to bad input
-            with contextlib.suppress(OSError):  # a full disk: the first error says it
+        if begun or not (earlier and earlier.status == "done"):  # bad input does not overwrite a finished run
+            with contextlib.suppress(OSError):  # a full disk: the first error is reported
                 write_result(spec.folder, record)
-        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C
+        if isinstance(error, SystemExit):  # Lightning's reaction to Ctrl-C
             raise KeyboardInterrupt from error
         raise
     record |= {"status": "done", "finished": now()}

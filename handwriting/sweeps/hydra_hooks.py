@@ -1,4 +1,4 @@
-"""What is changed in how Hydra launches the jobs of a sweep: a finished job costs little, a lost one not the sweep."""
+"""Changes to how Hydra launches a sweep: fast checks, fast skipping of finished jobs, tolerance of lost jobs."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ ONE_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def check_each_choice_once() -> None:
-    """Let Hydra compose, before the first job runs, as many jobs as show each choice, and not all of them.
+    """Let Hydra compose only as many jobs as needed to check each choice before the sweep, not all jobs.
 
-    It does so to refuse a mistyped choice at once; every job is composed again when its turn comes.
+    The check refuses a mistyped choice at once; every job is composed again before it runs.
     """
     if not hasattr(Sweeper.validate_batch_is_legal, "__wrapped__"):
         check = Sweeper.validate_batch_is_legal
@@ -34,7 +34,7 @@ def check_each_choice_once() -> None:
 
 
 def some_with_each_choice(batch: Sequence[Overrides], groups: set[str]) -> list[Overrides]:
-    """Return the jobs, as overrides, in which a choice of a group, or any setting at all, comes up first."""
+    """Return the jobs, as overrides, in which a choice of a group, or a setting, occurs for the first time."""
     seen: set[str] = set()
     found = []
     for overrides in batch:
@@ -47,9 +47,9 @@ def some_with_each_choice(batch: Sequence[Overrides], groups: set[str]) -> list[
 
 
 def pass_over_finished(note: Callable[[Run], float | None]) -> None:
-    """Let a sweep in one process call ``note`` for a job that is done already, and not compose it to find that out.
+    """Let a sweep in one process call ``note`` for a finished job instead of composing it.
 
-    Composing takes Hydra longer than all else that such a job costs. What ``note`` returns is the job's value.
+    Composition would take most of the time of such a job. The result of ``note`` is the job's value.
     """
     launcher_class: Any = Plugins.instance().class_name_to_class[ONE_PROCESS]  # Hydra loads its modules a second time
     if not hasattr(launcher_class.launch, "__wrapped__"):
@@ -73,7 +73,7 @@ def pass_over_finished(note: Callable[[Run], float | None]) -> None:
 
 
 def finished_runs(config: DictConfig) -> dict[str, Run]:
-    """Return the finished runs of the folders that a sweep goes to, by the digest of what was asked for.
+    """Return the finished runs in the folders of a sweep, by the digest of their overrides and config files.
 
     A job that they do not hold may be done all the same, as where the sweep is over data sets, each with a folder of
     its own; composed, it is found.
@@ -86,13 +86,13 @@ def finished_runs(config: DictConfig) -> dict[str, Run]:
         try:
             runs = read_folder(Path.cwd() / config.hydra.sweep.dir / name)
         except UserError:
-            continue  # nothing is there yet
+            continue  # no runs yet
         finished |= {run.record["asked"]: run for run in runs if run.status == "done" and "asked" in run.record}
     return finished
 
 
 def outlive_lost_jobs() -> None:
-    """Let submitit wait for all jobs where the process of one was lost; that one has failed, as any other may."""
+    """Let submitit wait for all jobs if the process of one was lost; the lost job counts as failed."""
     import submitit
     from submitit.core.utils import FailedJobError, UncompletedJobError
 

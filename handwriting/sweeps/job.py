@@ -1,4 +1,4 @@
-"""One job of the command line: what is done is skipped, what another process trains is left to it, the rest trained."""
+"""One job: it is skipped if it is done or in training by another process, and trained otherwise."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ from handwriting.utils.hardware import is_zombie
 
 log = logging.getLogger(__name__)
 ONE_MIB = 1 << 20
-LEASE = 30.0  # seconds after which the lock of a machine that is gone no longer holds
+LEASE = 30.0  # seconds after which the lock of a machine that is gone expires
 TABLES_EVERY = 300.0  # seconds between two updates of the tables while a sweep runs
 
 
@@ -41,8 +41,8 @@ class BusyError(Exception):
 
 
 def job(config: DictConfig) -> float | None:
-    """Train one composed config, or return the result that stands; the value is the monitored metric."""
-    make_stdout_safe()  # of a process that the launcher started
+    """Train one composed config, or load its existing result; return the monitored metric."""
+    make_stdout_safe()  # for a process that the launcher started
     PROGRESS.begin_job()
     hydra = HydraConfig.get()
     folder, elsewhere = Path(hydra.runtime.output_dir), is_parallel(hydra.launcher)
@@ -55,22 +55,22 @@ def job(config: DictConfig) -> float | None:
         if reason or isinstance(error, (JobError, DivergedError)):
             say_failure(str(reason or error), folder, elsewhere)
         else:
-            log.exception("This job failed; please report it if the cause is not yours:")
+            log.exception("This job failed; please report it if it is not an error of your code:")
         if config.fail_fast:
             raise SystemExit(1) from error
         if hydra.mode == RunMode.MULTIRUN:
             if elsewhere or hydra.runtime.choices.get("hydra/sweeper") != "basic":
-                raise reason or error from error  # the only way to tell another process, or a search
+                raise reason or error from error  # the only way to inform another process or a search
             return None
         if reason:
-            PROGRESS.folders.clear()  # the sentence is the answer, not a table of other runs
+            PROGRESS.folders.clear()  # print the sentence only, not a table of other runs
             if not any(folder.glob("checkpoints/*.ckpt")):
-                discard_run(folder)  # a mistyped setting of a single run is no row of that table
+                discard_run(folder)  # a mistyped setting of a single run does not become a row
     return None
 
 
 def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
-    """Return the run that stands in the folder of ``spec``, and whether it was trained for that.
+    """Return the run in the folder of ``spec``, and whether this call trained it.
 
     Raises BusyError while another process trains it, UserError when the folder holds a run of another configuration,
     and what execute raises.
@@ -85,7 +85,7 @@ def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
 
 
 def pass_over(run: Run) -> float | None:
-    """Say that a job of a sweep is done already; the value is the monitored metric."""
+    """Print that a job of a sweep is already done; return the monitored metric."""
     PROGRESS.begin_job()
     PROGRESS.folders.add(run.folder.parent)
     _say_done(run)
@@ -93,18 +93,18 @@ def pass_over(run: Run) -> float | None:
 
 
 def as_user_error(error: Exception, folder: Path) -> UserError | None:
-    """Return the error as one that the user can mend, with its sentence, or None: a bug, which needs its traceback."""
+    """Return the error as a UserError if the user can fix it, else None: a bug, which needs its traceback."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OmegaConfBaseException):
         return UserError(explain(error))
     full = [place for place in (folder, Path(tempfile.gettempdir())) if shutil.disk_usage(place).free < ONE_MIB]
     no_space = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or no_space:  # the first error of a full disk may be any: torch.save has its own words for it
-        return UserError(f"The disk of {(full or [folder])[0]} is full: make room and give the same command again.")
+    if full or no_space:  # a full disk causes different errors: torch.save has its own
+        return UserError(f"The disk of {(full or [folder])[0]} is full: free some space and repeat the command.")
     if isinstance(error, OSError) and error.strerror:
         place = error.filename or folder
-        return UserError(f"{place} cannot be read or written: {error.strerror}; mend that and start again.")
+        return UserError(f"{place} cannot be read or written: {error.strerror}; fix this and repeat the command.")
     return None
 
 
@@ -125,7 +125,7 @@ def note_lost(folder: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the job's lock, so that no two processes train it at once; BusyError when a live process holds it.
+    """Hold the job's lock, so that no two processes train it at once. Raises BusyError if a live process holds it.
 
     A process that ended does not hold it, even if its parent has not noticed (a zombie); nor does one that has not
     renewed its lease for LEASE seconds, because it hangs or its machine is gone.
@@ -157,7 +157,7 @@ def _break_lock_of_zombie(lease: SoftFileLease) -> None:
 
 
 def _age(file: Path) -> float:
-    """Return the seconds since a file was last touched; infinite when it is not there."""
+    """Return the seconds since a file was last touched; infinite if it does not exist."""
     try:
         return time.time() - file.stat().st_mtime
     except OSError:
@@ -165,11 +165,11 @@ def _age(file: Path) -> float:
 
 
 def _train_or_report(config: DictConfig, folder: Path, elsewhere: bool) -> float | None:
-    """Do the job and print what came of it; the value is the monitored metric."""
+    """Do the job and print its result; return the monitored metric."""
     check_config(config, HydraConfig.instance().cfg.hydra)  # type: ignore[reportOptionalMemberAccess]
     spec = _spec(config, folder)
     if elsewhere:
-        spec.config["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would draw over each other
+        spec.config["trainer"]["enable_progress_bar"] = False  # the bars of several jobs would overwrite each other
     title = ", ".join(part for part in (PROGRESS.title(), folder.name) if part)
     try:
         run, trained = train_or_skip(spec, title, lambda news: say(folder, {}, news))
@@ -197,7 +197,7 @@ def _spec(config: DictConfig, folder: Path) -> RunSpec:
 
 
 def _update_tables(folder: Path) -> None:
-    """Rewrite a folder's tables, but seldom: each time all runs are read, and at the end it is done anyway."""
+    """Update a folder's tables every few minutes: it reads all runs, and happens at the end anyway."""
     if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
         write_tables(read_report(folder))
         PROGRESS.tables_written = time.monotonic()
@@ -205,4 +205,4 @@ def _update_tables(folder: Path) -> None:
 
 def _say_done(run: Run) -> None:
     PROGRESS.skipped += 1
-    say(run.folder, run.metrics, "done already")
+    say(run.folder, run.metrics, "already done")

@@ -1,4 +1,4 @@
-"""How far a sweep has come, which job of how many, and what is printed of each."""
+"""Progress of a sweep: which job of how many, an estimate of the remaining time, and what is printed."""
 
 import contextlib
 import logging
@@ -33,22 +33,22 @@ class Progress:
     begun: int = 0
     trained_seconds: list[float] = field(default_factory=list)
     skipped: int = 0
-    busy: int = 0  # left to other processes
+    busy: int = 0  # in training by other processes
     stopped_by: int = 0  # a signal's number
     parallel: bool = False  # the jobs run in other processes
     failures: list[BaseException] = field(default_factory=list)
-    reasons: set[str] = field(default_factory=set)  # of failures, as far as they were printed
+    reasons: set[str] = field(default_factory=set)  # of failures that were already printed
     folders: set[Path] = field(default_factory=set)
     job_started: float = 0.0
     tables_written: float = field(default_factory=time.monotonic)  # when, on the monotonic clock; at first the start
 
     def begin_job(self) -> None:
-        """Note that the next job begins."""
+        """Record that the next job begins."""
         self.begun += 1
         self.job_started = time.perf_counter()
 
     def end_job(self) -> float:
-        """Note that the job trained to its end, and return the seconds it took."""
+        """Record that the job finished training, and return its duration in seconds."""
         self.trained_seconds.append(time.perf_counter() - self.job_started)
         return self.trained_seconds[-1]
 
@@ -67,10 +67,10 @@ PROGRESS = Progress()
 
 
 class CountJobs(Callback):
-    """Hydra calls this once before a sweep begins; afterwards no one knows how many jobs there are."""
+    """A Hydra callback: counts the jobs before a sweep begins; later their number is unknown."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Count the jobs of the sweep, and have Hydra look through them quickly."""
+        """Count the jobs of the sweep, and make Hydra's check of them fast."""
         check_each_choice_once()
         sweeper = config.hydra.sweeper
         params = OmegaConf.to_container(sweeper.params) if "params" in sweeper and sweeper.params else None
@@ -80,7 +80,7 @@ class CountJobs(Callback):
         else:
             PROGRESS.jobs = count_jobs(overrides, params)  # type: ignore[arg-type]
         if is_parallel(config.hydra.launcher):
-            # The jobs note what they touch in processes of their own.
+            # The jobs record their folders in other processes.
             names = sweep_values("name", overrides) or [config.name]
             PROGRESS.folders |= {Path.cwd() / config.hydra.sweep.dir / name for name in names}
             PROGRESS.parallel = True
@@ -114,9 +114,9 @@ def say(folder: Path, metrics: dict[str, float], news: str) -> None:
 
 
 def say_failure(sentence: str, folder: Path, elsewhere: bool) -> None:
-    """Log why a job failed, and print it once: all jobs of a sweep may fail for the same reason (missing data).
+    """Log why a job failed, and print each reason once: all jobs of a sweep may have the same (missing data).
 
-    Of a job in another process (``elsewhere``) the report prints it.
+    If the job runs in another process than the command (``elsewhere``), the report prints it.
     """
     file_log.error(sentence)
     if elsewhere:
@@ -128,14 +128,14 @@ def say_failure(sentence: str, folder: Path, elsewhere: bool) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print a line on stdout, unless nobody takes it."""
+    """Print a line on stdout, if it can be written."""
     with unread_output():
         console.print(Text(line), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def unread_output() -> Iterator[None]:
-    """Continue where stdout takes nothing more, because its reader has gone (``| head``) or a disk is full."""
+    """Continue if stdout cannot be written, because a pipe is closed (``| head``) or a disk is full."""
     try:
         yield
     except OSError as error:

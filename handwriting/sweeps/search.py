@@ -1,4 +1,4 @@
-"""Search with optuna: ranges that depend on the optimizer, and a study that goes on. Imports no torch."""
+"""Search with optuna: ranges that depend on the optimizer, and a study that resumes. Imports no torch."""
 
 import logging
 from pathlib import Path
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def suggest(config: DictConfig, trial: "Trial") -> None:
-    """Let the trial choose what ``search`` lists for its optimizer: ``{adam: {optim.lr: {low, high, log}}}``.
+    """Sample the settings that ``search`` lists for the trial's optimizer: ``{adam: {optim.lr: {low, high, log}}}``.
 
-    What the command line fixes is not chosen. Optuna's sweeper calls this for each trial.
+    Settings that the command line fixes are not sampled. Optuna's sweeper calls this for each trial.
     """
     if not config.get("search"):
         return
@@ -27,10 +27,10 @@ def suggest(config: DictConfig, trial: "Trial") -> None:
 
 
 def prepare_study(config: DictConfig) -> int:
-    """Fill in what ``hydra.sweeper`` of optuna leaves open, and return how many trials the study still needs.
+    """Complete the settings of optuna's ``hydra.sweeper``, and return how many trials the study still needs.
 
-    The best value of ``monitor`` is looked for; the study lies in the folder of its runs, and the same command goes on
-    with it: what a killed search was training is asked for again, so that its run can go on.
+    It optimises ``monitor``. The study is stored in the folder of its runs, and the same command resumes it: trials
+    that were running in a killed search are queued again, so that their runs can resume.
     """
     try:
         import optuna
@@ -39,14 +39,14 @@ def prepare_study(config: DictConfig) -> int:
     logging.getLogger("optuna").setLevel(logging.WARNING)
     sweeper, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir) / config.name
     direction = "maximize" if config.monitor.mode == "max" else "minimize"
-    # A study keeps its direction, so that one of another metric needs a name of its own.
+    # A study keeps its direction, so a study of another metric needs its own name.
     monitored = "" if config.monitor.metric == "val/acc" else f" by {config.monitor.metric}"
     filled = {
         "direction": direction,
         "storage": sweeper.storage or f"sqlite:///{folder / 'study.db'}",
         "study_name": sweeper.study_name or config.name + monitored,
         "custom_search_space": sweeper.custom_search_space or "handwriting.sweeps.search.suggest",
-        "max_failure_rate": 1.0,  # a failed job is a row, as everywhere
+        "max_failure_rate": 1.0,  # a failed job is only a row of the report
     }
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(

@@ -1,4 +1,4 @@
-"""One job with its objects: build them from the config, fit, test the chosen weights, say what came out."""
+"""One training job: build its objects from the config, fit, test the chosen weights, return the result."""
 
 import logging
 import os
@@ -37,7 +37,7 @@ from handwriting.utils.metrics import SMALLEST, Tally
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-# With trainer.deterministic torch fills every fresh tensor, which only shows up operators that read before writing.
+# With trainer.deterministic torch fills every new tensor, which only reveals reads of uninitialised memory.
 torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
 
 
@@ -60,9 +60,9 @@ class Job:
     model: Classifier
     trainer: lightning.Trainer
     tensorboard: RunLogger
-    last: Path | None = None  # the checkpoint to go on from
-    step: int = 0  # and how many steps it had trained
-    views: Views | None = None  # of each test image, to be read beside the image alone
+    last: Path | None = None  # the checkpoint to resume from
+    step: int = 0  # and its number of steps
+    views: Views | None = None  # of each test image, for test-time augmentation
 
 
 def build_job(
@@ -73,7 +73,7 @@ def build_job(
     resume: bool = False,
     overrides: Sequence[str] = (),
 ) -> Job | BaselineJob:
-    """Load the data and make what ``config`` describes; UserError when it cannot be.
+    """Load the data and build the objects of ``config``. Raises UserError if that fails.
 
     ``settings`` is the config as plain data, for the checkpoint; ``title`` is what the bar says. With ``resume`` the
     job resumes from the folder's last checkpoint, where there is one. ``overrides`` are those of the command line.
@@ -88,7 +88,7 @@ def build_job(
         check_baseline(config, overrides)
         return BaselineJob(data, net, folder)
     views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
-    list(views(data.test.images[:1]))  # whether there are so many shows here
+    list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
@@ -96,7 +96,7 @@ def build_job(
     stop_on_nan = config.on_nan == "stop"
     facts, classes = _facts(data, settings), len(data.class_names)
     model = Classifier(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
-    model.make_optimization(steps=100)  # to see what torch says of its settings before anything is written
+    model.make_optimization(steps=100)  # to find invalid settings before anything is written
     if config.compile:
         net.compile()
     last = last_checkpoint(folder) if resume else None
@@ -111,8 +111,8 @@ def build_job(
         logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
         callbacks=[*_callbacks(config.callbacks, bool(len(data.val))), *bar],
         default_root_dir=str(folder),
-        use_distributed_sampler=False,  # the data module knows the share of each process
-        plugins=[LightningEnvironment()],  # also on a cluster: who starts the sweep there has its own way to requeue
+        use_distributed_sampler=False,  # the data module splits batches between processes
+        plugins=[LightningEnvironment()],  # also on a cluster: the sweep's launcher requeues jobs itself
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
@@ -120,7 +120,7 @@ def build_job(
 
 
 def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint is to say of itself, so that the net can be used with nothing but its file."""
+    """Return the metadata of a checkpoint, so that the model can be used with its file alone."""
     return {
         "settings": settings,
         "class_names": list(data.class_names),
@@ -132,7 +132,7 @@ def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _quiet_lightning() -> None:
-    """Silence what Lightning says of every job and no user can act on: in a sweep it would hide what matters."""
+    """Silence messages of Lightning that come with every job and need no action: they would flood a sweep's output."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     for remark in REMARKS:
@@ -140,7 +140,7 @@ def _quiet_lightning() -> None:
 
 
 def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
-    """Train into the run's folder and return the fields of result.json that it found out.
+    """Train, write the files of the run's folder, and return the fields of result.json.
 
     ``shown`` goes to TensorBoard's HPARAMS tab. ``chance`` is the test accuracy, a fraction, of always predicting the
     most common class of the test set.
@@ -153,7 +153,7 @@ def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
 
 def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     folder = Path(job.trainer.default_root_dir)
-    if not job.trainer.is_global_zero:  # of several processes the first shows and writes
+    if not job.trainer.is_global_zero:  # the first of several processes prints and writes
         return fit_and_test(job.data, job.model, job.trainer, job.last)
     if job.last:
         restore_rows(next(logger for logger in job.trainer.loggers if isinstance(logger, CSVLogger)), job.step)
@@ -172,7 +172,7 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_by_views(job: Job) -> dict[str, float]:
-    """Return loss and accuracy of the test part, read as the mean over several views."""
+    """Return loss and accuracy of the test set with test-time augmentation."""
     probabilities, labels = job.model.predict_proba(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
     logits = probabilities.clamp_min(SMALLEST).log()
@@ -183,7 +183,7 @@ def _read_by_views(job: Job) -> dict[str, float]:
 def fit_and_test(
     data: DataModule, model: Classifier, trainer: lightning.Trainer, last: Path | None = None
 ) -> dict[str, Any]:
-    """Fit, from the checkpoint ``last`` where one is given; test once the weights that validation chose.
+    """Fit, from the checkpoint ``last`` if it is given; then test the weights with the best validation once.
 
     Return metrics, epochs, seconds and sizes.
     """
@@ -197,7 +197,7 @@ def fit_and_test(
     if best := _best_checkpoint(trainer):
         saved = torch.load(best, map_location="cpu", weights_only=True)
         chosen = next(row for row in model.history if row["epoch"] == saved["epoch"])
-        # Given to the trainer, an average of weights would be undone by the callback that made it.
+        # If the trainer loaded the checkpoint, the averaging callback would undo the average.
         model.load_state_dict(saved["state_dict"])
     trainer.test(model, data, verbose=False)
     metrics = {name: value for name, value in chosen.items() if name != "epoch"} | model.test_metrics
@@ -213,7 +213,7 @@ def fit_and_test(
 
 
 def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
-    """Try the loss on one image: torch looks at most of its settings only then."""
+    """Try the loss on one image: torch checks most of its settings only then."""
     try:
         loss(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
     except (RuntimeError, ValueError, TypeError) as error:
@@ -221,7 +221,7 @@ def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
 
 
 def _best_checkpoint(trainer: lightning.Trainer) -> str | None:
-    """Return the path of the checkpoint that a metric chose; None where none did, as without validation."""
+    """Return the path of the best checkpoint by a metric; None if there is none, as without validation."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             return callback.best_model_path

@@ -1,4 +1,4 @@
-"""The LightningModule: a net and an optimizer, trained with cross-entropy and measured by accuracy."""
+"""The LightningModule: a network and an optimizer, trained with cross-entropy and measured by accuracy."""
 
 import inspect
 import math
@@ -25,8 +25,8 @@ class Classifier(ImageClassifier, lightning.LightningModule):
 
     ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. ``loss`` is what training
     makes small, of logits (B, classes) and labels (B,) or shares (B, classes); what is reported of validation and test
-    is the cross-entropy, whatever the loss. ``facts`` is plain data that the checkpoint carries, so that what was
-    trained can be rebuilt from the file alone. ``test_parts`` names the parts that a test reads.
+    is the cross-entropy, whatever the loss. ``facts`` is plain data in the checkpoint, so that the model
+    can be rebuilt from the file alone. ``test_parts`` names the test sets.
     """
 
     def __init__(
@@ -47,13 +47,15 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
         self.stop_on_nan = stop_on_nan
         self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # tested: true class, read as
-        self.history: list[dict[str, float]] = []  # one row of metrics an epoch
+        self.confused = torch.zeros(
+            num_classes, num_classes, dtype=torch.int64
+        )  # of the test: (true class, predicted class)
+        self.history: list[dict[str, float]] = []  # one row of metrics per epoch
         self.test_metrics: dict[str, float] = {}
         top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
         self.tally = {"train": Tally(), "val": Tally(), **{part: Tally(top) for part in self.test_parts}}
         self.step_losses: list[Tensor] = []
-        self.seconds = 0.0  # that training took before this process began to go on with it
+        self.seconds = 0.0  # of training before this process resumed it
         self._begun = 0.0
         self._step = 0  # after the last batch
         self._random: dict[str, Any] | None = None
@@ -66,7 +68,7 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             super().__setattr__(name, value)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch, in nats; its labels (B,) may be shares of the classes, (B, classes).
+        """Return the mean loss of a batch, in nats; its labels (B,) may be soft targets (B, classes).
 
         A net of several branches gives the logits of each, (branches, B, classes): each has its loss.
         """
@@ -78,23 +80,23 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         else:
             loss = self.loss(logits, targets)
         self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
-        if (processes := _processes()) > 1:  # the mean over the whole batch, of which this process has a share
+        if (processes := _processes()) > 1:  # the mean over the whole batch, which the processes share
             loss = loss * processes * len(images) / self._add_up(loss.new_tensor(len(images)))
         self.step_losses.append(loss.detach())
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch of the held-out images."""
+        """Count a validation batch."""
         self._read(batch, "val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count a batch of one of the test parts, and of the first, which class was taken for which."""
+        """Count a batch of one of the test sets, and for the first, update the confusion matrix."""
         logits = self._read(batch, self.test_parts[dataloader_idx])
         if dataloader_idx == 0:
             self.confusion.update(logits, batch[1])
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the mean loss of the last steps, of one or more batches each: one wait for the device, one point."""
+        """Log the mean loss of the last steps, of one or more batches each: the device is synchronised once."""
         stepped, self._step = self.global_step != self._step, self.global_step
         if stepped and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step_losses()
@@ -104,17 +106,17 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         self._begun, self._seed = time.perf_counter(), torch.initial_seed()
 
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's row of metrics; the first after a resumption goes on in the random numbers left."""
+        """Begin the epoch's row of metrics; the first after a resume restores the random states."""
         self.history.append({"epoch": self.current_epoch})
         self._step = self.global_step
         if self._random:
             restore_random_states(self._random)
             self._random = None
-        if self.global_rank:  # of several processes, each has a dropout of its own
+        if self.global_rank:  # each of several processes has its own dropout
             torch.manual_seed(self._seed + 1_000_003 * self.global_rank + self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's means over the batches as they were trained, and the learning rate used."""
+        """Log the epoch's means over the training batches, and the learning rate."""
         self._log_step_losses()
         row = {"lr": self.trainer.optimizers[0].param_groups[0]["lr"], **self._means("train")}
         self.log_dict(row, logger=False)
@@ -122,11 +124,11 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             logger.log_metrics({"epoch": self.current_epoch, **row}, step=self.global_step - 1)
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy of the held-out images."""
+        """Log loss and accuracy of the validation set."""
         self.log_dict(self._means("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Log loss and accuracy of each test part."""
+        """Log loss and accuracy of each test set."""
         for part in self.test_parts:
             self.log_dict(self._means(part))
         self.confused = self.confusion.compute().cpu()
@@ -136,7 +138,7 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         return self.make_optimization(int(self.trainer.estimated_stepping_batches))
 
     def make_optimization(self, steps: int) -> Any:
-        """Make the optimizer and its scheduler for so many steps; UserError when their settings are impossible."""
+        """Make the optimizer and its scheduler for ``steps``. Raises UserError if their settings are invalid."""
         optimizer = make("optim", self.make_optimizer, self.parameters())
         if self.make_scheduler is None:
             return optimizer
@@ -149,34 +151,36 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             "lr_scheduler": {
                 "scheduler": scheduler,
                 "interval": "step" if by_step else "epoch",
-                "monitor": "val/loss",  # what plateau looks at; the others ignore it
+                "monitor": "val/loss",  # monitored by plateau; the others ignore it
             },
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the facts beside the weights, and how far training has come, as data that ``weights_only=True`` loads."""
+        """Add the facts and the progress of training to the checkpoint, as data that ``weights_only=True`` loads."""
         checkpoint["handwriting"] = self.facts
         seconds = self.seconds + time.perf_counter() - self._begun
         checkpoint["progress"] = {"history": self.history, "seconds": seconds, "random": random_states()}
         for logger in self.loggers:
-            logger.save()  # what was logged up to here is on disk
+            logger.save()  # flush the logs to disk
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was saved; a test takes only the weights."""
+        """Resume from the checkpoint; a test uses only the weights."""
         if self.trainer.training and "progress" in checkpoint:
             progress = checkpoint["progress"]
             self.history, self.seconds, self._random = progress["history"], progress["seconds"], progress["random"]
 
     def _read(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
-        """Count a batch for a part, by its cross-entropy, and return its logits (B, classes)."""
+        """Count a batch of a split by its cross-entropy, and return its logits (B, classes)."""
         images, labels = batch
-        with torch.autocast(self.device.type, enabled=False):  # as by whoever loads the weights, in their precision
+        with torch.autocast(
+            self.device.type, enabled=False
+        ):  # in the precision of the weights, as when they are loaded
             logits = self(images)
         self.tally[part].add(F.cross_entropy(logits, labels), logits, labels)
         return logits
 
     def _means(self, part: str) -> dict[str, float]:
-        """Return loss and accuracy of a part, note them, and begin to count anew."""
+        """Return and record loss and accuracy of a split, and reset the counters."""
         row = {f"{part}/{name}": value for name, value in self.tally[part].means(self._add_up).items()}
         self.tally[part] = Tally(self.tally[part].top)
         if part in self.test_parts:
@@ -210,10 +214,10 @@ def _processes() -> int:
 
 
 def make(part: str, maker: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-    """Call the maker of an optimizer or scheduler; what it finds wrong becomes a UserError that names the part."""
+    """Make an optimizer or scheduler; its errors become a UserError that names it."""
     try:
         return maker(*arguments, **more)
     except ValueError as error:
         raise UserError(f"{part}: {error}.") from error
     except TypeError as error:
-        raise UserError(f"{part}: a setting has a name or type that it does not take ({error}).") from error
+        raise UserError(f"{part}: a setting has an unknown name or a wrong type ({error}).") from error

@@ -1,4 +1,4 @@
-"""What a training needs to go on as if nothing had happened: random states, and the rows already logged."""
+"""State for an exact resume of training: random states and the rows already logged."""
 
 import csv
 import pickle
@@ -14,7 +14,7 @@ LAST = "last.ckpt"  # written after each epoch by callbacks.last
 
 
 def random_states() -> dict[str, Any]:
-    """Return the states of all random numbers of this process, as plain data and tensors."""
+    """Return the states of all random generators of this process, as plain data and tensors."""
     name, keys, *more = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -25,7 +25,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """Let the random numbers go on from ``states``."""
+    """Restore the random generators from ``states``."""
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
@@ -36,7 +36,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 
 def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the checkpoint of a run's last whole epoch and what it holds; None where no readable one lies."""
+    """Return the checkpoint of a run's last complete epoch and its content; None if there is no readable one."""
     path = folder / "checkpoints" / LAST
     try:
         return path, torch.load(path, map_location="cpu", weights_only=True)
@@ -45,7 +45,7 @@ def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def restore_rows(logger: CSVLogger, step: int) -> None:
-    """Keep the rows of metrics.csv up to a step, which the logger would delete as it begins; the test comes again."""
+    """Keep the rows of metrics.csv up to a step, which the logger would delete at its start; the test is repeated."""
     path = Path(logger.log_dir) / "metrics.csv"
     rows = []
     if path.is_file():

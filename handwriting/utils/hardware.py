@@ -1,4 +1,4 @@
-"""How the process uses its machine; settled once, before torch is imported. Imports no torch."""
+"""Threads and memory of the process, configured before torch is imported. Imports no torch."""
 
 import atexit
 import contextlib
@@ -12,25 +12,25 @@ from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 ONE_GIB = 1 << 30
-SPINS = "10000"  # of a thread that waits for the others, before it sleeps: less than a millisecond
+SPINS = "10000"  # of a waiting thread before it sleeps: less than a millisecond
 CPUINFO = Path("/proc/cpuinfo")
 X86 = ("sse2", "avx2", "avx512f", "avx512_bf16", "amx_bf16")
-INSTRUCTIONS = (*X86, "asimd", "sve", "bf16")  # that torch computes with; the last three of Arm
+INSTRUCTIONS = (*X86, "asimd", "sve", "bf16")  # that torch uses; the last three are Arm's
 _WARNED: set[str] = set()  # of which precisions
 
 
 def use_machine() -> None:
-    """Settle how many threads torch computes with, how long they spin, and what becomes of the memory it frees."""
+    """Configure the number of torch's threads, how long they spin, and the reuse of freed memory."""
     _set_threads()
     _let_waiting_threads_sleep()
     _keep_freed_memory()
 
 
 def processor(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
-    """Return the name of this processor, and which of INSTRUCTIONS it has; None of them where Linux does not tell."""
+    """Return the name of this processor, and which of INSTRUCTIONS it has; None if unknown."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):  # another system
+    except (OSError, ValueError):  # not Linux
         lines = []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
     flags = fields.get("flags", fields.get("Features"))  # of x86, of Arm
@@ -40,7 +40,7 @@ def processor(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
 
 
 def slow_precision(precision: object, cpuinfo: Path = CPUINFO) -> str:
-    """Say, once, that training in bf16 is likely slower than in float32 on this processor; else nothing.
+    """Return, once, a warning that training in bf16 is likely slower than in float32 on this processor; else ''.
 
     To be asked after torch is imported. What was measured of an x86 processor, as times the speed of float32:
     0.76 with avx512_bf16 and without amx_bf16 (Net, batch 64); 0.43 and 0.37 held to AVX-512 without either
@@ -56,18 +56,18 @@ def slow_precision(precision: object, cpuinfo: Path = CPUINFO) -> str:
     measured = "0.76 times the speed" if "avx512_bf16" in instructions else "less than half the speed"
     return (
         f"trainer.precision={asked} is likely slower than 32-true on this processor, which has no amx_bf16 "
-        f"instructions: {measured} was measured on such a one"
+        f"instructions: {measured} was measured on such a processor"
     )
 
 
 def with_threads(device: str) -> str:
-    """Return a device with the number of torch's threads, as in 'cpu, 2 threads'; torch is imported already."""
+    """Return a device with the number of torch's threads, such as 'cpu, 2 threads'; torch must be imported."""
     threads = sys.modules["torch"].get_num_threads()
     return f"{device}, {threads} thread{'s' if threads != 1 else ''}"
 
 
 def pass_over_modules() -> None:
-    """Let the search for unused memory pass over what the imports made, once a process: it stays to the end.
+    """Exclude the objects of the imports from garbage collection, once per process: they stay to the end.
 
     The last search, at the end, takes it in: modules written in C++ complain of what they made and nobody freed.
     """
@@ -77,7 +77,7 @@ def pass_over_modules() -> None:
 
 
 def return_memory() -> None:
-    """Give freed memory back to the kernel, once a job: what one leaves behind does not lie in the way of the next."""
+    """Return freed memory to the kernel after a job, so that the next job starts with a clean heap."""
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
@@ -85,7 +85,7 @@ def return_memory() -> None:
 
 
 def live_briefly() -> None:
-    """Spare a process that ends in a few seconds the search for unused memory, its last one too.
+    """Switch off garbage collection in a process that ends in a few seconds.
 
     ``compare`` of 20 runs took 2.6 instead of 3.1 s of processor time: most of what it makes is modules.
     """
@@ -101,20 +101,20 @@ def cores() -> int:
 
 
 def share_cores(jobs: int) -> None:
-    """Give each of ``jobs`` that run at the same time an equal number of cores, unless OMP_NUM_THREADS is set."""
+    """Give each of ``jobs`` parallel jobs an equal number of cores, unless OMP_NUM_THREADS is set."""
     if not os.environ.get("OMP_NUM_THREADS"):
         os.environ["OMP_NUM_THREADS"] = str(max(cores() // jobs, 1))
 
 
 def is_zombie(pid: int, started: int | None) -> bool:
-    """Return whether a process has ended and only its parent has not noticed yet; False where that is not known.
+    """Return whether a process is a zombie; False if unknown.
 
     ``started`` is the process's start time as filelock records it: another process may have got its number.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return fields[0] in (b"Z", b"X") and (started is None or int(fields[19]) == started % 2**64)
-    except (OSError, ValueError, IndexError):  # no such process, or no Linux
+    except (OSError, ValueError, IndexError):  # no such process, or not Linux
         return False
 
 
@@ -129,13 +129,13 @@ def _set_threads() -> None:
 
 
 def _let_waiting_threads_sleep() -> None:
-    """Let a thread that waits for the others give its core away soon, unless the environment says otherwise.
+    """Let waiting threads release their core soon, unless the environment says otherwise.
 
-    GNU's OpenMP lets it spin 300,000 times, some ten milliseconds. That costs nothing while each thread has a core of
-    its own; but when something else takes one, the others spin at full speed for a thread that could have theirs.
-    Net's steps, 2 threads on 2 cores: three times as fast beside a busy core or another training. Its price where
-    nothing else runs: 3 % of the median in one sitting, 13 % in another, when the virtual machine's host took a sixth
-    of the time, and 16 % of the small steps of experiment=mnist_fast (five runs each).
+    GNU's OpenMP lets them spin 300,000 times, about 10 ms. That costs nothing while each thread has a core of its own.
+    If another process takes a core, the waiting threads spin at full speed for a thread that could use their core.
+    Steps of Net, 2 threads on 2 cores: three times as fast beside a busy core or another training. Cost if nothing
+    else runs: 3 % of the median in one session, 13 % in another, when other load took a sixth of
+    the time, and 16 % of the small steps of experiment=mnist_fast (five runs each).
     """
     if not os.environ.get("OMP_WAIT_POLICY"):
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

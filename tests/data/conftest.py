@@ -14,7 +14,7 @@ from handwriting.utils.errors import UserError
 
 @pytest.fixture(autouse=True)
 def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder stands where the user's data would be, so that no test depends on them."""
+    """An empty folder in place of the user's data, so that no test depends on them."""
     root = tmp_path_factory.mktemp("root")
     monkeypatch.setenv("HANDWRITING_DATA", str(root))
     return root
@@ -40,7 +40,7 @@ def complaint():
 
 @pytest.fixture
 def deny(monkeypatch: pytest.MonkeyPatch):
-    """``deny(folder)``: what lies in the folder can no longer be looked at, as in a folder of somebody else."""
+    """``deny(folder)``: the content of the folder is no longer accessible, as without permission."""
 
     def deny_folder(folder: Path) -> None:
         look = Path.stat
@@ -70,7 +70,7 @@ def write_idx() -> Callable[..., Path]:
 
 @pytest.fixture
 def pages() -> dict[str, np.ndarray]:
-    """Six made-up classes as the notebook's file has them: ink of every grey level on white paper."""
+    """Six made-up classes as the notebook's file has them: foreground of every grey level on white background."""
     rng = np.random.default_rng(0)
     arrays = {key: np.full((6, examples, 28, 28), 255, np.uint8) for key, examples in (("train", 3), ("test", 2))}
     for array in arrays.values():

@@ -156,7 +156,7 @@ def test_the_random_numbers_of_an_epoch_go_on_from_batch_to_batch():
     assert batches == [torch.rand(4, generator=whole).tolist() for _ in range(3)]
     assert batches[0] != batches[1]
     assert drawn(augmentation, 2) not in batches
-    assert drawn(augmentation, 1) == batches[0]  # an epoch that is begun anew begins as before
+    assert drawn(augmentation, 1) == batches[0]  # a restarted epoch begins with the same images
 
 
 def test_augmentation_draws_other_numbers_than_the_order_of_the_images_does():

@@ -102,7 +102,7 @@ def mix(step: Mixup, pixels: Tensor, targets: Tensor, generator: Generator) -> t
 
 
 @pytest.mark.parametrize("probability", [0.5, 1.0])
-def test_a_mixture_has_the_shares_that_its_target_says(probability):
+def test_a_mixture_has_the_weights_of_its_soft_target(probability):
     pixels, step, generator = torch.rand(50, 6, 5, generator=seeded(1)), Mixup(probability, 1.0), seeded(0)
     images, shares = mix(step, pixels, torch.arange(50), generator)  # a class for each image: shares say who is in it
     assert shares.dtype == torch.float32
@@ -123,7 +123,7 @@ def test_images_of_one_class_stay_in_it():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
-def test_shares_are_those_of_the_beta_distribution(alpha):
+def test_weights_of_mixup_follow_the_beta_distribution(alpha):
     step, generator, labels = Mixup(alpha=alpha), seeded(0), torch.arange(500)
     drawn = [step(torch.zeros(500, 1, 1, 1), labels, 500, generator)[1].diagonal() for _ in range(40)]
     shares = torch.cat(drawn).double()
@@ -136,7 +136,7 @@ def test_shares_are_those_of_the_beta_distribution(alpha):
     np.testing.assert_allclose(below, scipy.stats.beta(alpha, alpha).cdf(steps), atol=0.014)
 
 
-def test_partners_are_drawn_anew():
+def test_partners_are_drawn_for_each_batch():
     step, generator, labels = Mixup(alpha=1.0), seeded(0), torch.arange(30)
     partners = [step(torch.zeros(30, 1, 1, 1), labels, 30, generator)[1].fill_diagonal_(0).argmax(1) for _ in range(2)]
     assert (partners[0] != partners[1]).sum() > 20

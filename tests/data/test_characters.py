@@ -42,7 +42,7 @@ def test_each_image_keeps_the_label_of_its_class(write_mat, pages, version):
     assert characters.image_size == (28, 28)
 
 
-def test_without_a_path_the_data_root_is_read(write_mat, data_root):
+def test_without_a_path_the_data_root_is_used(write_mat, data_root):
     (data_root / "characters").mkdir()
     write_mat().rename(data_root / "characters" / "characters.mat")
     assert len(read_characters().test) == 12

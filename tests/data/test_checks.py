@@ -51,7 +51,7 @@ def test_invert_follows_the_setting_and_auto_the_borders(background, foreground,
 
 
 @pytest.mark.parametrize("background", [0, 255])
-def test_invert_auto_asks_the_borders_and_not_how_much_foreground_there_is(background):
+def test_invert_auto_depends_on_the_borders_and_not_on_the_amount_of_foreground(background):
     images = torch.full((20, 1, 28, 28), background, dtype=torch.uint8)
     images[..., 1:27, 1:27] = 255 - background
     data = load(whole_of(images, images))

@@ -35,7 +35,7 @@ def names_of(images: Tensor) -> list[int]:
     return (images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1]).tolist()
 
 
-def test_training_part_is_divided_and_test_part_untouched(make, whole):
+def test_the_training_set_is_split_and_the_test_set_unchanged(make, whole):
     data = make(val_fraction=0.25)
     assert (len(data.train), len(data.val), len(data.test)) == (900, 300, 600)
     assert sorted(names_of(data.train.images) + names_of(data.val.images)) == list(range(1200))
@@ -45,14 +45,14 @@ def test_training_part_is_divided_and_test_part_untouched(make, whole):
     assert (data.name, data.image_size, data.class_names) == ("made up", (6, 5), tuple("abcd"))
 
 
-def test_a_path_goes_to_the_reader(whole):
+def test_a_path_goes_to_the_loader(whole):
     asked = []
     DataModule("x", lambda path: asked.append(path) or whole, path="somewhere")
     assert asked == ["somewhere"]
 
 
 @pytest.mark.parametrize("limit", [40, 500, 1080])
-def test_a_limit_leaves_the_validation_part_as_it_is(make, limit):
+def test_a_limit_leaves_the_validation_set_unchanged(make, limit):
     limited, whole = make(limit=limit), make()
     assert len(limited.train) == limit
     assert torch.equal(limited.val.images, whole.val.images)
@@ -71,7 +71,7 @@ def test_mean_and_std_are_those_of_numpy_on_the_training_images(make):
     assert data.mean_and_std() == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
 
 
-def test_loaders_serve_each_part_whole(make):
+def test_loaders_serve_each_split_completely(make):
     data = make(batch_size=64)
     for loader, part in (
         (data.train_dataloader(), data.train),
@@ -146,18 +146,18 @@ def test_the_largest_seed_is_taken(make, setting):
 @pytest.mark.parametrize(
     "images", [torch.zeros(3, 4, 4).byte(), torch.zeros(3, 1, 4, 4), torch.zeros(3, 3, 4, 4).byte()]
 )
-def test_a_reader_of_ours_that_returns_other_images_is_a_bug(images):
+def test_a_loader_that_returns_invalid_images_is_a_bug(images):
     with pytest.raises(ValueError, match="images: uint8"):
         LabelledImages(images, torch.zeros(3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(2).long(), torch.zeros(3), torch.zeros(3, 1).long()])
-def test_a_reader_of_ours_that_returns_other_labels_is_a_bug(labels):
+def test_a_loader_that_returns_invalid_labels_is_a_bug(labels):
     with pytest.raises(ValueError, match="labels: int64"):
         LabelledImages(torch.zeros(3, 1, 4, 4).byte(), labels)
 
 
-def test_every_part_is_served_on_the_trainers_device(make):
+def test_every_split_is_served_on_the_trainers_device(make):
     data = make(notebook_form=False)
     data.trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("meta")), global_rank=0, world_size=1

@@ -1,4 +1,4 @@
-"""What the data module makes of an augmentation, and of the notebook's four test parts."""
+"""What the data module makes of an augmentation, and of the notebook's four test sets."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -56,7 +56,7 @@ def test_a_limit_goes_with_a_fraction_of_0():
     assert limited.train.labels.bincount().tolist() == [4] * 4
 
 
-def test_training_sees_its_part_itself_where_nothing_augments_it():
+def test_without_augmentation_training_uses_the_training_set_itself():
     data = make()
     assert data.seen_in_training is data.train
 
@@ -83,7 +83,7 @@ def test_an_epoch_of_training_is_of_all_variants_in_a_new_order():
     assert same(gathered(data.val_dataloader()), data.val)
 
 
-def test_the_test_is_of_the_test_part_alone_unless_asked():
+def test_only_the_test_set_is_tested_by_default():
     data = make()
     assert list(data.test_parts) == ["test"]
     assert data.test_parts["test"] is WHOLE.test
@@ -106,7 +106,7 @@ def test_the_notebooks_test_is_fourfold():
 
 
 @pytest.mark.parametrize("notebook_form", [False, True])
-def test_each_test_part_has_its_loader_and_keeps_its_order(notebook_form):
+def test_each_test_set_has_its_loader_and_keeps_its_order(notebook_form):
     data = make(notebook_form=notebook_form)
     loaders = data.test_dataloader()
     assert len(loaders) == (4 if notebook_form else 1)
@@ -114,7 +114,7 @@ def test_each_test_part_has_its_loader_and_keeps_its_order(notebook_form):
 
 
 def transfer(data: DataModule, epoch: int, training: bool = True, batch: int = 0) -> tuple[Tensor, Tensor]:
-    """Return a batch of the training part as it comes after its way to the device, in a training of 10 epochs."""
+    """Return a batch of the training set after its transfer to the device, in a training of 10 epochs."""
     data.trainer = cast(Any, SimpleNamespace(training=training, current_epoch=epoch, max_epochs=10, global_rank=0))
     chosen = data.train[torch.arange(batch * 8, batch * 8 + 8)]
     return data.on_after_batch_transfer((chosen.images, chosen.labels), 0)
@@ -145,12 +145,12 @@ def test_the_same_epoch_gives_a_fresh_module_the_same_images():
 
     first = two_batches(3, 0)
     assert all(map(torch.equal, first, two_batches(3, 0)))
-    assert not torch.equal(first[0], first[1])  # the random numbers go on within an epoch
+    assert not torch.equal(first[0], first[1])  # the random generator continues within an epoch
     assert not torch.equal(first[0], two_batches(4, 0)[0])
     assert not torch.equal(first[0], two_batches(3, 1)[0])
 
 
-def test_mixed_labels_are_shares_of_all_classes():
+def test_mixed_labels_are_soft_targets():
     data = make(augmentation=Augmentation(steps={"mixup": Mixup(alpha=1)}))
     images, shares = transfer(data, 0)
     assert (images.dtype, images.shape) == (torch.uint8, (8, 1, 28, 28))
@@ -197,7 +197,7 @@ def test_lightning_augments_training_batches_and_no_others(tmp_path):
 
 
 @pytest.mark.parametrize("path", [None, "somewhere"])
-def test_further_settings_go_to_the_reader(path):
+def test_further_settings_go_to_the_loader(path):
     asked = []
 
     def read(*place: str, **further: Any) -> HandwritingSet:

@@ -38,19 +38,19 @@ def test_each_image_is_the_published_one_enlarged_by_torch(digits, published):
     assert (images.double() - large).abs().max() <= 1.5  # grey levels of 255: both round
 
 
-def test_ink_is_bright_on_black_with_a_margin_of_four_pixels(digits):
+def test_the_foreground_is_bright_on_black_with_a_margin_of_four_pixels(digits):
     inside = F.pad(torch.zeros(20, 20, dtype=torch.bool), (4, 4, 4, 4), value=True)
     assert not digits.train.images[:, 0, inside].any()
     assert digits.train.images.flatten(1).amax(dim=1).min() > 150
     assert digits.train.images.double().mean() < 80
 
 
-def test_two_readings_are_equal(digits):
+def test_loading_twice_gives_the_same(digits):
     again = read_digits()
     assert torch.equal(again.train.images, digits.train.images)
     assert torch.equal(again.test.images, digits.test.images)
 
 
-def test_every_class_is_in_both_parts(digits):
+def test_every_class_is_in_both_sets(digits):
     for part in (digits.train, digits.test):
         assert np.unique(part.labels.numpy()).tolist() == list(range(10))

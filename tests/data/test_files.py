@@ -58,7 +58,7 @@ def test_an_empty_file_is_called_empty(tmp_path, complaint):
         read_bytes(tmp_path / "file", "thing")
 
 
-def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(tmp_path, monkeypatch, complaint):
+def test_a_file_of_the_maximum_size_is_loaded_and_one_byte_more_is_refused(tmp_path, monkeypatch, complaint):
     monkeypatch.setattr(files, "MAX_BYTES", 1000)
     (tmp_path / "file").write_bytes(bytes(1000))
     assert len(read_bytes(tmp_path / "file", "thing")) == 1000
@@ -116,7 +116,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_every_reader_names_a_git_lfs_pointer(read: Callable, tmp_path, complaint):
+def test_every_loader_names_a_git_lfs_pointer(read: Callable, tmp_path, complaint):
     for name in ("mnist_train.csv", "mnist_test.csv", "set.mat", *MNIST["train"], *MNIST["test"]):
         (tmp_path / name).write_bytes(POINTER)
     with complaint(tmp_path, "is a Git LFS pointer", "git lfs pull"):
@@ -150,20 +150,20 @@ def test_a_name_that_the_system_refuses_is_a_complaint(tmp_path, complaint):
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_every_reader_complains_of_a_folder_it_may_not_open(read: Callable, tmp_path, deny, complaint):
+def test_every_loader_reports_a_folder_without_permission(read: Callable, tmp_path, deny, complaint):
     deny(tmp_path)
     with complaint(tmp_path, "Permission denied", "permissions"):
         read(tmp_path / "set")
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_every_reader_names_the_place_where_nothing_is(read: Callable, tmp_path, complaint):
+def test_every_loader_names_a_missing_place(read: Callable, tmp_path, complaint):
     with complaint(tmp_path / "set", "data.path"):
         read(tmp_path / "set")
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_every_reader_understands_a_tilde(read: Callable, tmp_path, monkeypatch, complaint):
+def test_every_loader_expands_a_tilde(read: Callable, tmp_path, monkeypatch, complaint):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     with complaint(Path(tmp_path) / "set"):

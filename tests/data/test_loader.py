@@ -88,6 +88,6 @@ def test_images_are_served_with_their_own_labels(part, seed):
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(103))
 
 
-def test_batches_lie_where_the_part_lies(part):
+def test_batches_are_on_the_device_of_the_data(part):
     for images, labels in serve(part.to(torch.device("meta")), 10, 0):
         assert images.device.type == labels.device.type == "meta"

@@ -38,7 +38,7 @@ def test_grey_levels_may_be_of_any_type(write_mat, pages, version, dtype):
 
 @of_both_versions
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_shares_of_one_are_grey_levels(write_mat, pages, version, dtype):
+def test_values_from_0_to_1_are_grey_levels(write_mat, pages, version, dtype):
     arrays, _ = read_mat(write_mat(version, **{key: (page / 255).astype(dtype) for key, page in pages.items()}))
     for key in KEYS:
         assert np.array_equal(arrays[key], pages[key])
@@ -54,7 +54,7 @@ def test_what_lies_between_two_grey_levels_is_rounded(write_mat, pages, unit):
 
 @of_both_versions
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.float64])
-def test_ones_and_zeros_are_paper_and_ink(write_mat, pages, version, dtype):
+def test_ones_and_zeros_are_background_and_foreground(write_mat, pages, version, dtype):
     paper = {key: page > 100 for key, page in pages.items()}
     arrays, _ = read_mat(write_mat(version, **{key: page.astype(dtype) for key, page in paper.items()}))
     for key in KEYS:

@@ -27,14 +27,14 @@ def test_a_value_that_is_no_grey_level_is_found(write_mat, pages, complaint, ver
 
 
 @pytest.mark.parametrize("largest", [1.02, 1.4])
-def test_values_a_little_above_one_are_not_read_as_almost_black(write_mat, pages, complaint, largest):
+def test_values_a_little_above_one_are_not_taken_for_almost_black(write_mat, pages, complaint, largest):
     path = write_mat(**{key: page / 255 * largest for key, page in pages.items()})  # as resizing overshoots
     with complaint(path, "0…1"):
         read_mat(path)
 
 
 @of_both_keys
-def test_shares_of_one_beside_grey_levels_are_refused(write_mat, pages, complaint, key):
+def test_values_from_0_to_1_beside_grey_levels_are_refused(write_mat, pages, complaint, key):
     path = write_mat(**{key: pages[key] / 255})
     with complaint(path, f"{key!r}", "0…1"):
         read_mat(path)
@@ -116,7 +116,7 @@ def test_images_of_thousands_of_pixels_are_refused(write_mat, complaint, version
 @of_both_versions
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("share", [0.001, 0.007, 0.01, 0.03, 0.1, 0.3, 0.6, 0.62, 0.9, 0.9999])
-def test_a_file_that_is_cut_off_is_refused(write_mat, complaint, version, compressed, share):
+def test_a_truncated_file_is_refused(write_mat, complaint, version, compressed, share):
     path = write_mat(version, compressed)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -147,7 +147,7 @@ def test_names_that_would_unpack_to_too_much_are_not_unpacked(write_mat, monkeyp
         read_mat(path)
 
 
-def test_a_file_over_the_largest_size_is_not_read(write_mat, monkeypatch, complaint):
+def test_a_file_over_the_maximum_size_is_refused(write_mat, monkeypatch, complaint):
     path = write_mat()
     monkeypatch.setattr(files, "MAX_BYTES", path.stat().st_size - 1)
     with complaint(path, "MATLAB file", "check the path"):

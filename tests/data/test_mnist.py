@@ -38,7 +38,7 @@ def no_download(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (13, 28, 28), (3, 5, 9)])
-def test_images_are_read_as_torchvision_reads_them(tmp_path, write_idx, shape):
+def test_images_are_loaded_as_by_torchvision(tmp_path, write_idx, shape):
     path = write_idx(tmp_path / "images", np.random.default_rng(1).integers(0, 256, shape, np.uint8))
     images = read_idx(path, 3)
     assert images.dtype == torch.uint8
@@ -46,7 +46,7 @@ def test_images_are_read_as_torchvision_reads_them(tmp_path, write_idx, shape):
 
 
 @pytest.mark.parametrize("count", [1, 257])
-def test_labels_are_read_as_torchvision_reads_them(tmp_path, write_idx, count):
+def test_labels_are_loaded_as_by_torchvision(tmp_path, write_idx, count):
     path = write_idx(tmp_path / "labels", np.random.default_rng(2).integers(0, 10, count, np.uint8))
     assert torch.equal(read_idx(path, 1).long(), torchvision_mnist.read_label_file(str(path)))
 
@@ -61,7 +61,7 @@ def test_images_are_a_copy_that_may_be_written_to(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", [".", "raw", "MNIST/raw"])
-def test_each_layout_is_found_and_read_whole(folder, arrays, tmp_path, layout, no_download):
+def test_each_layout_is_found_and_loaded_completely(folder, arrays, tmp_path, layout, no_download):
     root = tmp_path / "root"
     (root / layout).parent.mkdir(parents=True, exist_ok=True)
     folder.rename(root / layout)
@@ -75,7 +75,7 @@ def test_each_layout_is_found_and_read_whole(folder, arrays, tmp_path, layout, n
     assert mnist.class_names == tuple("0123456789")
 
 
-def test_without_a_path_the_data_root_is_read(folder, data_root, no_download):
+def test_without_a_path_the_data_root_is_used(folder, data_root, no_download):
     folder.rename(data_root / "raw")
     assert len(read_mnist().train) == 30
 
@@ -166,7 +166,7 @@ def test_images_in_the_place_of_labels_are_refused(folder, complaint):
 @pytest.mark.parametrize("layout", [".", "raw", "MNIST/raw"])
 @pytest.mark.parametrize("spelling", ["-idx", ".idx"])
 @pytest.mark.parametrize("packed", ["", ".gz"])
-def test_gz_files_and_both_spellings_are_read(folder, arrays, tmp_path, layout, spelling, packed, no_download):
+def test_gz_files_and_both_spellings_are_loaded(folder, arrays, tmp_path, layout, spelling, packed, no_download):
     for name in (*FILES["train"], *FILES["test"]):
         content = (folder / name).read_bytes()
         path = tmp_path / "root" / layout / (name.replace("-idx", spelling) + packed)
@@ -178,12 +178,12 @@ def test_gz_files_and_both_spellings_are_read(folder, arrays, tmp_path, layout, 
         assert np.array_equal(part.labels.numpy(), arrays[name][1])
 
 
-def test_a_packed_file_that_lost_its_gz_is_read(folder, arrays):
+def test_a_compressed_file_without_gz_in_its_name_is_loaded(folder, arrays):
     (folder / IMAGES).write_bytes(gzip.compress((folder / IMAGES).read_bytes()))
     assert np.array_equal(read_mnist(folder).train.images.numpy()[:, 0], arrays["train"][0])
 
 
-def test_an_unpacked_file_is_read_before_a_packed_one_beside_it(folder):
+def test_a_plain_file_is_preferred_to_a_compressed_one(folder):
     (folder / f"{IMAGES}.gz").write_bytes(b"\x1f\x8bhalf")
     assert len(read_mnist(folder).train) == 30
 
@@ -231,7 +231,7 @@ def test_a_label_that_is_no_digit_is_named_with_its_row(folder, arrays, write_id
         read_mnist(folder)
 
 
-def test_parts_of_different_image_size_are_refused(folder, write_idx, complaint):
+def test_training_and_test_images_of_different_size_are_refused(folder, write_idx, complaint):
     write_idx(folder / FILES["test"][0], np.zeros((20, 8, 5)))
     with complaint(folder, "7×5", "8×5"):
         read_mnist(folder)

@@ -47,7 +47,7 @@ BY_NUMBER = "label," + ",".join(map(str, range(784)))
 @pytest.mark.parametrize("header", [None, KAGGLE, BY_PLACE, BY_NUMBER, KAGGLE.replace("label", '"label"')])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_every_row_is_read_as_pandas_reads_it(write, table, lines, header, end, encoding):
+def test_every_row_is_loaded_as_by_pandas(write, table, lines, header, end, encoding):
     path = write([header, *lines] if header else lines, end, encoding)
     digits = read_csv_images(path)
     expected = pd.read_csv(path, header=0 if header else None, encoding=encoding).to_numpy()
@@ -64,19 +64,19 @@ def test_blank_lines_are_no_images(write, table, lines, blank):
     assert np.array_equal(digits.labels.numpy(), table[:, 0])
 
 
-def test_a_last_line_without_an_end_is_read(write, lines):
+def test_a_last_line_without_newline_is_loaded(write, lines):
     path = write(lines)
     path.write_bytes(path.read_bytes().rstrip())
     assert len(read_csv_images(path)) == 25
 
 
-def test_a_first_image_without_ink_is_an_image(write, lines):
+def test_a_blank_first_image_is_an_image(write, lines):
     digits = read_csv_images(write([",".join(["0"] * 785), *lines]))
     assert len(digits) == 26
     assert not digits.images[0].any()
 
 
-def test_a_single_image_is_read(write, lines):
+def test_a_single_image_is_loaded(write, lines):
     assert read_csv_images(write(lines[:1])).images.shape == (1, 1, 28, 28)
 
 
@@ -158,7 +158,7 @@ def test_a_zip_under_the_name_of_the_csv_is_refused(tmp_path, complaint):
         read_csv_images(tmp_path / "digits.csv")
 
 
-def test_both_files_of_a_folder_are_read(write, lines, tmp_path):
+def test_both_files_of_a_folder_are_loaded(write, lines, tmp_path):
     write(lines).rename(tmp_path / "mnist_train.csv")
     write([KAGGLE, *lines[:7]]).rename(tmp_path / "mnist_test.csv")
     digits = read_mnist_csv(tmp_path)
@@ -167,7 +167,7 @@ def test_both_files_of_a_folder_are_read(write, lines, tmp_path):
     assert digits.class_names == tuple("0123456789")
 
 
-def test_without_a_path_the_data_root_is_read(write, lines, data_root):
+def test_without_a_path_the_data_root_is_used(write, lines, data_root):
     (data_root / "mnist_csv").mkdir()
     for name in ("mnist_train.csv", "mnist_test.csv"):
         write(lines).rename(data_root / "mnist_csv" / name)
@@ -206,7 +206,7 @@ def test_the_header_says_which_column_is_the_label(write, table, lines, column, 
 @pytest.mark.parametrize("label", ["label", "class"])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("options", [{}, {"index_label": "index"}, {"sep": ";"}, {"sep": "\t"}, {"quoting": 1}])
-def test_what_pandas_writes_is_read_without_its_index(tmp_path, table, label, last, options):
+def test_csv_from_pandas_is_loaded_without_its_index(tmp_path, table, label, last, options):
     names = [label, *(f"pixel{i}" for i in range(1, 785))]
     frame = pd.DataFrame(table, columns=names, index=range(1000, 1025))
     frame[names[1:] + names[:1] if last else names].to_csv(tmp_path / "digits.csv", **options)
@@ -249,7 +249,7 @@ def test_whole_numbers_may_be_written_as_fractions_with_any_separator(tmp_path, 
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_read_by_its_mark(write, table, lines, encoding):
+def test_utf_16_is_recognised_by_its_mark(write, table, lines, encoding):
     mark = "" if encoding == "utf-16" else "\ufeff"
     digits = read_csv_images(write([mark + KAGGLE, *lines], "\r\n", encoding))
     assert np.array_equal(digits.labels.numpy(), table[:, 0])
@@ -317,7 +317,7 @@ def test_a_row_longer_than_its_header_is_named(write, lines, complaint):
         read_csv_images(path)
 
 
-def test_packed_files_of_a_folder_are_read(write, lines, tmp_path):
+def test_compressed_files_of_a_folder_are_loaded(write, lines, tmp_path):
     for name in ("mnist_train.csv.gz", "mnist_test.csv.gz"):
         (tmp_path / name).write_bytes(gzip.compress(write(lines).read_bytes()))
     assert len(read_mnist_csv(tmp_path).test) == 25

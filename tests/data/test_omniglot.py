@@ -50,7 +50,7 @@ def tree(data_root: Path, monkeypatch) -> Path:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., dict[str, np.ndarray]]:
-    """Build a set of alphabets and return what scipy reads of it: the keys train, test, names and glyphs."""
+    """Build a set of alphabets and return what scipy loads from it: the keys train, test, names and glyphs."""
 
     def run(*alphabets: str, train: int = 15, name: str = "built.mat") -> dict[str, np.ndarray]:
         main(["--out", str(tmp_path / name), "--alphabets", *alphabets, "--train", str(train)])
@@ -113,7 +113,7 @@ def test_the_user_may_ask_for_fewer_training_images(tree, build, capsys, tmp_pat
     )
 
 
-def test_without_a_path_the_published_set_is_built_and_afterwards_read(tree, data_root, tmp_path, monkeypatch):
+def test_without_a_path_the_published_set_is_built_once_and_then_loaded(tree, data_root, tmp_path, monkeypatch):
     """The whole tree of seven alphabets: one drawing for each drawer, linked into each of the 200 folders."""
     drawings = sorted((tree / "images_background" / "Sanskrit" / "character01").glob("*.png"))
     shelf = [path.rename(tmp_path / path.name) for path in drawings]
@@ -137,7 +137,7 @@ def test_without_a_path_the_published_set_is_built_and_afterwards_read(tree, dat
     assert [path.name for path in data_root.glob("[!.]*")] == ["characters"]
 
 
-def test_what_is_written_is_read_back_with_names_and_glyphs(tree, tmp_path):
+def test_a_written_set_is_loaded_with_names_and_glyphs(tree, tmp_path):
     glyphs, drawers = ("", "é", "ᜀ", "𑀅", "ﺏ", '"', "a b"), tuple(range(20, 0, -1))
     keys = [(alphabet, number) for alphabet, numbers in ALPHABETS.items() for number in numbers]
     characters = [omniglot.Character(*key, glyph, drawers) for key, glyph in zip(keys, glyphs, strict=True)]

@@ -73,7 +73,7 @@ def refused(tmp_path: Path, capsys) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("train", ["0", "20", "-1"])
-def test_a_part_without_images_is_refused(tree, refused, train):
+def test_a_set_without_images_is_refused(tree, refused, train):
     refused("Sanskrit", f"--train={train}", "from 1 to 19", train=train)
 
 
@@ -81,7 +81,7 @@ def test_a_wrong_number_is_refused_before_anything_is_downloaded(refused):
     refused("Latin", "--train=0", train="0")
 
 
-def test_a_file_that_is_there_already_stays_as_it_is(tree, tmp_path, capsys):
+def test_an_existing_file_is_not_overwritten(tree, tmp_path, capsys):
     (tmp_path / "built.mat").write_text("a year's work")
     with pytest.raises(SystemExit) as stop:
         main(["--out", str(tmp_path / "built.mat"), "--alphabets", "Sanskrit"])

@@ -1,4 +1,4 @@
-"""What becomes of classes that nobody can tell apart."""
+"""Duplicate classes: keep, drop, merge."""
 
 from pathlib import Path
 from typing import Any

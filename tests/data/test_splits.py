@@ -14,7 +14,7 @@ def labels() -> torch.Tensor:
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.37, 0.5, 0.9])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_the_two_parts_are_disjoint_and_cover_everything(labels, fraction, seed):
+def test_the_two_sets_are_disjoint_and_cover_everything(labels, fraction, seed):
     kept, held_out = split_holdout(labels, fraction, seed)
     assert sorted(kept.tolist() + held_out.tolist()) == list(range(240))
     assert len(held_out) == round(240 * fraction)
@@ -22,7 +22,7 @@ def test_the_two_parts_are_disjoint_and_cover_everything(labels, fraction, seed)
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.37, 0.5, 0.9])
 @pytest.mark.parametrize("seed", [0, 7])
-def test_each_class_is_held_out_in_its_share(labels, fraction, seed):
+def test_the_held_out_images_are_stratified(labels, fraction, seed):
     _, held_out = split_holdout(labels, fraction, seed)
     wanted = np.bincount(labels) * fraction
     assert np.abs(np.bincount(labels[held_out], minlength=5) - wanted).max() <= 1
@@ -53,13 +53,13 @@ def test_the_split_does_not_move_the_random_state_of_torch_and_numpy(labels):
 
 
 @pytest.mark.parametrize(("fraction", "size"), [(0.0001, 0), (0.015, 4), (0.99, 238), (0.9999, 240)])
-def test_a_fraction_that_leaves_a_part_too_small_is_refused(labels, fraction, size, complaint):
+def test_a_fraction_that_makes_a_set_too_small_is_refused(labels, fraction, size, complaint):
     with complaint(f"data.val_fraction={fraction:g} takes {size} of 240", "each of the 5 classes", "5 to 235 images"):
         split_holdout(labels, fraction, 0)
 
 
 @pytest.mark.parametrize(("fraction", "use"), [(0.1, "validation"), (0.9, "training")])
-def test_a_rare_class_that_would_be_missing_from_a_part_is_refused(fraction, use, complaint):
+def test_a_rare_class_that_would_be_missing_from_a_set_is_refused(fraction, use, complaint):
     labels = torch.tensor([0] * 98 + [1] * 2)
     with complaint(f"data.val_fraction={fraction}", "leaves class 1", f"without a {use} image"):
         split_holdout(labels, fraction, 0)
@@ -72,7 +72,7 @@ def test_a_class_with_a_single_image_is_refused(complaint):
 
 
 @pytest.mark.parametrize("limit", [10, 24, 100, 235])
-def test_a_subset_holds_each_class_in_its_share_and_no_image_twice(labels, limit):
+def test_a_subset_is_stratified_and_has_no_image_twice(labels, limit):
     chosen = draw_subset(labels, limit, 0)
     assert len(set(chosen.tolist())) == limit
     shares = np.bincount(labels) * limit / 240
@@ -112,7 +112,7 @@ def test_folds_are_those_of_scikit_learn(labels, fold):
     assert np.array_equal(held_out, theirs[1])
 
 
-def test_each_image_is_held_out_in_one_fold_and_each_class_in_its_share(labels):
+def test_each_image_is_held_out_in_one_fold_and_folds_are_stratified(labels):
     parts = [split_training(labels, "kfold", 0.1, 5, fold, 0) for fold in range(5)]
     assert sorted(image for _, held_out in parts for image in held_out.tolist()) == list(range(240))
     for kept, held_out in parts:

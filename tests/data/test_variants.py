@@ -24,7 +24,7 @@ def strokes(rng: np.random.Generator, size: int = 28) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def part() -> LabelledImages:
-    """Six images of noise and seven of strokes, so that the number in the part is odd and even for both."""
+    """Six images of noise and seven of strokes, so that both have odd and even indices."""
     rng = np.random.default_rng(0)
     pixels = [*rng.integers(0, 256, (6, 28, 28), np.uint8), *(strokes(rng) for _ in range(7))]
     return part_of(*pixels)
@@ -70,7 +70,7 @@ def test_a_variant_has_the_notebooks_pixels(part, variant):
         np.testing.assert_array_equal(made[number], as_the_notebook_has_it(image, variant, number))
 
 
-def test_all_images_stand_in_the_first_variant_and_then_all_in_the_second(part):
+def test_all_images_are_in_the_first_variant_and_then_all_in_the_second(part):
     grown = expand(part, SEVEN)
     assert grown.images.shape == (7 * 13, 1, 28, 28)
     assert grown.images.dtype == torch.uint8
@@ -81,7 +81,7 @@ def test_all_images_stand_in_the_first_variant_and_then_all_in_the_second(part):
             np.testing.assert_array_equal(made, as_the_notebook_has_it(image, variant, number))
 
 
-def test_variants_come_in_the_order_asked_for(part):
+def test_variants_are_in_the_given_order(part):
     grown = expand(part, ["larger", "original"])
     assert torch.equal(grown.images[:13], expand(part, ["larger"]).images)
     assert torch.equal(grown.images[13:], part.images)
@@ -94,19 +94,19 @@ def test_every_variant_differs_from_every_other(part):
 
 
 @pytest.mark.parametrize("variant", NUDGES)
-def test_a_nudge_keeps_every_pixel_that_stays_in_the_frame(part, variant):
+def test_a_nudge_keeps_every_pixel_that_stays_in_the_image(part, variant):
     for image in [*part.images[:, 0].numpy(), part.images[0, 0, :20].numpy()]:
         np.testing.assert_array_equal(only(image, variant), scipy.ndimage.shift(image, NUDGES[variant], order=0))
 
 
-def test_expanding_twice_gives_the_same_and_leaves_the_part_alone(part):
+def test_expanding_twice_gives_the_same_and_does_not_change_the_images(part):
     before = part.images.clone()
     first, second = expand(part, list(VARIANTS)), expand(part, list(VARIANTS))
     assert torch.equal(first.images, second.images)
     assert torch.equal(part.images, before)
 
 
-def test_the_original_alone_is_the_part_itself(part):
+def test_only_the_original_is_the_data_set_itself(part):
     assert expand(part, ["original"]) is part
 
 
@@ -125,7 +125,7 @@ def test_a_stretched_square_grows_along_one_axis_and_keeps_its_middle(variant):
         assert np.average(np.arange(28), weights=profile) == pytest.approx(13.5, abs=0.01)
 
 
-def test_taller_is_wider_lying_down(part):
+def test_taller_is_wider_transposed(part):
     for image in part.images[:, 0].numpy():
         np.testing.assert_array_equal(only(image, "taller"), only(image.T.copy(), "wider").T)
 

@@ -134,7 +134,7 @@ def test_without_tta_settings_the_augmentation_of_training_makes_the_views(views
     assert augmentation_of_views({"tta": views, "augment": {"steps": {}}}) == {"steps": {}}
 
 
-def test_a_huge_file_is_not_read(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_huge_file_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checkpoints, "LARGEST_FILE", 1000)
     with pytest.raises(UserError, match="is larger than"):
         load_trained(file)

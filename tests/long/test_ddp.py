@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.long
 # Without dropout, whose random numbers differ from process to process; 500 images leave a ragged last batch.
 SMALL = ["data=digits", "data.limit=500", "data.batch_size=33", "trainer.max_epochs=2", "model.dropout=0", "optim=sgd"]
-SMALL += ["optim.lr=0.01"]  # where training is stable: at .1 rounding grows to another net
+SMALL += ["optim.lr=0.01"]  # where training is stable: at 0.1 rounding errors grow until the weights differ
 TROUBLE = """
 import os, lightning
 class Trouble(lightning.Callback):
@@ -56,7 +56,7 @@ def test_two_processes_come_to_the_result_of_one(tmp_path: Path, augmented: list
     assert next(tables[0]).read_text() == next(tables[1]).read_text()
 
 
-def test_the_death_of_one_process_is_the_jobs_reason_and_the_same_command_goes_on(
+def test_the_death_of_one_process_is_the_jobs_reason_and_the_same_command_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "trouble.py").write_text(TROUBLE)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-# What is not run, by a part of the command, and why.
+# Commands that are not run, by a substring, and why.
 LEFT_OUT = {
     "make demo": "it installs the package; its command is run as well",
     "python3 -m venv": "it makes an environment",
@@ -32,7 +32,7 @@ LEFT_OUT = {
     "make test": "it runs this suite",
     "submitit_slurm": "it needs SLURM: tests/cluster starts one",
 }
-# What shortens a command, by a part of it: all that apply are applied, in this order.
+# Changes that shorten a command, by a substring: all that match are applied, in this order.
 REPLACED = {
     "seed=0,1,2,3,4": "seed=0,1",
     "seed=0,1,2": "seed=0",
@@ -50,7 +50,7 @@ ADDED = {
     "data=characters augment": "trainer.max_epochs=1 data.limit=200 data.notebook_form=false",
     "data.split=kfold": "trainer.max_epochs=2 data.limit=300",
 }
-# Programs that serve until they are stopped, by a part of the command, and how they are told their port.
+# Programs that run until they are stopped, by a substring of the command, and the option for their port.
 SERVERS = {"handwriting.draw": "--port={port}", "tensorboard": "--host=127.0.0.1 --port={port}"}
 
 
@@ -212,7 +212,7 @@ def test_every_command_of_the_readme_runs_in_a_fresh_clone(clone: Path, environm
     assert not any(wrong), "\n\n".join(filter(None, wrong))
 
 
-def test_the_readme_has_commands_and_each_part_of_the_table_is_one_s():
+def test_the_readme_has_commands_and_each_row_of_the_table_applies_to_one():
     found = commands(README)
     assert len(found) > 10
     for part in (*LEFT_OUT, *SERVERS):

@@ -1,4 +1,4 @@
-"""A search with optuna: ranges by optimizer, the best by validation, and a study that goes on."""
+"""A search with optuna: ranges by optimizer, the best by validation, and a study that resumes."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def runs(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in folder.glob("outputs/search/*/result.json")]
 
 
-def test_a_search_keeps_to_its_ranges_and_goes_on(tmp_path: Path):
+def test_a_search_keeps_to_its_ranges_and_resumes(tmp_path: Path):
     assert search(tmp_path, "hydra.sweeper.n_trials=4").returncode == 0
     assert len(runs(tmp_path)) == 4
     again = search(tmp_path, "hydra.sweeper.n_trials=8")

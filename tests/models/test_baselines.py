@@ -1,4 +1,4 @@
-"""Readers of scikit-learn: as scikit-learn reads, and with the same files and tables as a net."""
+"""Classical baselines: predictions as in scikit-learn, and the same files and tables as a network."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def records(folder: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("outputs/digits/*/result.json")}
 
 
-def test_a_baseline_reads_as_the_estimator_it_is(main, tmp_path: Path):
+def test_a_baseline_predicts_like_its_estimator(main, tmp_path: Path):
     assert main("data=digits", "model=knn", "data.val_fraction=0").code == 0
     (record,) = records(tmp_path).values()
     theirs = KNeighborsClassifier(3, weights="distance")
@@ -59,7 +59,7 @@ def test_a_forest_of_several_seeds_is_one_row_and_is_paired_with_a_net(main, tmp
     assert differences[["better", "worse", "seeds"]].to_numpy().tolist() == [["model=forest", "model=net", 2]]
 
 
-def test_gradients_read_better_than_pixels_by_a_linear_model(main, tmp_path: Path):
+def test_a_linear_model_is_better_on_gradients_than_on_pixels(main, tmp_path: Path):
     assert main("-m", "data=digits", "model=linear", "model.features=pixels,hog").code == 0
     accuracies = {
         record["settings"]["model"]["features"]: record["metrics"]["test/acc"] for record in records(tmp_path).values()
@@ -92,7 +92,7 @@ def test_without_probabilities_the_decision_values_order_the_classes():
     assert probabilities.argmax(1).tolist() == theirs.predict(PIXELS).tolist()
 
 
-def test_a_class_that_was_never_seen_is_never_read():
+def test_a_class_without_training_images_is_never_predicted():
     few = DIGITS.train[(DIGITS.train.labels < 2).nonzero()[:, 0]]
     for estimator in (KNeighborsClassifier, SVC):  # of two classes, SVC has one decision value
         baseline = Baseline(10, (28, 28), estimator)

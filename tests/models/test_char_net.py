@@ -1,4 +1,4 @@
-"""The notebook's two nets, against a list of its layers that is written down here a second time."""
+"""The two networks of the notebook, compared with an independent list of their layers."""
 
 import pytest
 import torch
@@ -66,14 +66,14 @@ def test_the_final_net_computes_what_the_notebook_says():
 @pytest.mark.parametrize(
     ("position", "order"), [("before", "Conv2d Dropout BatchNorm2d"), ("after", "Conv2d BatchNorm2d")]
 )
-def test_dropout_stands_where_it_is_asked_for(family, position, order):
+def test_dropout_is_at_the_configured_position(family, position, order):
     layers = " ".join(kinds(family(200, dropout_position=position).features))
     assert layers.startswith(order)
     assert layers.count(order) == layers.count("Conv2d")
     assert layers.count("Dropout") == layers.count("Conv2d")
 
 
-def test_v1_drops_out_after_pooling_with_the_notebooks_shares():
+def test_v1_has_the_notebooks_dropout_after_pooling():
     features = CharNetV1().features
     assert kinds(features) == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU", "Dropout"] * 4
     assert [layer.p for layer in features if isinstance(layer, nn.Dropout)] == [0.2, 0.2, 0.25, 0.25]
@@ -88,7 +88,7 @@ def test_the_final_net_drops_out_everywhere_even_after_the_last_layer():
 
 @pytest.mark.parametrize("family", NETS)
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (48, 17)])
-def test_images_of_other_sizes_are_read(family, size):
+def test_images_of_other_sizes_are_accepted(family, size):
     assert family(7, size)(torch.randn(2, 1, *size)).shape == (2, 7)
 
 

@@ -1,4 +1,4 @@
-"""The classic nets are torchvision's but for where an image comes in, and the linear layers that see places."""
+"""The classic networks equal those of torchvision, except for their first and linear layers."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_alexnet_at_full_width_has_torchvisions_last_convolutions():
 
 @pytest.mark.parametrize("make", [alexnet, vgg, googlenet, resnet])
 @pytest.mark.parametrize("size", [(28, 28), (40, 33), (16, 16)])
-def test_a_quarter_as_wide_reads_images_of_any_size(make, size: tuple[int, int]):
+def test_a_quarter_of_the_width_accepts_images_of_any_size(make, size: tuple[int, int]):
     net = make(7, size)
     assert net(torch.zeros(2, 1, *size)).shape == (2, 7)
     assert count(net) < count(make(7, size, width=0.5)) / 2.5

@@ -57,7 +57,7 @@ def test_each_pooling_halves_the_maps(pooling, size):
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_sign_moved_by_a_pixel_is_read_more_alike_when_blurred(activation):
+def test_blur_pooling_makes_logits_less_sensitive_to_a_shift_by_a_pixel(activation):
     def change(pooling: str) -> float:
         torch.manual_seed(0)
         net = GlyphNet(5, widths=[8, 8, 8], depths=[2, 1, 1], activation=activation, pooling=pooling).eval()
@@ -85,12 +85,12 @@ def test_blurring_computes_in_full_precision_and_answers_in_that_of_its_maps(dty
     assert torch.equal(gradient, exact_gradient.to(dtype))
 
 
-def test_what_blurs_is_no_part_of_the_checkpoint():
+def test_the_blur_filter_is_not_in_the_checkpoint():
     blurred, pooled = GlyphNet(5, pooling="blur"), GlyphNet(5)
     assert blurred.state_dict().keys() == pooled.state_dict().keys()
 
 
-def test_a_sign_is_read_alike_wherever_it_stands():
+def test_logits_do_not_depend_on_the_position_of_a_character():
     net = GlyphNet(5, widths=[4], depths=[1]).eval()
     here, there = torch.zeros(2, 1, 28, 28)
     here[:, 5:9, 5:9] = there[:, 15:19, 12:16] = torch.rand(4, 4)
@@ -108,7 +108,7 @@ def test_the_answer_is_the_mean_of_the_branches_and_training_sees_each():
     assert not torch.allclose(each[0], each[1])
 
 
-def test_branches_divide_after_the_shared_stages():
+def test_heads_divide_after_the_shared_stages():
     torch.manual_seed(0)
     net = GlyphNet(5, branches=3, shared=1, widths=[4, 6], depths=[2, 3])
     trunk, branch = 9 * (4 + 4 * 4) + 2 * 2 * 4, 9 * (4 * 6 + 2 * 6 * 6) + 3 * 2 * 6 + 2 * 12 + 13 * 5
@@ -130,7 +130,7 @@ def _moved(name: str) -> str:
     return "branches.0." + name.replace("stages.0.", "stages.1.", 1)
 
 
-def test_the_margin_is_not_read():
+def test_the_margin_is_ignored():
     torch.manual_seed(0)
     net = GlyphNet(5, widths=[4, 6], depths=[1, 2], margin=3).eval()
     whole = GlyphNet(5, (22, 22), widths=[4, 6], depths=[1, 2]).eval()
@@ -147,11 +147,11 @@ def test_every_parameter_learns():
 
 
 @pytest.mark.parametrize("size", [(28, 28), (33, 20), (4, 4)])
-def test_images_of_other_sizes_are_read(size):
+def test_images_of_other_sizes_are_accepted(size):
     assert GlyphNet(7, size)(torch.randn(2, 1, *size)).shape == (2, 7)
 
 
-def test_dropout_and_activation_are_those_asked_for():
+def test_dropout_and_activation_are_those_configured():
     net = GlyphNet(activation="gelu", dropout=0.3)
     assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout)] == [0.3]
     assert sum(isinstance(layer, nn.GELU) for layer in net.modules()) == 7

@@ -72,7 +72,7 @@ def test_logits_come_out_for_each_image_and_class(family: Callable[..., nn.Modul
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_image_is_read_alone_as_in_a_batch(family: Callable[..., nn.Module]):
+def test_logits_of_an_image_do_not_depend_on_its_batch(family: Callable[..., nn.Module]):
     net, images = family().eval(), torch.rand(4, 1, 28, 28)
     alone = torch.cat([net(image[None]) for image in images])
     torch.testing.assert_close(net(images), alone)
@@ -208,7 +208,7 @@ def test_what_is_no_elementwise_activation_is_refused(name):
 
 
 @pytest.mark.parametrize("family", [Net, MLP, LeNet])
-def test_the_activation_that_is_asked_for_stands_after_every_hidden_layer(family: Callable[..., nn.Module]):
+def test_the_configured_activation_is_after_every_hidden_layer(family: Callable[..., nn.Module]):
     net = family(activation="mish")
     kinds = [type(module) for module in net.modules()]
     hidden = sum(kind in (nn.Conv2d, nn.Linear) for kind in kinds) - 1
@@ -290,7 +290,7 @@ def test_xavier_changes_the_weights_of_ccnet_and_nothing_else():
         assert plain[name].shape == xavier[name].shape
 
 
-def test_weights_of_ccnet_follow_the_law_that_was_asked_for():
+def test_weights_of_ccnet_follow_the_configured_distribution():
     plain, xavier = twin().state_dict(), twin(xavier=True).state_dict()
     for name in (name for name in plain if name.endswith("weight")):
         shape = plain[name].shape

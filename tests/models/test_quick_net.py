@@ -31,7 +31,7 @@ def test_it_pools_before_norm_and_activation(size, left):
     torch.testing.assert_close(net(images), F.linear(hidden, *linear[2:]))
 
 
-def test_a_stride_stands_for_a_pooling_and_the_margin_is_not_read():
+def test_a_stride_replaces_a_pooling_and_the_margin_is_ignored():
     torch.manual_seed(0)
     net = QuickNet(7, widths=[4, 6], kernels=[6, 3], strides=[2, 1], hidden=[9], margin=2).eval()
     first, gain1, shift1, second, gain2, shift2, *linear = net.parameters()

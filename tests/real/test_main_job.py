@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.real_data
 
 
-def test_four_optimizers_read_mnist_and_the_second_time_nothing_is_trained(
+def test_four_optimizers_learn_mnist_and_the_second_time_nothing_is_trained(
     command, real_data_folder: Path, tmp_path: Path
 ):
     if not (real_data_folder / "MNIST" / "raw").is_dir():
@@ -25,7 +25,7 @@ def test_four_optimizers_read_mnist_and_the_second_time_nothing_is_trained(
     assert "Nothing was trained" in again.stdout
 
 
-def test_the_characters_recipe_reads_200_classes_in_a_few_epochs(command, real_data_folder: Path, tmp_path: Path):
+def test_the_characters_recipe_learns_200_classes_in_a_few_epochs(command, real_data_folder: Path, tmp_path: Path):
     if not (real_data_folder / "characters" / "characters.mat").is_file():
         pytest.skip(f"{real_data_folder} holds no characters/characters.mat")
     arguments = ("experiment=characters", "data.redundant=keep", "trainer.max_epochs=4", "augment.clean_epochs=1")

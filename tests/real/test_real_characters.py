@@ -68,7 +68,7 @@ def test_the_builder_makes_980_images_of_the_published_set_pixel_for_pixel(built
     assert images == 980
 
 
-def test_what_was_built_reads_as_the_published_set_does(built, characters):
+def test_the_built_set_equals_the_published_set(built, characters):
     ours = bright_on_dark(read_characters(built), "auto", "built")
     assert len(ours.class_names) == 59
     for label, name in enumerate(ours.class_names):
@@ -101,7 +101,7 @@ def test_names_and_glyphs_are_those_of_the_labels(characters, rows):
 @pytest.mark.parametrize(
     ("redundant", "classes", "images"), [("keep", 200, 3000), ("drop", 194, 2910), ("merge", 194, 3000)]
 )
-def test_the_settings_leave_out_six_classes_or_none(folder, redundant, classes, images):
+def test_redundant_removes_six_classes_or_none(folder, redundant, classes, images):
     groups = OmegaConf.load(SETTINGS).redundant_groups
     characters = read_characters(folder / "characters.mat", redundant=redundant, redundant_groups=groups)
     for part, share in ((characters.train, images), (characters.test, images // 3)):

@@ -66,14 +66,14 @@ def test_mnist_inverted_is_the_same_as_mnist(mnist):
     assert torch.equal(data.test.images, mnist.test.images)
 
 
-def test_mnist_is_read_from_its_gz_files(mnist, real_data_folder, tmp_path):
+def test_mnist_is_loaded_from_its_gz_files(mnist, real_data_folder, tmp_path):
     for name in (*FILES["train"], *FILES["test"]):
         content = (real_data_folder / "MNIST" / "raw" / name).read_bytes()
         (tmp_path / f"{name.replace('-idx', '.idx')}.gz").write_bytes(gzip.compress(content, 1))
     assert torch.equal(read_mnist(tmp_path).train.images, mnist.train.images)
 
 
-def test_mnist_as_openml_has_it_is_read_with_the_label_last(mnist, tmp_path):
+def test_mnist_from_openml_is_loaded_with_the_label_last(mnist, tmp_path):
     rows = [b",".join([*row.split(b",")[1:], row.split(b",")[0]]) for row in as_csv(mnist.test).splitlines()]
     (tmp_path / "headerless.csv").write_bytes(b"\n".join(rows))
     with pytest.raises(UserError, match="the labels seem to be in the last column"):
@@ -87,18 +87,18 @@ def test_mnist_as_openml_has_it_is_read_with_the_label_last(mnist, tmp_path):
 
 def test_mnist_has_its_known_mean_and_deviation(mnist):
     data = DataModule("mnist", lambda: mnist)
-    data.train = mnist.train  # all of it, the validation part included
+    data.train = mnist.train  # all of it, including the validation set
     assert data.mean_and_std() == pytest.approx((0.13066, 0.30811), abs=5e-6)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_mnist_is_what_torchvision_reads(mnist, real_data_folder, part):
+def test_mnist_equals_that_of_torchvision(mnist, real_data_folder, part):
     images, labels = (str(real_data_folder / "MNIST" / "raw" / name) for name in FILES[part])
     assert torch.equal(getattr(mnist, part).images.squeeze(1), torchvision_mnist.read_image_file(images))
     assert torch.equal(getattr(mnist, part).labels, torchvision_mnist.read_label_file(labels))
 
 
-def test_mnist_holds_out_each_digit_in_its_share(mnist):
+def test_the_validation_set_of_mnist_is_stratified(mnist):
     data = DataModule("mnist", lambda: mnist)
     assert (len(data.train), len(data.val)) == (54_000, 6_000)
     shares = np.array(TRAIN_COUNTS) / 10
@@ -114,7 +114,7 @@ def test_no_row_of_the_training_csv_is_lost(mnist, tmp_path, header):
     assert torch.equal(digits.images, mnist.train.images)
 
 
-def test_the_test_csv_is_read_as_pandas_reads_it(mnist, tmp_path):
+def test_the_test_csv_is_loaded_as_by_pandas(mnist, tmp_path):
     (tmp_path / "mnist_test.csv").write_bytes(as_csv(mnist.test))
     digits, table = read_csv_images(tmp_path / "mnist_test.csv"), pd.read_csv(tmp_path / "mnist_test.csv", header=None)
     assert table.shape == (10_000, 785)
@@ -135,7 +135,7 @@ def test_characters_are_bright_on_black(characters_file):
     characters = DataModule("characters", read_characters, path=str(characters_file), val_fraction=0)
     for part in (characters.train, characters.test):
         assert part.images.flatten(1).median(dim=1).values.max() == 0  # most of every image is background
-        assert part.images.flatten(1).amax(dim=1).min() > 100  # and each has ink
+        assert part.images.flatten(1).amax(dim=1).min() > 100  # and each has foreground
     stored = scipy.io.loadmat(characters_file)["train"]
     assert np.array_equal(characters.train.images[:, 0].numpy(), 255 - stored.reshape(-1, 28, 28))
 

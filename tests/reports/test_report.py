@@ -58,7 +58,7 @@ def test_a_default_is_named_when_another_run_overrides_it(tmp_path: Path, make_r
     assert labels == {"optim=adam, optim.lr=0.001", "optim=sgd, optim.lr=0.1"}
 
 
-def test_equal_overrides_with_other_settings_are_told_apart(tmp_path: Path, make_run):
+def test_equal_overrides_with_other_settings_are_separate(tmp_path: Path, make_run):
     first = make_run(tmp_path / "a", "optim=sgd")
     text = (first / "result.json").read_text()
     (tmp_path / "x").mkdir()
@@ -308,7 +308,7 @@ def test_a_damaged_record_is_named_and_the_other_seeds_are_reported(tmp_path: Pa
     for seed in range(3):
         make_run(tmp_path, "optim=sgd", f"seed={seed}")
     (tmp_path / "optim=sgd,seed=1" / "result.json").write_text('{"status": "do')
-    sentence = "Not in the table: optim=sgd,seed=1: its result.json is damaged; the same command trains it again."
+    sentence = "Not in the table: optim=sgd,seed=1: its result.json is damaged; the same command retrains it."
     assert sentence in printed(tmp_path)
     write_tables(read_report(tmp_path))
     assert sentence in (tmp_path / "summary.md").read_text()

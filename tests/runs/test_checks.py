@@ -1,4 +1,4 @@
-"""What is refused before a job begins, and what is not: mixed sweeps, own components, derived modes."""
+"""Checks before a job begins: mixed sweeps, own components, derived modes."""
 
 from collections.abc import Callable
 
@@ -77,13 +77,13 @@ def test_the_settings_of_a_default_run_hold_the_mode_itself(check):
             "scheduler.total_steps is the length of the training",
         ),
         (["+callbacks.x=1"], "callbacks.x=1 is no callback"),
-        (["+foo=1"], "Nothing reads the setting 'foo'"),
+        (["+foo=1"], "The setting 'foo' is not used by anything"),
         (["+sead=1"], "Did you mean 'seed'?"),
-        (["+foo.bar=1", "optim.lr=0.1"], "Nothing reads the setting 'foo'"),
-        (["+monitor.foo=1"], "Nothing reads the setting 'monitor.foo'"),
-        (["+tta.view=8"], "Nothing reads the setting 'tta.view': leave it out. Did you mean 'tta.views'?"),
-        (["+average.decay=0.9"], "Nothing reads the setting 'average'"),
-        (["+hydra.foo=1"], "Nothing reads the setting 'hydra.foo'"),
+        (["+foo.bar=1", "optim.lr=0.1"], "The setting 'foo' is not used by anything"),
+        (["+monitor.foo=1"], "The setting 'monitor.foo' is not used by anything"),
+        (["+tta.view=8"], "The setting 'tta.view' is not used by anything: leave it out. Did you mean 'tta.views'?"),
+        (["+average.decay=0.9"], "The setting 'average' is not used by anything"),
+        (["+hydra.foo=1"], "The setting 'hydra.foo' is not used by anything"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -60,10 +60,10 @@ def test_a_damaged_record_is_no_run_and_is_named(tmp_path: Path, content: bytes,
     assert [run.folder.name for run in read_folder(tmp_path)] == ["seed=0"]
     runs, problems = read_runs(tmp_path)
     assert [run.folder.name for run in runs] == ["seed=0"]
-    assert problems == {damaged: "is damaged; the same command trains it again"}
+    assert problems == {damaged: "is damaged; the same command retrains it"}
 
 
-def test_a_record_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, make_run):
+def test_an_unreadable_record_is_named_with_the_reason(tmp_path: Path, make_run):
     make_run(tmp_path, "seed=0")
     (tmp_path / "seed=1" / "result.json").mkdir(parents=True)
     assert read_runs(tmp_path)[1] == {tmp_path / "seed=1": "cannot be read: Is a directory"}
@@ -76,7 +76,7 @@ def test_a_folder_of_damaged_records_alone_says_so(tmp_path: Path, make_run):
         read_folder(tmp_path)
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path: Path):
+def test_half_a_file_is_never_visible(tmp_path: Path):
     path, texts, seen = tmp_path / "file", ("a" * 300_000, "b" * 300_000), set()
     write_text(path, texts[0])
     stop = threading.Event()
@@ -116,7 +116,7 @@ def test_of_equal_fingerprints_the_finished_run_counts(tmp_path: Path, make_run)
 
 def test_a_folder_without_runs_points_to_the_one_that_has_them(tmp_path: Path, make_run):
     make_run(tmp_path / "digits", "optim=adam")
-    with pytest.raises(UserError, match=r"holds no runs.*Did you mean .*digits"):
+    with pytest.raises(UserError, match=r"has no runs.*Did you mean .*digits"):
         read_folder(tmp_path)
     with pytest.raises(UserError, match="is not a folder"):
         read_folder(tmp_path / "nowhere")

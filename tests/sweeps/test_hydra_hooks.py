@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are launched: what is done already is found by what was asked for."""
+"""Launching of a sweep: finished jobs are found by the digest of their overrides."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from handwriting.sweeps.hydra_hooks import some_with_each_choice
 SWEEP = ["-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam"]
 
 
-def test_each_choice_is_looked_at_before_a_sweep_and_each_setting_once():
+def test_each_choice_and_each_setting_is_checked_once_before_a_sweep():
     batch = [[f"optim={optim}", f"seed={seed}", "data.limit=10"] for optim in ("sgd", "adan") for seed in range(100)]
     assert some_with_each_choice(batch, {"optim", "data"}) == [batch[0], batch[100]]
     assert some_with_each_choice([["optim.lr=1"], ["optim.lr=2"], ["+optim.x=1"]], {"optim"}) == [
@@ -55,7 +55,7 @@ def test_a_finished_job_is_not_composed(main, done: Path, composed: list[list[st
     again = main(*SWEEP)
     assert composed == []
     assert again.code == 0
-    assert again.output.count("%  done already") == 2
+    assert again.output.count("%  already done") == 2
     assert "Nothing was trained" in again.output
 
     more = main(*SWEEP[:-1], "trainer.enable_progress_bar=false", "optim=sgd,adam,momentum")
@@ -81,7 +81,7 @@ def test_a_job_that_goes_elsewhere_or_is_forced_is_composed(main, done: Path, co
     )
 
 
-def test_a_request_is_the_same_until_a_setting_or_a_config_file_changes(tmp_path: Path):
+def test_the_digest_changes_only_with_a_setting_or_a_config_file(tmp_path: Path):
     (tmp_path / "optim").mkdir()
     file = tmp_path / "optim" / "adam.yaml"
     file.write_text("lr: 0.001")

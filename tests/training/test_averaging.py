@@ -94,7 +94,7 @@ def test_what_is_validated_and_tested_is_what_is_saved(main, tmp_path: Path, ave
     assert record["choices"]["average"] == average
 
 
-def test_an_average_goes_on_after_an_interruption(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_average_resumes_after_an_interruption(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for average in ("swa", "ema"):
         arguments = (*SMALL, *NET, f"average={average}")
         assert main(*arguments, "name=whole").code == 0

@@ -119,7 +119,7 @@ def test_training_uses_the_loss_given_and_validation_the_cross_entropy(tmp_path:
     assert model.history[0]["val/loss"] == pytest.approx(F.cross_entropy(val, data.val.labels).item(), abs=1e-5)
 
 
-def test_mixed_labels_train_and_the_larger_share_counts():
+def test_mixed_labels_train_and_the_largest_soft_target_is_the_label():
     model = Classifier(nn.Flatten(), SGD, num_classes=4)  # 2×2 images are their own logits
     images = torch.tensor([[9, 0, 0, 0], [0, 9, 0, 0]], dtype=torch.uint8).reshape(2, 1, 2, 2)
     shares = torch.tensor([[0.7, 0.3, 0.0, 0.0], [0.6, 0.4, 0.0, 0.0]])
@@ -143,7 +143,7 @@ def test_each_branch_of_a_net_has_its_loss_and_their_mean_is_counted():
     assert model.tally["train"].means()["acc"] == pytest.approx((pixels.argmin(1) == labels).float().mean().item())
 
 
-def test_trained_in_bf16_a_net_is_measured_as_it_reads_in_full_precision(tmp_path: Path):
+def test_a_model_trained_in_bf16_is_evaluated_in_full_precision(tmp_path: Path):
     data = digits()
     model = classifier(data)
     losses: list[torch.Tensor] = []
@@ -198,7 +198,7 @@ def test_the_better_epoch_is_kept_whichever_metric_is_monitored(main, tmp_path: 
 
 def test_the_chosen_weights_are_tested_not_the_last(tmp_path: Path):
     data = digits()
-    # The rate explodes after the first epoch, so that the last weights read nothing.
+    # The learning rate explodes after the first epoch, so that the last weights are useless.
     scheduler = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: 1.0 if epoch == 0 else 1e4)
     model = classifier(data, partial(torch.optim.SGD, lr=0.05), scheduler)
     best = ModelCheckpoint(dirpath=tmp_path / "checkpoints", filename="best", monitor="val/acc", mode="max")

@@ -65,7 +65,7 @@ def test_no_gradient_and_a_gradient_of_zeros_move_nothing():
     assert torch.equal(zero, torch.ones(3, 2))
 
 
-def test_it_goes_on_from_its_state_as_if_it_had_not_stopped():
+def test_it_resumes_exactly_from_its_state():
     nets = [nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)) for _ in range(2)]
     images = torch.randn(8, 4)
 

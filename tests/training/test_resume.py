@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on, and comes to what it would have come to."""
+"""An interrupted run resumes and has the same result as an uninterrupted one."""
 
 import json
 from pathlib import Path
@@ -82,14 +82,14 @@ def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp
         assert torch.equal(tensor, weights[1][name]), name
 
 
-def test_restart_begins_anew(main, interrupt: Interrupt, tmp_path: Path):
+def test_resume_restart_restarts(main, interrupt: Interrupt, tmp_path: Path):
     assert main(*SMALL, "name=whole").code == 0
     interrupt.at(2 * STEPS + 1)
     assert main(*SMALL, "name=parts").code == 130
     interrupt.never()
     result = main(*SMALL, "name=parts", "resume=restart")
     assert result.code == 0
-    assert "goes on" not in result.output
+    assert "resumes" not in result.output
     assert result_of(tmp_path, "parts")["metrics"] == result_of(tmp_path, "whole")["metrics"]
 
 
@@ -103,7 +103,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(main, interrupt: Inte
     assert last_checkpoint(last.parents[1]) is None
     result = main(*SMALL)
     assert result.code == 0
-    assert "goes on" not in result.output
+    assert "resumes" not in result.output
 
 
 def test_before_the_first_epoch_is_whole_there_is_nothing_to_go_on_from(main, interrupt: Interrupt, tmp_path: Path):

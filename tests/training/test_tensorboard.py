@@ -1,4 +1,4 @@
-"""A started TensorBoard, asked as its page asks it."""
+"""The events of a run in a running TensorBoard, through the requests of its page."""
 
 import json
 import socket
@@ -54,7 +54,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) ->
         server.wait(timeout=20)
 
 
-def test_runs_are_called_by_their_settings(ask: Ask):
+def test_runs_are_named_after_their_settings(ask: Ask):
     assert sorted(ask("runs")) == NAMES
 
 

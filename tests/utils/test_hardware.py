@@ -1,4 +1,4 @@
-"""How the process uses its machine; what is settled before torch is imported, in processes of their own."""
+"""Threads and memory, configured before torch is imported; tested in separate processes."""
 
 import gc
 import os
@@ -40,7 +40,7 @@ def turns_before_sleep(**environment: str) -> str:
     return said.partition("GOMP_SPINCOUNT = ")[2].partition("\n")[0]
 
 
-def test_the_users_own_number_of_threads_stands():
+def test_the_users_own_number_of_threads_is_kept():
     assert threads(OMP_NUM_THREADS="1") == 1
 
 

@@ -14,7 +14,7 @@ from handwriting.training.module import Classifier
 from handwriting.utils.metrics import agreement, confused_pairs, confusion, per_class, score
 
 
-def test_a_class_says_how_many_were_read_and_what_the_others_were_taken_for():
+def test_a_class_has_its_correct_images_and_its_confusions():
     counts = np.array([[3, 1, 0, 2], [0, 4, 0, 0], [0, 0, 0, 0], [1, 0, 0, 3]])
     table = per_class(counts, ["a 1", "a 2", "b 1", "b 2"], ["\u10d0", "", "x", "y"])
     assert list(table["images"]) == [6, 4, 0, 4]
@@ -96,7 +96,7 @@ def test_pairs_are_counted_in_both_directions():
     assert confused_pairs(np.eye(3, dtype=int)) == []
 
 
-def test_images_are_counted_by_how_many_readers_read_them():
+def test_images_are_counted_by_the_number_of_correct_models():
     labels = torch.tensor([0, 1, 2, 1])
     first, second = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 2])
     assert agreement([first, second], labels) == [2, 1, 1]
