@@ -18,8 +18,8 @@ def execute(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
     """Train and return the new run; ``earlier`` is what its folder held, ``title`` what the progress bar says.
 
     A job on several devices has a process for each. One that was killed before is retried in a separate process:
-    whatever killed it must not kill the whole sweep. Raises UserError, JobError or any other exception if the job fails;
-    its record then has the reason.
+    whatever killed it must not kill the whole sweep. Raises UserError, JobError or any other exception if the job
+    fails; its record then has the reason.
     """
     processes = count_processes(spec.config["trainer"])
     killed = earlier is not None and earlier.was_killed
