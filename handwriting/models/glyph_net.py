@@ -14,14 +14,14 @@ class GlyphNet(nn.Module):
     """Stages of 3×3 convolutions with batch norm, pooling between them; then mean and maximum over the image.
 
     ``widths`` are the channels of the stages, ``depths`` how many convolutions each has; all but the first of a stage
-    add to their input (K. He et al., 2015, arXiv:1512.03385). No linear layer sees places, so that a sign may stand
-    anywhere, and there is little to learn by heart. ``pooling`` between stages is ``max`` (2×2) or ``blur``: then the
+    add to their input (K. He et al., 2015, arXiv:1512.03385). No linear layer depends on positions, so that a character
+    may be anywhere, and overfitting is limited. ``pooling`` between stages is ``max`` (2×2) or ``blur``: then the
     maximum of each 2×2 pixels is blurred before every second is taken. ``margin`` is how many pixels of each side are
-    not read.
+    ignored.
 
-    After the first ``shared`` stages the net divides into ``branches``, each with the other stages and an answer of
-    its own; the net's answer is the mean of their logits. In training each branch has a loss of its own, so that they
-    stay different; the classifier takes its mean (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError when the
+    After the first ``shared`` stages the network divides into ``branches`` heads, each with the other stages and its own
+    logits; the output is the mean of their logits. In training each head has its own loss, so that they stay
+    different; the classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if the
     image is too small for so many stages.
     """
 

@@ -98,7 +98,7 @@ def without_validation(callback: DictConfig) -> DictConfig:
 def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
     """Raise UserError for an option that a classical baseline ignores.
 
-    On the command line any option that only the training of a network reads is refused. An experiment over both kinds
+    On the command line any option that only the training of a network uses is refused. An experiment over both kinds
     of model may set those, but neither test-time augmentation, nor averages and other callbacks, nor several devices.
     """
     ignored = [override for override in overrides if _is_for_networks(override)]
@@ -173,7 +173,7 @@ def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> N
 
 @lru_cache
 def _known_tree() -> dict[str, Any]:
-    """Return what stands in the default config: of sections that the package reads by name, with their keys."""
+    """Return the keys of the default config, with the inner keys of sections that the package uses by name."""
     tree = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
     nodes = [group.name for group in CONF.iterdir() if group.is_dir() and group.name not in NOT_NODES]
     return {key: None if key in OPEN else value for key, value in tree.items() if key != "defaults"} | dict.fromkeys(

@@ -38,7 +38,7 @@ def train_apart(spec: RunSpec, earlier: Run | None, processes: int, title: str, 
         for rank in range(processes):
             command = [sys.executable, "-m", "handwriting.sweeps.subprocesses"]
             environment = _environment(rank, processes, port)
-            # The first one's output is shown; a pipe for the others', which nobody reads, would block them when full.
+            # The first one's output is printed; an unread pipe for the others' would block them when full.
             with (spec.folder / "run.log").open("ab") as log_file:
                 output = log_file if rank else PIPE
                 child = subprocess.Popen(command, stdin=PIPE, stdout=output, text=True, env=environment)
@@ -96,7 +96,7 @@ def count_processes(trainer: dict[str, Any]) -> int:
 
 
 def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """Return the environment variables of a process: those of this one and, among several, what Lightning reads."""
+    """Return the environment of a process: that of this one and, for several processes, Lightning's variables."""
     if processes == 1:
         return dict(os.environ)
     place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

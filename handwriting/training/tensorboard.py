@@ -41,7 +41,7 @@ class RunLogger(TensorBoardLogger):
 
         The tab shows the last point of each tag as a metric: of val/acc that is the last epoch, of final/val/acc the
         chosen one. Lightning's log_hyperparams would log every metric again, at step 0, and list the settings in an
-        Experiment, of which TensorBoard reads the first one that it finds. Without one it gathers the settings of all
+        Experiment, of which TensorBoard uses the first one that it finds. Without one it gathers the settings of all
         runs, and shows those first in which the runs differ.
         """
         self.log_metrics({f"final/{name}": metrics[name] for name in FINAL if name in metrics}, step)

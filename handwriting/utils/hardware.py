@@ -69,7 +69,7 @@ def with_threads(device: str) -> str:
 def pass_over_modules() -> None:
     """Exclude the objects of the imports from garbage collection, once per process: they stay to the end.
 
-    The last search, at the end, takes it in: modules written in C++ complain of what they made and nobody freed.
+    The collection at exit includes them again: modules written in C++ report objects that are not freed.
     """
     if not gc.get_freeze_count():
         gc.freeze()

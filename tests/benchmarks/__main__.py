@@ -24,7 +24,7 @@ REAL = "real MNIST and characters"
 
 
 def find_data(folder: Path) -> tuple[Path, str]:
-    """Return where MNIST and the characters lie, and what they are; random sets where one is absent."""
+    """Return the folder of MNIST and the characters, and a description; random images if one is missing."""
     from speed import write_random_sets
 
     from handwriting.data.files import data_root
@@ -38,7 +38,7 @@ def find_data(folder: Path) -> tuple[Path, str]:
 
 @contextlib.contextmanager
 def busy_core() -> Iterator[None]:
-    """Keep a core busy, as a browser or another student's run would."""
+    """Keep a core busy, as a browser or another training would."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
@@ -48,14 +48,16 @@ def busy_core() -> Iterator[None]:
 
 
 def main() -> None:
-    """Measure the tables asked for and print them."""
+    """Measure the selected tables and print them."""
     parser = argparse.ArgumentParser(prog="python tests/benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument(
-        "--rounds", type=int, default=7, help="of steps and characters (7); a sweep has at most 3, of many minutes each"
+        "--rounds", type=int, default=7, help="for steps and characters (7); a sweep has at most 3, many minutes each"
     )
-    parser.add_argument("--busy", action="store_true", help="keep one core busy with something else all the while")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument(
+        "--busy", action="store_true", help="keep one core busy with another process during the measurement"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
     say: Callable[..., None] = (lambda *_, **__: None) if options.json else print
     with tempfile.TemporaryDirectory() as name, busy_core() if options.busy else contextlib.nullcontext():
@@ -64,7 +66,7 @@ def main() -> None:
 
         threads = f"CPU, {torch.get_num_threads()} threads"
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else threads
-        device += ", one core kept busy by something else" if options.busy else ""
+        device += ", one core kept busy by another process" if options.busy else ""
         folder = Path(name)
         root, data = find_data(folder)
         chip = processor()
@@ -82,10 +84,10 @@ def main() -> None:
 
 def measure_steps(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
     """Net on MNIST."""
-    from speed import BARE_LAST, compare_on_mnist, has_bf16
+    from speed import PLAIN_LAST, compare_on_mnist, has_bf16
 
     contest = compare_on_mnist(root, folder, rounds)
-    say("Training steps of Net on MNIST, batch 64", *contest.lines(BARE_LAST), sep="\n")
+    say("Training steps of Net on MNIST, batch 64", *contest.lines(PLAIN_LAST), sep="\n")
     _say_goals(say, contest.as_json()["speeds"])
     say("bf16-mixed: " + ("measured" if has_bf16() else "this machine has no instructions for it; not measured") + "\n")
     return contest.as_json()
@@ -93,11 +95,11 @@ def measure_steps(root: Path, folder: Path, rounds: int, say: Callable[..., None
 
 def measure_characters(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
     """CharNet on the characters."""
-    from speed import BARE_LAST, compare_on_characters
+    from speed import PLAIN_LAST, compare_on_characters
 
     contest = compare_on_characters(root, folder, rounds)
-    say("Training steps of CharNet on the characters, batch 64, each image moved by an affine map of its own")
-    say(*contest.lines(BARE_LAST), "", sep="\n")
+    say("Training steps of CharNet on the characters, batch 64, each image with a random affine map")
+    say(*contest.lines(PLAIN_LAST), "", sep="\n")
     return contest.as_json()
 
 
@@ -113,17 +115,17 @@ def measure_sweep(root: Path, folder: Path, rounds: int, say: Callable[..., None
 
 
 def measure_best(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
-    """Seconds until MNIST is read well."""
+    """Time to a good accuracy on MNIST."""
     from best import compare_to_the_best
 
-    readings = compare_to_the_best(folder, root)
-    say("MNIST, seconds of training (and from the shell prompt) up to the test accuracy")
-    for name, reading in readings.items():
-        say(f"{name:42} {reading.accuracy:8.2%} {reading.training:8.1f} s ({reading.since_prompt:.1f} s)")
-    student, ours = readings.values()
-    training, prompt = student.training / ours.training, student.since_prompt / ours.since_prompt
+    results = compare_to_the_best(folder, root)
+    say("MNIST, seconds of training (and from the shell prompt) to the test accuracy")
+    for name, result in results.items():
+        say(f"{name:42} {result.accuracy:8.2%} {result.training:8.1f} s ({result.since_prompt:.1f} s)")
+    naive, ours = results.values()
+    training, prompt = naive.training / ours.training, naive.since_prompt / ours.since_prompt
     say(f"{training:.0f} times as long in training, {prompt:.0f} times from the prompt\n")
-    return {name: vars(reading) for name, reading in readings.items()}
+    return {name: vars(result) for name, result in results.items()}
 
 
 def measure_limits(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def measure_limits(root: Path, folder: Path, rounds: int, say: Callable[..., Non
     say(f"Growth from the 1st to the {len(sizes)}th job   {sizes[-1] - sizes[0]:,.0f} MB (goal: 50)\n")
     again = limits.seconds_a_finished_job(folder, (100, 200, 300))
     say(
-        "A finished job of a sweep given again",
+        "A finished job when its sweep is repeated",
         *(f"{n:6,} runs  {1000 * s:.0f} ms" for n, s in again.items()),
         sep="\n",
     )
@@ -175,9 +177,9 @@ def measure_switches(root: Path, folder: Path, rounds: int, say: Callable[..., N
 
 
 def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:
-    from speed import BARE_LAST, PACKAGE, STUDENT, STUDENT_ALONE, TEMPLATE, TEMPLATE_ALONE
+    from speed import NAIVE, NAIVE_ALONE, PACKAGE, PLAIN_LAST, TEMPLATE, TEMPLATE_ALONE
 
-    goals = ((BARE_LAST, 0.92), (STUDENT, 1.6), (TEMPLATE, 2.0), (STUDENT_ALONE, 1.6), (TEMPLATE_ALONE, 2.0))
+    goals = ((PLAIN_LAST, 0.92), (NAIVE, 1.6), (TEMPLATE, 2.0), (NAIVE_ALONE, 1.6), (TEMPLATE_ALONE, 2.0))
     for other, goal in goals:
         ratio = statistics.median(a / b for a, b in zip(speeds[PACKAGE], speeds[other], strict=True))
         say(f"{PACKAGE} / {other}: {ratio:.2f} (goal: {goal})")

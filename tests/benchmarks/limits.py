@@ -1,4 +1,4 @@
-"""What must stay small: the time to start, memory, and what each further run of a large folder costs."""
+"""Start time, memory, and the cost of each further run of a large folder."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ def run(folder: Path, *arguments: str, code: int = 0) -> float:
 
 
 def seconds_to_start(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Measure what should not wait for torch: the help, a mistyped setting, and a report of 20 runs."""
+    """Measure what should not wait for torch: --help, a mistyped setting, and a report of 20 runs."""
     runs = make_runs(folder / "twenty", 20, epochs=10, steps=844)
     commands = {
         "--help": (["-m", "handwriting.run", "--help"], 0),
@@ -40,7 +40,7 @@ def seconds_to_start(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def megabytes_of_a_run(folder: Path, root: Path) -> float:
-    """Return the peak resident size of a run on MNIST: one epoch, with validation, test and pictures."""
+    """Return the peak resident size of a run on MNIST: one epoch, with validation, test and figures."""
     code = "import resource, runpy, sys; sys.argv = ['run', 'trainer.max_epochs=1', 'name=memory']\n"
     code += "try: runpy.run_module('handwriting.run', run_name='__main__')\n"
     code += "except SystemExit: pass\n"
@@ -68,7 +68,7 @@ def megabytes_of_a_sweep(folder: Path, root: Path, jobs: int = 40) -> list[float
 
 
 def seconds_a_finished_job(folder: Path, counts: Sequence[int]) -> dict[int, float]:
-    """Return what each job costs of a sweep in which all are done: the same command given once more.
+    """Return the time per job of a sweep in which all jobs are done: the same command again.
 
     One job is really trained; the others are its copies under the names of their seeds.
     """
@@ -82,7 +82,7 @@ def seconds_a_finished_job(folder: Path, counts: Sequence[int]) -> dict[int, flo
 
 
 def seconds_to_compare(folder: Path, counts: Sequence[int]) -> dict[int, float]:
-    """Return how long compare takes for so many runs of 10 epochs."""
+    """Return the time of compare for these numbers of runs of 10 epochs."""
     return {
         count: run(folder, "-m", "handwriting.compare", str(make_runs(folder / f"runs{count}", count, 10, 844)))
         for count in counts
@@ -96,21 +96,21 @@ def _copy_finished(folder: Path, count: int) -> None:
     (first,) = (path for path in folder.iterdir() if path.name.endswith("seed=0,trainer.max_epochs=1"))
     record = json.loads((first / "result.json").read_text())
     for seed in range(1, count):
-        twin = copy.deepcopy(record)
-        settings = twin["settings"]
+        copied = copy.deepcopy(record)
+        settings = copied["settings"]
         settings["seed"] = settings["data"]["shuffle_seed"] = settings["augment"]["seed"] = seed
-        twin["fingerprint"] = fingerprint(settings)
-        twin["overrides"] = [*DIGITS[3:], f"seed={seed}", "name=done"]
-        twin["asked"] = digest_of_request(twin["overrides"], [{"path": str(CONF), "schema": "file"}])
+        copied["fingerprint"] = fingerprint(settings)
+        copied["overrides"] = [*DIGITS[3:], f"seed={seed}", "name=done"]
+        copied["asked"] = digest_of_request(copied["overrides"], [{"path": str(CONF), "schema": "file"}])
         target = folder / first.name.replace("seed=0", f"seed={seed}")
         if not target.exists():
             target.mkdir()
             shutil.copy(first / "metrics.csv", target)
-            (target / "result.json").write_text(json.dumps(twin))
+            (target / "result.json").write_text(json.dumps(copied))
 
 
 def make_runs(folder: Path, count: int, epochs: int, steps: int) -> Path:
-    """Write the results of made-up runs, five seeds a setting, with a loss every ten steps."""
+    """Write the results of made-up runs, five seeds per configuration, with a loss every ten steps."""
     from handwriting.runs.record import fingerprint
 
     random = np.random.default_rng(0)

@@ -1,6 +1,6 @@
-"""What a student has who does not use this package: the environment as it was given, and a process started in it.
+"""The environment without this package's settings, and a process started in it.
 
-Imported before this process settles how it uses its machine, which its children would inherit.
+Import this before the process changes its environment, which child processes would inherit.
 """
 
 import os
@@ -13,7 +13,7 @@ ENVIRONMENT = dict(os.environ)
 
 
 class OrdinaryProcess(ProcessPoolExecutor):
-    """A process that stays and waits between its turns."""
+    """A process that stays alive and waits between its turns."""
 
     def __init__(self) -> None:
         super().__init__(1, get_context("spawn"))
@@ -21,5 +21,5 @@ class OrdinaryProcess(ProcessPoolExecutor):
             self.submit(os.getpid).result()
 
     def side(self, measure: Callable[..., float], *given: object) -> Callable[[], float]:
-        """Return what measures there."""
+        """Return a function that measures in this process."""
         return lambda: self.submit(measure, *given).result()

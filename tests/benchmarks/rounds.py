@@ -1,16 +1,16 @@
-"""Sides that take turns: a drift of the machine's speed meets all of them, and a ratio is of one round."""
+"""Measurements in turns: a drift of the machine's speed affects all sides, and each ratio is within one round."""
 
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SLOW = 0.75  # of its own median: a side that ran slower was disturbed by something else, and its round is not counted
+SLOW = 0.75  # of its own median: a slower side was disturbed by other load, and its round is not counted
 
 
 @dataclass
 class Contest:
-    """The speeds of each side, a number a round that counts, and how many rounds did not."""
+    """The speeds of each side in the counted rounds, and the number of rounds that are not counted."""
 
     unit: str
     speeds: dict[str, list[float]]
@@ -65,5 +65,5 @@ def undisturbed(measured: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def number(value: float) -> str:
-    """Return a number with three significant digits or all of its whole ones."""
+    """Return a number with three significant digits, or as an integer from 100."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,7 +1,7 @@
-"""Images a second of training steps: the student's loop, the template, a bare loop and this package.
+"""Training speed in images per second: naive DataLoader loop, Lightning template, plain PyTorch loop, this package.
 
-All of them run in one process, settled as this package settles its own; the student's loop and the template also run in
-an ordinary process, as whoever uses them starts them.
+All run in one process with this package's thread settings. The naive loop and the template also run in a process of
+their own with default settings, as they usually do.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import naive
 import numpy as np
-import student
 import template
 import torch
 from ordinary import OrdinaryProcess
@@ -35,15 +35,15 @@ from handwriting.models.net import Net
 from handwriting.utils import hardware
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-STUDENT, TEMPLATE = "student's loop", "Lightning as in templates"
-BARE, BARE_LAST = "bare loop", "bare loop, channels_last"
-STUDENT_ALONE, TEMPLATE_ALONE = f"{STUDENT}, its own process", "templates, their own process"
+NAIVE, TEMPLATE = "naive DataLoader loop", "Lightning template"
+PLAIN, PLAIN_LAST = "plain PyTorch loop", "plain loop, channels_last"
+NAIVE_ALONE, TEMPLATE_ALONE = "naive loop, default threads", "template, default threads"
 PACKAGE, PACKAGE_BF16 = "handwriting", "handwriting, bf16-mixed"
 AFFINE = (12.0, 0.12, 0.15, 2.0)  # degrees, scale, shear and shift in pixels, as in conf/augment/affine.yaml
 
 
 class Terminal(io.StringIO):
-    """A terminal that nobody looks at: bars are drawn on it."""
+    """A terminal that discards its output: progress bars are drawn on it."""
 
     def isatty(self) -> bool:
         return True
@@ -54,14 +54,14 @@ class Terminal(io.StringIO):
 
 @contextlib.contextmanager
 def unseen() -> Iterator[None]:
-    """Let what is printed, bars too, go to a terminal that nobody looks at."""
+    """Send all output, including progress bars, to a terminal that discards it."""
     terminal = Terminal()
     with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
         yield
 
 
 class CharacterImages(Dataset):
-    """The characters as a student's data set: an image is transformed when it is asked for."""
+    """The characters as a map-style data set: each image is transformed when it is indexed."""
 
     def __init__(self, part: LabelledImages):
         self.part = part
@@ -76,10 +76,10 @@ class CharacterImages(Dataset):
         return self.transform(self.part.images[index]), int(self.part.labels[index])
 
 
-def bare_loop(
+def plain_loop(
     make_net: Callable[[], nn.Module], part: LabelledImages, batch: int, steps: int, channels_last: bool, warp: bool
 ) -> float:
-    """Train with the shortest loop over tensors; return images a second."""
+    """Train with a minimal loop over tensors; return images per second."""
     form = torch.channels_last if channels_last else torch.contiguous_format
     net = make_net().to(DEVICE, memory_format=form)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(net.parameters(), lr=0.001)
@@ -101,7 +101,7 @@ def bare_loop(
 
 
 def package(root: Path, folder: Path, batch: int, steps: int, *overrides: str) -> float:
-    """Train through the command line's own main, with what it logs by default; return images a second."""
+    """Train through the command line's own main, with what it logs by default; return images per second."""
     from handwriting.run import main
     from handwriting.sweeps.progress import PROGRESS, Progress
 
@@ -124,41 +124,41 @@ def package(root: Path, folder: Path, batch: int, steps: int, *overrides: str) -
 
 
 def has_bf16() -> bool:
-    """Has this machine instructions for bf16?"""
+    """Return whether this machine has instructions for bf16."""
     if DEVICE == "cuda":
         return torch.cuda.is_bf16_supported()
     return any("bf16" in name for name in hardware.processor()["instructions"] or ())
 
 
-def student_on_mnist(root: Path, batch: int, steps: int) -> float:
-    """Train Net in the student's loop; return images a second."""
-    net = student.Net().to(DEVICE)
-    return student_loop(net, student.mnist(str(root), train=True), batch, steps)
+def naive_on_mnist(root: Path, batch: int, steps: int) -> float:
+    """Train Net in the naive DataLoader loop; return images per second."""
+    net = naive.Net().to(DEVICE)
+    return naive_loop(net, naive.mnist(str(root), train=True), batch, steps)
 
 
 def template_on_mnist(root: Path, folder: Path, batch: int, steps: int) -> float:
-    """Train Net as templates do; return images a second."""
+    """Train Net as templates do; return images per second."""
     with unseen():
-        return template.train(student.Net(), adam, student.mnist(str(root), train=True), batch, steps, 10, folder)
+        return template.train(naive.Net(), adam, naive.mnist(str(root), train=True), batch, steps, 10, folder)
 
 
-def student_on_characters(root: Path, batch: int, steps: int) -> float:
-    """Train CharNet in the student's loop; return images a second."""
+def naive_on_characters(root: Path, batch: int, steps: int) -> float:
+    """Train CharNet in the naive DataLoader loop; return images per second."""
     part, classes = characters(root)
-    return student_loop(CharNet(classes).to(DEVICE), CharacterImages(part), batch, steps)
+    return naive_loop(CharNet(classes).to(DEVICE), CharacterImages(part), batch, steps)
 
 
 def template_on_characters(root: Path, folder: Path, batch: int, steps: int) -> float:
-    """Train CharNet as templates do; return images a second."""
+    """Train CharNet as templates do; return images per second."""
     part, classes = characters(root)
     with unseen():
         return template.train(CharNet(classes), adam, CharacterImages(part), batch, steps, classes, folder)
 
 
-def student_loop(net: nn.Module, data: Dataset, batch: int, steps: int) -> float:
-    """Train a net in the student's loop; return images a second."""
+def naive_loop(net: nn.Module, data: Dataset, batch: int, steps: int) -> float:
+    """Train a net in the naive DataLoader loop; return images per second."""
     with unseen():
-        return student.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
+        return naive.train(net, adam(net.parameters()), data, batch, steps, DEVICE)
 
 
 def adam(parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
@@ -176,45 +176,45 @@ def compare_on_mnist(root: Path, folder: Path, rounds: int, steps: int = 300, ba
     """Compare Net's training on MNIST, a third of an epoch."""
     part = read_mnist(str(root)).train
     return _compare(
-        (student_on_mnist, root, batch, steps),
+        (naive_on_mnist, root, batch, steps),
         (template_on_mnist, root, folder / "template", batch, steps),
-        lambda channels_last: bare_loop(Net, part, batch, steps, channels_last, False),
+        lambda channels_last: plain_loop(Net, part, batch, steps, channels_last, False),
         (root, folder, batch, steps),
         rounds,
     )
 
 
 def compare_on_characters(root: Path, folder: Path, rounds: int, steps: int = 12, batch: int = 64) -> Contest:
-    """Compare CharNet's training on the characters, each image moved by its own random affine map."""
+    """Compare CharNet's training on the characters, each image with its own random affine map."""
     part, classes = characters(root)
     return _compare(
-        (student_on_characters, root, batch, steps),
+        (naive_on_characters, root, batch, steps),
         (template_on_characters, root, folder / "template", batch, steps),
-        lambda channels_last: bare_loop(lambda: CharNet(classes), part, batch, steps, channels_last, True),
+        lambda channels_last: plain_loop(lambda: CharNet(classes), part, batch, steps, channels_last, True),
         (root, folder, batch, steps, "data=characters", "model=char_net", "augment=affine"),
         rounds,
     )
 
 
 def _compare(
-    by_student: tuple[Any, ...],
+    by_naive: tuple[Any, ...],
     by_template: tuple[Any, ...],
     bare: Callable[[bool], float],
     ours: tuple[Any, ...],
     rounds: int,
 ) -> Contest:
-    """Compare the student's loop and the template, each a function and its arguments, a bare loop and this package.
+    """Compare the naive loop and the template, each a function and its arguments, a plain loop and this package.
 
     ``ours`` are the arguments of ``package``, which trains in bf16 too where there are instructions for it.
     """
     with OrdinaryProcess() as process:
         sides = {
-            STUDENT_ALONE: process.side(*by_student),
+            NAIVE_ALONE: process.side(*by_naive),
             TEMPLATE_ALONE: process.side(*by_template),
-            STUDENT: partial(*by_student),
+            NAIVE: partial(*by_naive),
             TEMPLATE: partial(*by_template),
-            BARE: partial(bare, False),
-            BARE_LAST: partial(bare, True),
+            PLAIN: partial(bare, False),
+            PLAIN_LAST: partial(bare, True),
             PACKAGE: partial(package, *ours),
         }
         if has_bf16():

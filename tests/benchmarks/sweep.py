@@ -10,8 +10,8 @@ import ordinary
 from rounds import Contest, take_turns
 
 OPTIMIZERS = ["sgd", "adam", "adagrad", "adadelta"]
-STUDENT = Path(__file__).with_name("student.py")
-FOUR, ONE, PACKAGE, PACKAGE_BF16 = "student, four processes", "student, one process", "handwriting -m", "… bf16-mixed"
+NAIVE = Path(__file__).with_name("naive.py")
+FOUR, ONE, PACKAGE, PACKAGE_BF16 = "naive, four processes", "naive, one process", "handwriting -m", "… bf16-mixed"
 
 
 def seconds_from_prompt(folder: Path, root: Path, *commands: list[str]) -> float:
@@ -30,8 +30,8 @@ def sweeps_per_hour(folder: Path, root: Path, *commands: list[str]) -> float:
 
 
 def compare_sweeps(root: Path, folder: Path, rounds: int, bf16: bool) -> Contest:
-    """Compare the student's script, as four processes and as one, with this package's sweep."""
-    script = [str(STUDENT), str(root)]
+    """Compare the naive script, as four processes and as one, with this package's sweep."""
+    script = [str(NAIVE), str(root)]
     ours = ["-m", "handwriting.run", "-m", f"optim={','.join(OPTIMIZERS)}", "trainer.max_epochs=1"]
     sides = {
         FOUR: lambda: sweeps_per_hour(folder, root, *([*script, name] for name in OPTIMIZERS)),

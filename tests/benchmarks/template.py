@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its remarks would stand between the tables
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its messages would be printed between the tables
 
 
 class LitClassifier(lightning.LightningModule):
@@ -60,7 +60,7 @@ class StepClock(lightning.Callback):
 def train(
     net: nn.Module, make_optimizer: Callable, data: Dataset, batch: int, steps: int, classes: int, folder: Path
 ) -> float:
-    """Train for so many steps; return images a second."""
+    """Train for so many steps; return images per second."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as Lightning sets it
     loggers = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
     trainer = lightning.Trainer(

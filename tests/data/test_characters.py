@@ -106,7 +106,7 @@ def test_a_wrong_number_of_names_gives_numbers_and_is_said_once(write_mat, write
         assert (each.class_names, each.glyphs) == (("0", "1", "2", "3", "4", "5"), ())
     said = [message for message in caplog.messages if str(path) in message]
     assert len(said) == 1
-    assert f"its {len(names)} names" in said[0]
+    assert f"it has {len(names)} names" in said[0]
     assert "6 classes" in said[0]
 
 

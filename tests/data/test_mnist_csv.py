@@ -296,9 +296,9 @@ def test_images_of_one_class_are_no_contradiction(write, table):
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        (KAGGLE.removeprefix("label,"), ["names no column of labels", "'pixel0', 'pixel1', …, 'pixel783'"]),
-        (KAGGLE.replace("label", "name"), ["names no column of labels", "'name'"]),
-        (KAGGLE.replace("pixel783", "class"), ["two columns of labels", "'label' (column 1)", "'class' (column 785)"]),
+        (KAGGLE.removeprefix("label,"), ["names no label column", "'pixel0', 'pixel1', …, 'pixel783'"]),
+        (KAGGLE.replace("label", "name"), ["names no label column", "'name'"]),
+        (KAGGLE.replace("pixel783", "class"), ["two label columns", "'label' (column 1)", "'class' (column 785)"]),
         (KAGGLE.removesuffix(",pixel783"), ["names 783 columns of pixels", "784 (28×28)"]),
         (KAGGLE + ",pixel784", ["names 785 columns of pixels", "784 (28×28)"]),
         ("label," + ",".join(sorted(KAGGLE.split(",")[1:])), ["'pixel109' before 'pixel11'"]),

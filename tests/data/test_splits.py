@@ -142,7 +142,7 @@ def test_holdout_is_the_default_way(labels):
         ("kfold", 5, 5, "data.fold=5 must be a whole number from 0 to 4"),
         ("kfold", 5, -1, "data.fold=-1 must be a whole number from 0 to 4"),
         ("kfold", 16, 0, "data.folds=16 needs as many images of each class, but class 4 has 15"),
-        ("holdout", 5, 1, "data.fold=1 means nothing with data.split=holdout: add data.split=kfold"),
+        ("holdout", 5, 1, "data.fold=1 has no effect with data.split=holdout: add data.split=kfold"),
         ("bootstrap", 5, 1.5, "data.fold=1.5 must be a whole number"),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_panel_without_a_curve_has_a_note_and_no_scale():
     losses, accuracies = curves(2, 1)
     left, right = drawn(plots.draw_curves(losses, {label: pd.DataFrame() for label in accuracies})).axes
     assert [text.get_text() for text in (*left.texts, *right.texts)] == [
-        "nothing logged by epoch:\nno epoch has ended, or data.val_fraction=0 holds no images out"
+        "nothing logged by epoch:\nno epoch has ended, or there is no validation set (data.val_fraction=0)"
     ]
     assert not [tick for tick in right.get_xticklabels() + right.get_yticklabels() if tick.get_text()]
 

@@ -1,6 +1,6 @@
-"""The loop that tutorials teach: a torchvision data set, a transform an image, a DataLoader, .item() every step.
+"""The naive loop of tutorials: a torchvision data set, a transform per image, a DataLoader, .item() every step.
 
-As a script it trains optimizers one after the other: python student.py ROOT sgd adam --epochs 1
+As a script it trains optimizers one after the other: python naive.py ROOT sgd adam --epochs 1
 """
 
 import argparse
@@ -24,7 +24,7 @@ NORMALIZE = transforms.Normalize((0.1307,), (0.3081,))
 
 
 class Net(nn.Module):
-    """The optimizer study's Net, as a student writes it."""
+    """The optimizer study's Net as a minimal module."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ def mnist(root: str, train: bool) -> Dataset:
 def train(
     net: nn.Module, optimizer: optim.Optimizer, data: Dataset, batch: int, steps: int | None, device: str
 ) -> float:
-    """Train for one epoch or so many steps; return images a second."""
+    """Train for one epoch or ``steps`` steps; return images per second."""
     loader = DataLoader(data, batch_size=batch, shuffle=True)
     net.train()
     seen, running_loss, correct = 0, 0.0, 0
@@ -70,7 +70,7 @@ def train(
 
 
 def test(net: nn.Module, data: Dataset, device: str) -> float:
-    """Return the share of images read right."""
+    """Return the accuracy as a fraction."""
     net.eval()
     right = total = 0
     with torch.no_grad():
