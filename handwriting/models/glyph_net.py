@@ -20,9 +20,9 @@ class GlyphNet(nn.Module):
     ignored.
 
     After the first ``shared`` stages the network divides into ``branches`` heads, each with the other stages and its own
-    logits; the output is the mean of their logits. In training each head has its own loss, so that they stay
-    different; the classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if the
-    image is too small for so many stages.
+    logits; the output is their mean. In training each head has its own loss, so that they stay different; the
+    classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if the image is
+    too small for so many stages.
     """
 
     def __init__(
