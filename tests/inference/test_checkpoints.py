@@ -117,7 +117,7 @@ def test_a_file_of_another_program_is_one_sentence(file: Path, other: Any):
 @pytest.mark.parametrize("changed", [{"widths": [4, 9]}, {"widths": [4]}, {"batch_norm": True}])
 def test_weights_that_do_not_fit_the_named_model_are_one_sentence(file: Path, changed: dict[str, Any]):
     torch.save(content(settings={"model": MODEL | changed}), file)
-    with pytest.raises(UserError, match=r"does not fit the model .* train it again, with force=true") as caught:
+    with pytest.raises(UserError, match=r"does not fit the model .* train it again with force=true") as caught:
         load_trained(file)
     assert "\n" not in str(caught.value)
 

@@ -72,7 +72,9 @@ def test_an_unreadable_record_is_named_with_the_reason(tmp_path: Path, make_run)
 def test_a_folder_of_damaged_records_alone_says_so(tmp_path: Path, make_run):
     damaged = make_run(tmp_path, "seed=1")
     (damaged / "result.json").write_text("")
-    with pytest.raises(UserError, match=r"no readable run: .*seed=1/result\.json is damaged; the same command trains"):
+    with pytest.raises(
+        UserError, match=r"no readable run: .*seed=1/result\.json is damaged; the same command retrains"
+    ):
         read_folder(tmp_path)
 
 
