@@ -19,8 +19,8 @@ class GlyphNet(nn.Module):
     maximum of each 2×2 pixels is blurred before every second is taken. ``margin`` is how many pixels of each side are
     ignored.
 
-    After the first ``shared`` stages the network divides into ``branches`` heads, each with the other stages and its own
-    logits; the output is their mean. In training each head has its own loss, so that they stay different; the
+    After the first ``shared`` stages the network divides into ``branches`` heads, each with the other stages and its
+    own logits; the output is their mean. In training each head has its own loss, so that they stay different; the
     classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if the image is
     too small for so many stages.
     """
