@@ -23,7 +23,7 @@ import pytest
         (["data=digits", "optim.lr=-1"], "optim: Invalid learning rate: -1."),
         (["data=digits", "optim.lr=low"], "optim.lr=low must be a number."),
         (["data=digits", "optim.lr=inf"], "optim.lr=inf must be a number, not infinite."),
-        (["data=digits", "optim.betas=[.9]"], "optim.betas=[0.9] must be 2 numbers, such as [0.9, 0.999]."),
+        (["data=digits", "optim.betas=[.9]"], "optim.betas=[0.9] must be 2 numbers, as in [0.9, 0.999]."),
         (["data=digits", "optim.betas=[.9,b]"], "optim.betas=b must be a number."),
         (
             ["data=digits", "optim._target_=torch.optim.Adan"],

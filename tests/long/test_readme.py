@@ -27,8 +27,6 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Commands that are not run, by a substring, and why.
 LEFT_OUT = {
     "make demo": "it installs the package; its command is run as well",
-    "python3 -m venv": "it makes an environment",
-    "download.pytorch.org": "it installs PyTorch from the network",
     "make test": "it runs this suite",
     "submitit_slurm": "it needs SLURM: tests/cluster starts one",
 }
