@@ -111,7 +111,9 @@ def page_of() -> Callable[..., contextlib.AbstractContextManager[tuple[str, subp
         assert process.stderr is not None
         try:
             said = process.stderr.readline()
-            assert said.startswith(f"Open http://127.0.0.1:{port}"), said + process.stderr.read()
+            if not said.startswith(f"Open http://127.0.0.1:{port}"):
+                process.kill()  # otherwise its stderr has no end
+                pytest.fail(said + process.stderr.read())
             yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()

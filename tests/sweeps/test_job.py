@@ -157,7 +157,7 @@ def test_forced_runs_keep_nothing_of_the_old_one(main, tmp_path: Path):
 def test_a_name_that_is_no_folder_under_outputs_is_refused(main, tmp_path: Path, name: str):
     code, errors, _ = main(*SMALL, f"name={name}")
     assert code == 2
-    assert errors == f"name={name} must name a folder under outputs/, as in name=study.\n"
+    assert errors == f"name={name} must name a folder under outputs/, such as name=study.\n"
     assert not list(tmp_path.rglob("result.json"))
     assert not (tmp_path.parent / "x").exists()
 
@@ -190,7 +190,7 @@ def small_disk(tmp_path: Path):
 def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path):
     done = command("handwriting.run", *SMALL, f"hydra.run.dir={small_disk}/outputs/digits/run")
     assert done.returncode == 2
-    sentence = f"The disk of {small_disk}/outputs/digits/run is full: make room and give the same command again."
+    sentence = f"The disk of {small_disk}/outputs/digits/run is full: free some space and repeat the command."
     assert done.stderr.splitlines()[-1] == sentence, done.stderr
 
 

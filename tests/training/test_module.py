@@ -274,7 +274,7 @@ def test_the_rate_of_each_step_is_that_of_torch_alone(tmp_path: Path, scheduler:
     ("optimizer", "scheduler", "sentence"),
     [
         (partial(torch.optim.SGD, lr=-1), None, "optim: Invalid learning rate: -1."),
-        (partial(torch.optim.SGD, **{"foo": 1}), None, "optim: a setting has a name or type"),
+        (partial(torch.optim.SGD, **{"foo": 1}), None, "optim: a setting has an unknown name or a wrong type"),
         (
             partial(torch.optim.SGD, lr=1),
             partial(torch.optim.lr_scheduler.StepLR, **{"foo": 1}),
