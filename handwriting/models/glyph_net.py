@@ -6,7 +6,7 @@ from torch import Tensor, autocast, cat, float32, nn, outer, promote_types, stac
 from torch.nn import functional as F
 
 from handwriting.models.layers import activation_and_pooling, make_activation
-from handwriting.models.net import Crop, check_dropout, check_sizes
+from handwriting.models.net import Crop
 from handwriting.utils.errors import UserError, check_whole
 
 
@@ -20,9 +20,9 @@ class GlyphNet(nn.Module):
     ignored.
 
     After the first ``shared`` stages the network divides into ``branches`` heads, each with the other stages and its
-    own logits; the output is their mean. In training each head has its own loss, so that they stay different; the
-    classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if the image is
-    too small for so many stages.
+    own logits; the output is the mean of their logits. In training each head has its own loss, so that they stay
+    different; the classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if
+    the image is too small for so many stages.
     """
 
     def __init__(
@@ -40,10 +40,6 @@ class GlyphNet(nn.Module):
     ):
         super().__init__()
         _check_stages(widths, depths, image_size, margin)
-        if pooling not in ("max", "blur"):
-            raise UserError(f"model.pooling={pooling} must be max or blur.")
-        check_dropout(dropout)
-        check_whole("model.branches", branches, at_least=1)
         check_whole("model.shared", shared, at_least=0, at_most=len(widths) - 1)
         channels = [1, *widths]
 
@@ -139,13 +135,10 @@ def _convolution(channels: int, out_channels: int) -> tuple[nn.Module, nn.Module
 
 
 def _check_stages(widths: Sequence[int], depths: Sequence[int], image_size: tuple[int, int], margin: int) -> None:
-    check_sizes("model.widths", widths, at_least_one=True)
-    check_sizes("model.depths", depths, at_least_one=True)
     if len(widths) != len(depths):
         raise UserError(
             f"model.widths has {len(widths)} stages and model.depths {len(depths)}; both need the same length."
         )
-    check_whole("model.margin", margin, at_least=0)
     if (min(image_size) - 2 * margin) >> (len(widths) - 1) < 1:
         without, or_less = (f" without its margin of {margin}", " or make the margin smaller") if margin else ("", "")
         raise UserError(
