@@ -91,7 +91,7 @@ def test_test_images_of_the_model_s_size_keep_their_pixels(real_data_folder: Pat
     if (real_data_folder / "MNIST" / "raw").is_dir():
         sets.append(read_mnist(str(real_data_folder)).test.images[::10, 0])
     if (real_data_folder / "characters" / "characters.mat").is_file():
-        sets.append(read_characters(real_data_folder / "characters" / "characters.mat").test.images[::2, 0])
+        sets.append(255 - read_characters(real_data_folder / "characters" / "characters.mat").test.images[::2, 0])
     if not sets:
         pytest.skip(f"{real_data_folder} holds neither MNIST/raw nor characters/characters.mat")
     for images in sets:
