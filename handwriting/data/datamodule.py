@@ -11,10 +11,11 @@ from torch import Tensor
 from handwriting.data.augment import Augmentation
 from handwriting.data.checks import bright_on_dark, check_classes
 from handwriting.data.dataset import HandwritingSet, LabelledImages
-from handwriting.data.loader import Batches, serve
+from handwriting.data.loader import Batches, BatchLists, serve
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
 
+LIST_LENGTH, LIST_IMAGES = 50, 16_384  # most batches and images in a list of batches
 EVAL_BATCH = 500  # validation and test need no gradients, which allows larger batches
 
 
@@ -54,6 +55,7 @@ class DataModule(lightning.LightningDataModule):
         super().__init__()
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
+        self.in_lists = False  # whether training batches come in lists, as for compile=graph
         whole = read(**for_reader) if path is None else read(path, **for_reader)
         source = name if path is None else str(path)
         whole = bright_on_dark(whole, invert, source)
@@ -85,9 +87,11 @@ class DataModule(lightning.LightningDataModule):
         augmented = {"test_augmented": expand(self.test, NOTEBOOK), "train_augmented": expand(self.train, NOTEBOOK)}
         return {"test": self.test, "train_clean": self.train, **augmented}
 
-    def train_dataloader(self) -> Batches:
-        """Serve the training images in a new order each epoch."""
-        return serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
+    def train_dataloader(self) -> Batches | BatchLists:
+        """Serve the training images in a new order each epoch, in lists of batches if ``in_lists`` is set."""
+        batches = serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
+        length = min(LIST_LENGTH, max(LIST_IMAGES // self.batch_size, 1))
+        return BatchLists(batches, length) if self.in_lists else batches
 
     def val_dataloader(self) -> Batches | list[Batches]:
         """Serve the validation images in a fixed order; no loader if there are none."""
@@ -97,12 +101,17 @@ class DataModule(lightning.LightningDataModule):
         """Serve each of ``test_parts`` in a fixed order."""
         return [self._serve_share(part) for part in self.test_parts.values()]
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a training batch on its device, except in the final epochs without augmentation."""
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Augment a training batch, or each of a list, on its device; not in the final epochs without augmentation."""
         trainer: Any = self.trainer
         if not trainer.training or trainer.current_epoch >= trainer.max_epochs - self.augmentation.clean_epochs:
             return batch
-        images, labels = batch
+        if isinstance(batch, list):
+            return [self._augment(*one) for one in batch]
+        return self._augment(*batch)
+
+    def _augment(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        trainer: Any = self.trainer
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
 

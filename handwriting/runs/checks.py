@@ -25,6 +25,18 @@ FOR_NETWORKS = ("optim", "scheduler", "loss", "average", "callbacks", "compile",
 FOR_NETWORKS += ("augment.clean_epochs",)
 FOR_BOTH = {"trainer.max_epochs", *NOT_SETTINGS}
 RUN_CALLBACKS = ("checkpoint", "last")
+# Settings of the trainer that count single steps or change them, and their possible values with compile=graph.
+WITH_GRAPHS: dict[str, tuple[object, ...]] = {
+    "devices": (1, "auto"),
+    "precision": ("32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "64-true", "64", 64),
+    "limit_train_batches": (1.0, None),
+    "accumulate_grad_batches": (1,),
+    "gradient_clip_val": (None,),
+    "val_check_interval": (None, 1.0),
+    "max_steps": (-1,),
+    "overfit_batches": (0, 0.0),
+    "fast_dev_run": (False,),
+}
 # What a classical baseline does anyway.
 DEFAULTS = {"average=none", "scheduler=none", "trainer=default", "compile=false", "tta.views=1"}
 DEFAULTS |= {"trainer.devices=1", "trainer.accelerator=cpu", "trainer.accelerator=auto", "trainer.precision=32-true"}
@@ -65,8 +77,17 @@ def check_settings(config: DictConfig) -> None:
         constraint.check(setting, OmegaConf.select(config, setting))
 
 
-def check_trainer(trainer: DictConfig, fused: bool | None) -> None:
-    """Raise UserError for settings of the trainer that Lightning does not report, or only during training."""
+def check_trainer(trainer: DictConfig, fused: bool | None, graphs: bool = False) -> None:
+    """Raise UserError for settings of the trainer that Lightning does not report, or only during training.
+
+    ``graphs`` says that steps are CUDA graphs, many of them in each of Lightning's batches.
+    """
+    for setting, possible in WITH_GRAPHS.items() if graphs else ():
+        if trainer.get(setting, possible[0]) not in possible:
+            raise UserError(
+                f"compile=graph cannot train with trainer.{setting}={trainer[setting]}: leave it out, or choose "
+                "compile=false."
+            )
     if trainer.gradient_clip_val and fused and "mixed" in str(trainer.precision):
         raise UserError(
             f"trainer.gradient_clip_val with trainer.precision={trainer.precision} needs optim.fused=false: "

@@ -127,6 +127,7 @@ BATCHES = Number(above=0, says="above 0: a fraction (0.5) or batches (5)")
 # Settings by their dotted names, whatever the choices of the groups are.
 SETTINGS: dict[str, Constraint] = {
     "seed": SEED,
+    "compile": OneOf((False, True, "graph"), says="false, true or graph"),
     "on_nan": OneOf(("stop", "keep")),
     "resume": OneOf(("continue", "restart")),
     "tta.views": Whole(1, 1000),

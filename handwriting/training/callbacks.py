@@ -1,6 +1,5 @@
 """Callbacks of training: averaged weights, snapshots at the ends of cycles, and the progress bar."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ class EpochAveraging(WeightAveraging):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Find the number of steps in an epoch."""
+        classifier: Any = pl_module
         epochs = trainer.max_epochs or 1
-        self._steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        self._steps = classifier.steps_per_epoch
         self._first = min(int(self.start * epochs), epochs - 1)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
@@ -73,23 +73,26 @@ class RunBar(lightning.Callback):
     def __init__(self, title: str, console: Console):
         self.title, self.console = title, console
         self.bar: Progress | None = None
+        self._drawn = 0  # the last step that the bar shows
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Draw the empty bar."""
         if not self.console.file.isatty():  # not is_terminal, which trusts FORCE_COLOR, set by Jupyter
             return
+        classifier: Any = pl_module
         columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
         self.bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, transient=True, refresh_per_second=DRAWINGS
         )
-        self.task = self.bar.add_task(self.title, total=int(trainer.estimated_stepping_batches), state="")
+        self.task = self.bar.add_task(self.title, total=classifier.total_steps, state="")
         self.bar.start()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar every REFRESH steps."""
-        if self.bar and trainer.global_step % REFRESH == 0:
+        """Move the bar, at most every REFRESH steps."""
+        if self.bar and trainer.global_step >= self._drawn + REFRESH:
+            self._drawn = trainer.global_step
             self.bar.update(self.task, completed=trainer.global_step)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

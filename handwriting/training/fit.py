@@ -28,6 +28,7 @@ from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build
 from handwriting.training.callbacks import RunBar
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
+from handwriting.training.graphs import GraphClassifier, check_callbacks
 from handwriting.training.module import Classifier
 from handwriting.training.resume import last_checkpoint, restore_rows
 from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
@@ -79,7 +80,7 @@ def build_job(
     job resumes from the folder's last checkpoint, where there is one. ``overrides`` are those of the command line.
     """
     check_settings(config)
-    check_trainer(config.trainer, fused=config.optim.get("fused"))
+    check_trainer(config.trainer, fused=config.optim.get("fused"), graphs=config.compile == "graph")
     _quiet_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
@@ -95,9 +96,11 @@ def build_job(
     _check_loss(loss, len(data.class_names))
     stop_on_nan = config.on_nan == "stop"
     facts, classes = _facts(data, settings), len(data.class_names)
-    model = Classifier(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
+    kind = GraphClassifier if config.compile == "graph" else Classifier
+    data.in_lists = kind is GraphClassifier
+    model = kind(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
     model.make_optimization(steps=100)  # to find invalid settings before anything is written
-    if config.compile:
+    if config.compile is True:
         net.compile()
     last = last_checkpoint(folder) if resume else None
     begun = (last[0], last[1]["global_step"]) if last else (None, 0)
@@ -105,11 +108,14 @@ def build_job(
     if not len(data.val):
         check_plateau(config.scheduler)
     bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
+    callbacks = _callbacks(config.callbacks, bool(len(data.val)))
+    if kind is GraphClassifier:
+        check_callbacks(callbacks)
     trainer: lightning.Trainer = build(
         "trainer",
         OmegaConf.merge(config.trainer, {"enable_progress_bar": False}),  # RunBar is the bar
         logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
-        callbacks=[*_callbacks(config.callbacks, bool(len(data.val))), *bar],
+        callbacks=[*callbacks, *bar],
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # the data module splits batches between processes
         plugins=[LightningEnvironment()],  # also on a cluster: the sweep's launcher requeues jobs itself
@@ -176,7 +182,8 @@ def _read_by_views(job: Job) -> dict[str, float]:
     probabilities, labels = job.model.predict_proba(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
     logits = probabilities.clamp_min(SMALLEST).log()
-    tally.add(torch.nn.functional.nll_loss(logits, labels), logits, labels)
+    loss = torch.nn.functional.nll_loss(logits, labels)
+    tally.add(len(labels), loss, tally.count_correct(logits, labels))
     return {f"test_tta/{name}": value for name, value in tally.means().items()}
 
 

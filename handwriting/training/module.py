@@ -19,6 +19,8 @@ from handwriting.training.resume import random_states, restore_random_states
 from handwriting.utils.errors import DivergedError, UserError
 from handwriting.utils.metrics import MOST_WITHOUT_TOP5, Tally
 
+PLATEAU_METRIC = "val/loss"  # what scheduler=plateau monitors
+
 
 class Classifier(ImageClassifier, lightning.LightningModule):
     """An ImageClassifier in training: a network, its normalisation, and what Lightning calls.
@@ -73,17 +75,33 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         A net of several branches gives the logits of each, (branches, B, classes): each has its loss.
         """
         images, targets = batch
+        loss, correct = self.loss_and_correct(images, targets)
+        self.tally["train"].add(len(images), loss, correct)
+        if (processes := _processes()) > 1:  # the mean over the whole batch, which the processes share
+            loss = loss * processes * len(images) / self._add_up(loss.new_tensor(len(images)))
+        self.step_losses.append(loss.detach())
+        return loss
+
+    def loss_and_correct(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a training batch, and the number of its images that are predicted correctly, (1,)."""
         logits = self(images)
         if logits.ndim == 3:
             loss = torch.stack([self.loss(branch, targets) for branch in logits]).mean()
             logits = logits.mean(0)
         else:
             loss = self.loss(logits, targets)
-        self.tally["train"].add(loss, logits, targets if targets.ndim == 1 else targets.argmax(1))
-        if (processes := _processes()) > 1:  # the mean over the whole batch, which the processes share
-            loss = loss * processes * len(images) / self._add_up(loss.new_tensor(len(images)))
-        self.step_losses.append(loss.detach())
-        return loss
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        return loss, self.tally["train"].count_correct(logits, labels)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the whole training; loads the training data."""
+        return int(self.trainer.estimated_stepping_batches)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count a validation batch."""
@@ -135,7 +153,7 @@ class Classifier(ImageClassifier, lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler for the steps of this training."""
-        return self.make_optimization(int(self.trainer.estimated_stepping_batches))
+        return self.make_optimization(self.total_steps)
 
     def make_optimization(self, steps: int) -> Any:
         """Make the optimizer and its scheduler for ``steps``. Raises UserError if their settings are invalid."""
@@ -151,7 +169,7 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             "lr_scheduler": {
                 "scheduler": scheduler,
                 "interval": "step" if by_step else "epoch",
-                "monitor": "val/loss",  # monitored by plateau; the others ignore it
+                "monitor": PLATEAU_METRIC,  # the others ignore it
             },
         }
 
@@ -176,7 +194,8 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             self.device.type, enabled=False
         ):  # in the precision of the weights, as when they are loaded
             logits = self(images)
-        self.tally[part].add(F.cross_entropy(logits, labels), logits, labels)
+        tally = self.tally[part]
+        tally.add(len(labels), F.cross_entropy(logits, labels), tally.count_correct(logits, labels))
         return logits
 
     def _means(self, part: str) -> dict[str, float]:

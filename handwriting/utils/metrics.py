@@ -32,16 +32,18 @@ class Tally:
         self.losses: list[Tensor] = []
         self.right: list[Tensor] = []
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: its mean loss, logits (B, classes) and labels (B,)."""
-        self.images.append(len(labels))
-        self.losses.append(loss.detach())
+    def count_correct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return how many labels (B,) are among the top k of logits (B, classes), for each k: (len(top),)."""
         if self.top == (1,):
-            self.right.append((logits.argmax(1) == labels).sum()[None])
-        else:
-            hits = logits.topk(max(self.top)).indices == labels[:, None]
-            right = [hits[:, :n].sum() if n > 1 else (logits.argmax(1) == labels).sum() for n in self.top]
-            self.right.append(torch.stack(right))
+            return (logits.argmax(1) == labels).sum()[None]
+        hits = logits.topk(max(self.top)).indices == labels[:, None]
+        return torch.stack([hits[:, :n].sum() if n > 1 else (logits.argmax(1) == labels).sum() for n in self.top])
+
+    def add(self, images: int, loss: Tensor, correct: Tensor) -> None:
+        """Add a batch: its number of images, its mean loss, and what count_correct returned."""
+        self.images.append(images)
+        self.losses.append(loss.detach())
+        self.right.append(correct)
 
     def means(self, add_up: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
         """Return the mean loss in nats and the accuracies as fractions: loss, acc, top5, ….

@@ -88,7 +88,11 @@ def test_loss_and_accuracy_are_means_over_images_not_over_batches():
     logits, labels = torch.randn(10, 3), torch.randint(0, 3, (10,))
     tally = Tally()
     for part in (slice(0, 7), slice(7, 10)):  # batches of unequal size
-        tally.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+        tally.add(
+            len(labels[part]),
+            F.cross_entropy(logits[part], labels[part]),
+            tally.count_correct(logits[part], labels[part]),
+        )
     loss, accuracy = tally.means().values()
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item())
     assert accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
@@ -99,7 +103,11 @@ def test_the_five_likeliest_are_counted_where_there_are_enough_classes():
     logits, labels = torch.randn(40, 11), torch.randint(0, 11, (40,))
     tally = Tally((1, 5))
     for part in (slice(0, 33), slice(33, 40)):
-        tally.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+        tally.add(
+            len(labels[part]),
+            F.cross_entropy(logits[part], labels[part]),
+            tally.count_correct(logits[part], labels[part]),
+        )
     means = tally.means()
     assert means["acc"] == pytest.approx(top_k_accuracy_score(labels, logits, k=1, labels=range(11)))
     assert means["top5"] == pytest.approx(top_k_accuracy_score(labels, logits, k=5, labels=range(11)))
