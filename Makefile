@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-data test-long test-oldest test-cluster test-browser lint bench clean
+.PHONY: help demo test test-data test-long test-oldest test-cluster test-browser test-gpu lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-cluster: $(VENV)/.handwriting-dev ## a sweep on a SLURM that is started for
 
 test-browser: $(VENV)/.handwriting-dev ## someone writes on the page, in Chromium (apt-get install chromium); skips without it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
+test-gpu: $(VENV)/.handwriting-dev ## the tests on a CUDA device; skips without one
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lint: $(VENV)/.handwriting-dev ## style (ruff), types (pyright) and the direction of imports (import-linter)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """make bench: how fast and how small this package is, as ratios measured side by side.
 
 python tests/benchmarks [--only TABLE …] [--rounds N] [--busy] [--json]; the tables are steps, characters, sweep, best,
-limits and switches.
+limits, switches and gpu.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import ordinary  # noqa: F401  (keeps the environment as it is now)
 
 from handwriting.utils.hardware import processor, use_machine
 
-TABLES = ("steps", "characters", "sweep", "best", "limits", "switches")
+TABLES = ("steps", "characters", "sweep", "best", "limits", "switches", "gpu")
 REAL = "real MNIST and characters"
 
 
@@ -57,9 +58,9 @@ def main() -> None:
     parser.add_argument(
         "--busy", action="store_true", help="keep one core busy with another process during the measurement"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--json", action="store_true", help="print JSON; the tables go to stderr")
     options = parser.parse_args()
-    say: Callable[..., None] = (lambda *_, **__: None) if options.json else print
+    say: Callable[..., None] = partial(print, file=sys.stderr, flush=True) if options.json else print
     with tempfile.TemporaryDirectory() as name, busy_core() if options.busy else contextlib.nullcontext():
         use_machine()  # before torch is imported
         import torch
@@ -76,6 +77,9 @@ def main() -> None:
         for table in options.only:
             if table == "best" and data != REAL:
                 say("best: needs real images; not measured\n")
+                continue
+            if table == "gpu" and not torch.cuda.is_available():
+                say("gpu: needs a CUDA device; not measured\n")
                 continue
             results[table] = MEASURES[table](root, folder, options.rounds, say)
     if options.json:
@@ -176,6 +180,13 @@ def measure_switches(root: Path, folder: Path, rounds: int, say: Callable[..., N
     return {"steps": contest.as_json(), "compose": composed, "compare": reported, "spinning": spun}
 
 
+def measure_gpu(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:
+    """Net and GlyphNet on a CUDA device; with a single round, only part of the table."""
+    from gpu import compare_on_gpu
+
+    return compare_on_gpu(root, folder, say, whole=rounds > 1)
+
+
 def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:
     from speed import NAIVE, NAIVE_ALONE, PACKAGE, PLAIN_LAST, TEMPLATE, TEMPLATE_ALONE
 
@@ -192,6 +203,7 @@ MEASURES = {
     "best": measure_best,
     "limits": measure_limits,
     "switches": measure_switches,
+    "gpu": measure_gpu,
 }
 
 if __name__ == "__main__":
