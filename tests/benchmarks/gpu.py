@@ -209,8 +209,8 @@ class Clock(lightning.Callback):
 def package(root: Path, folder: Path, net: str, batch: int, precision: str, mode: str, steps: int) -> float:
     """Train with this package for three epochs of so many steps; return images per second of the last two.
 
-    These include what is done at the end of each epoch, about 50 ms: the validation and two checkpoints.
-    The validation is on 60 images; the logs and checkpoints are those of any run.
+    These include the validation, on 60 images, and the two checkpoints at the end of each epoch: where an epoch has
+    few steps, they take much of the time.
     """
     overrides = [f"model={net}", f"data.batch_size={batch}", f"data.limit={batch * steps}", f"compile={mode}"]
     overrides += [f"trainer.precision={PRECISIONS[precision]}", "trainer.max_epochs=3", "data.val_fraction=0.001"]
