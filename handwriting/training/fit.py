@@ -90,27 +90,40 @@ def build_job(
         return BaselineJob(data, net, folder)
     views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
     list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
+    model = _build_model(config, settings, data, net)
+    last = last_checkpoint(folder) if resume else None
+    begun = (last[0], last[1]["global_step"]) if last else (None, 0)
+    if not len(data.val):
+        check_plateau(config.scheduler)
+    tensorboard = RunLogger(folder, begun[1] if last else None)
+    trainer = _build_trainer(config, folder, title, bool(len(data.val)), tensorboard)
+    return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
+
+
+def _build_model(config: DictConfig, settings: dict[str, Any], data: DataModule, net: torch.nn.Module) -> Classifier:
+    """Return the network with its optimizer, scheduler and loss, all checked."""
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
     loss, parts = build("loss", config.loss), tuple(data.test_parts)
     _check_loss(loss, len(data.class_names))
-    stop_on_nan = config.on_nan == "stop"
-    facts, classes = _facts(data, settings), len(data.class_names)
+    facts, classes, stop_on_nan = _facts(data, settings), len(data.class_names), config.on_nan == "stop"
+    data.in_lists = config.compile == "graph"
     kind = GraphClassifier if config.compile == "graph" else Classifier
-    data.in_lists = kind is GraphClassifier
     model = kind(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
     model.make_optimization(steps=100)  # to find invalid settings before anything is written
     if config.compile is True:
         net.compile()
-    last = last_checkpoint(folder) if resume else None
-    begun = (last[0], last[1]["global_step"]) if last else (None, 0)
-    tensorboard = RunLogger(folder, begun[1] if last else None)
-    if not len(data.val):
-        check_plateau(config.scheduler)
-    bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
-    callbacks = _callbacks(config.callbacks, bool(len(data.val)))
-    if kind is GraphClassifier:
+    return model
+
+
+def _build_trainer(
+    config: DictConfig, folder: Path, title: str, validates: bool, tensorboard: RunLogger
+) -> lightning.Trainer:
+    """Return the Trainer with its loggers, callbacks and progress bar."""
+    callbacks = _callbacks(config.callbacks, validates)
+    if config.compile == "graph":
         check_callbacks(callbacks)
+    bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
     trainer: lightning.Trainer = build(
         "trainer",
         OmegaConf.merge(config.trainer, {"enable_progress_bar": False}),  # RunBar is the bar
@@ -122,7 +135,7 @@ def build_job(
     )
     if trainer.strategy.root_device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as cuDNN's convolutions use it by default
-    return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
+    return trainer
 
 
 def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
