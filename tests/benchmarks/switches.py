@@ -20,9 +20,6 @@ import yaml
 from limits import make_runs
 from rounds import Contest, take_turns
 from speed import package
-from torch import nn
-
-from handwriting.training.module import Classifier
 
 ALL = "all switches"
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -42,7 +39,6 @@ def filled_memory() -> Iterator[None]:
 def compare_steps(root: Path, folder: Path, rounds: int, steps: int = 300, batch: int = 64) -> Contest:
     """Compare steps of Net on MNIST with all switches, and without one at a time."""
     without = {
-        "without Classifier.__setattr__": lambda: mock.patch.object(Classifier, "__setattr__", nn.Module.__setattr__),
         "fresh tensors filled": filled_memory,
         "driver not asked through NVML": lambda: mock.patch.dict(os.environ, {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}),
     }
