@@ -37,8 +37,6 @@ from handwriting.utils.metrics import SMALLEST, Tally
 
 # Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-# With trainer.deterministic torch fills every new tensor, which only reveals reads of uninitialised memory.
-torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
 
 
 REMARKS = (  # of Lightning, as regular expressions

@@ -3,19 +3,16 @@
 A switch that saves less than 5 % of a step or less than a second of a command is to be removed.
 """
 
-import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import torch
 import yaml
 from limits import make_runs
 from rounds import Contest, take_turns
@@ -26,20 +23,9 @@ BUSY = [sys.executable, "-c", "while True: pass"]
 SPIN = "300000"  # GNU OpenMP's own number of turns before a waiting thread sleeps
 
 
-@contextlib.contextmanager
-def filled_memory() -> Iterator[None]:
-    """Let torch fill every fresh tensor, as it does by default where operators are to be deterministic."""
-    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
-
-
 def compare_steps(root: Path, folder: Path, rounds: int, steps: int = 300, batch: int = 64) -> Contest:
     """Compare steps of Net on MNIST with all switches, and without one at a time."""
     without = {
-        "fresh tensors filled": filled_memory,
         "driver not asked through NVML": lambda: mock.patch.dict(os.environ, {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}),
     }
     train = partial(package, root, folder, batch, steps)
