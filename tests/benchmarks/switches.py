@@ -9,33 +9,14 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import yaml
 from limits import make_runs
-from rounds import Contest, take_turns
-from speed import package
 
-ALL = "all switches"
 BUSY = [sys.executable, "-c", "while True: pass"]
 SPIN = "300000"  # GNU OpenMP's own number of turns before a waiting thread sleeps
-
-
-def compare_steps(root: Path, folder: Path, rounds: int, steps: int = 300, batch: int = 64) -> Contest:
-    """Compare steps of Net on MNIST with all switches, and without one at a time."""
-    without = {
-        "driver not asked through NVML": lambda: mock.patch.dict(os.environ, {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}),
-    }
-    train = partial(package, root, folder, batch, steps)
-
-    def side(switch) -> float:
-        with switch():
-            return train()
-
-    sides = {ALL: train, **{name: partial(side, switch) for name, switch in without.items()}}
-    return take_turns(sides, rounds, "images/s")
 
 
 def compare_spinning(folder: Path, rounds: int) -> dict[str, list[float]]:
