@@ -157,19 +157,13 @@ def measure_switches(root: Path, folder: Path, rounds: int, say: Callable[..., N
     """What each switch behind the package's back gains."""
     import switches
 
-    composed = switches.seconds_to_compose()
-    say(
-        "Milliseconds to compose a job, YAML's loader",
-        *(f"{k:34} {1000 * v:.0f}" for k, v in composed.items()),
-        sep="\n",
-    )
     reported = switches.seconds_to_report(folder, 5)
-    say("\nSeconds of compare of 20 runs, the collector")
+    say("Seconds of compare of 20 runs, the collector")
     say(*(f"{name:34} {statistics.median(times):.2f}" for name, times in reported.items()), sep="\n")
     spun = switches.compare_spinning(folder, min(rounds, 3))
     say("\nSeconds of training on the digits, 5 epochs")
     say(*(f"{name:42} {statistics.median(times):.1f}" for name, times in spun.items()), "", sep="\n")
-    return {"compose": composed, "compare": reported, "spinning": spun}
+    return {"compare": reported, "spinning": spun}
 
 
 def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:

@@ -5,14 +5,11 @@ A switch that saves less than 5 % of a step or less than a second of a command i
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
-import yaml
 from limits import make_runs
 
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -44,24 +41,6 @@ def _train_digits(folder: Path, environment: dict[str, str]) -> float:
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (result,) = folder.glob("outputs/digits/trainer.max_epochs=5/result.json")
     return json.loads(result.read_text())["seconds"]
-
-
-def seconds_to_compose(jobs: int = 20) -> dict[str, float]:
-    """Return the seconds to compose a job with YAML's loader in C and in Python: medians."""
-    from hydra import compose, initialize_config_dir
-
-    from handwriting.runs.config import CONF
-
-    medians = {}
-    for name, loader in (("in C", yaml.CSafeLoader), ("in Python", yaml.loader.SafeLoader)):
-        taken = []
-        with mock.patch.object(yaml, "SafeLoader", loader), initialize_config_dir(str(CONF), version_base="1.3"):
-            for seed in range(jobs):
-                begun = time.perf_counter()
-                compose("config", [f"seed={seed}", "optim=sgd"], return_hydra_config=True)
-                taken.append(time.perf_counter() - begun)
-        medians[name] = statistics.median(taken)
-    return medians
 
 
 def seconds_to_report(folder: Path, rounds: int) -> dict[str, list[float]]:
