@@ -157,13 +157,10 @@ def measure_switches(root: Path, folder: Path, rounds: int, say: Callable[..., N
     """What each switch behind the package's back gains."""
     import switches
 
-    reported = switches.seconds_to_report(folder, 5)
-    say("Seconds of compare of 20 runs, the collector")
-    say(*(f"{name:34} {statistics.median(times):.2f}" for name, times in reported.items()), sep="\n")
     spun = switches.compare_spinning(folder, min(rounds, 3))
-    say("\nSeconds of training on the digits, 5 epochs")
+    say("Seconds of training on the digits, 5 epochs")
     say(*(f"{name:42} {statistics.median(times):.1f}" for name, times in spun.items()), "", sep="\n")
-    return {"compare": reported, "spinning": spun}
+    return {"spinning": spun}
 
 
 def _say_goals(say: Callable[..., None], speeds: Mapping[str, list[float]]) -> None:

@@ -7,10 +7,7 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-
-from limits import make_runs
 
 BUSY = [sys.executable, "-c", "while True: pass"]
 SPIN = "300000"  # GNU OpenMP's own number of turns before a waiting thread sleeps
@@ -41,19 +38,3 @@ def _train_digits(folder: Path, environment: dict[str, str]) -> float:
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (result,) = folder.glob("outputs/digits/trainer.max_epochs=5/result.json")
     return json.loads(result.read_text())["seconds"]
-
-
-def seconds_to_report(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of compare of 20 runs with and without the collector of unused memory switched off."""
-    runs = make_runs(folder / "collected", 20, epochs=10, steps=844)
-    lines = {
-        "switched off": ["-m", "handwriting.compare", str(runs)],
-        "as by default": ["-c", f"from handwriting.compare import main; main([{str(runs)!r}])"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
-    for _ in range(rounds):
-        for name, line in lines.items():
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, *line], check=True, capture_output=True)
-            seconds[name].append(time.perf_counter() - begun)
-    return seconds
