@@ -10,7 +10,6 @@ from rich.console import Console
 from handwriting.reports.report import read_report
 from handwriting.reports.tables import show_report
 from handwriting.utils.errors import exit_on_bad_input
-from handwriting.utils.hardware import live_briefly
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -40,5 +39,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    live_briefly()
     main()

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba
+from handwriting.inference.predictions import Reading
 from handwriting.inference.preprocess import Preprocessed, open_image, preprocess, to_grey
 from handwriting.utils.errors import UserError
 from handwriting.utils.text import shorten
 
 # A path, the content of a file, an image, or grey levels (H, W): uint8, or float of 0…1.
 Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The prediction for an image, or in ``error`` why the image could not be read."""
-
-    label: int = -1
-    name: str = ""
-    glyph: str = ""
-    probability: float = 0.0
-    likeliest: tuple[tuple[str, float], ...] = ()  # the five most probable classes and their probabilities
-    preprocessed: Preprocessed | None = None  # the model's input, and its preprocessing steps if they are kept
-    error: str = ""
 
 
 class Reader:

@@ -14,7 +14,6 @@ from handwriting.data import DataModule
 from handwriting.data.digits import read_digits
 from handwriting.evaluate import main as evaluate
 from handwriting.inference.checkpoints import load_trained
-from handwriting.inference.evaluation import without_common
 
 TRAINED = ("data=digits", "data.limit=300", "trainer.max_epochs=2")
 
@@ -80,7 +79,7 @@ def test_several_runs_are_also_evaluated_as_an_ensemble(runs: Path, tmp_path: Pa
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the figures, which take most of the time."""
-    monkeypatch.setattr("handwriting.evaluate._figures", lambda *_: {})
+    monkeypatch.setattr("handwriting.inference.evaluation_report._figures", lambda *_: {})
 
 
 def copy_run(run: Path, to: Path, **data: Any) -> Path:
@@ -199,15 +198,6 @@ def test_a_damaged_checkpoint_of_a_folder_is_reported_and_the_others_are_evaluat
     assert errors == f"{damaged} is damaged or truncated: it cannot be read as a checkpoint. It is omitted.\n"
     assert list(evaluation(run_of(tmp_path / "study", 1) / "evaluation" / "test")["models"]) == [run_of(runs, 1).name]
     assert "500 images" in output
-
-
-def test_names_omit_common_overrides():
-    assert without_common(["a=1,model.widths=[3,4],seed=0", "a=1,model.widths=[3,5],seed=0"]) == [
-        "model.widths=[3,4]",
-        "model.widths=[3,5]",
-    ]
-    assert without_common(["a=1,b=2"]) == ["a=1,b=2"]
-    assert without_common(["a=1", "a=1"]) == ["a=1", "a=1"]
 
 
 @pytest.mark.parametrize(

@@ -1,112 +1,27 @@
-"""An exported model has the same outputs as the model, for any number of images, and contains its class names."""
+"""Export from the command line."""
 
-import importlib.util
-import json
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import torch
-import yaml
 
-from handwriting import export as module
-from handwriting.export import export, main
-from handwriting.inference.checkpoints import load_trained
-from handwriting.runs.config import CONF
-from handwriting.runs.instantiate import build
-from handwriting.training.module import Classifier
-from handwriting.utils.errors import UserError
-
-# The exporter takes seconds for each model: make test-long tests all.
-MODELS = [
-    pytest.param(name, marks=[] if name in ("net", "glyph_net") else [pytest.mark.long])
-    for name in sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-    if name not in ("knn", "linear", "svm", "forest")
-]
+from handwriting.export import main
 
 
-def save(file: Path, model: dict[str, Any], **more: Any) -> Path:
-    """Save an untrained model, with batch statistics, in the format of a run's checkpoint."""
-    torch.manual_seed(0)
-    net = build("model", model, num_classes=10, image_size=(28, 28))
-    classifier = Classifier(net, partial(torch.optim.SGD, lr=0.1), None, 10, 0.13, 0.3)
-    with torch.no_grad():
-        classifier.train()(torch.randint(256, (64, 1, 28, 28), dtype=torch.uint8))
-    settings = {"model": model, **more}
-    names = {"class_names": list("0123456789"), "glyphs": list("٠١٢٣٤٥٦٧٨٩")}
-    facts = {"settings": settings, **names, "image_size": [28, 28]}
-    torch.save({"state_dict": classifier.state_dict(), "handwriting": facts}, file)
-    return file
+def test_the_command_writes_the_model_of_a_run(digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    main([str(digits_run), "--onnx", str(tmp_path / "a" / "net.onnx")])
+    onnx.checker.check_model(onnx.load(tmp_path / "a" / "net.onnx"))
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'a' / 'net.onnx'}: ")
+    assert "same predictions as the model on 200 test images" in said
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    return save(tmp_path / "net.ckpt", {"_target_": "handwriting.models.net.Net", "widths": [4, 8], "hidden": [16]})
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_each_model_has_the_same_outputs_in_onnx_runtime(model: str, tmp_path: Path):
-    config = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))
-    if bases := [base for base in config.pop("defaults", []) if base != "_self_"]:
-        config = yaml.safe_load((CONF / "model" / f"{bases[0]}.yaml").read_text(encoding="utf-8")) | config
-    if model == "glyph_net":
-        config |= {"pooling": "blur", "margin": 2}  # as in experiment=mnist_best; all others use max pooling
-    checkpoint = save(tmp_path / "net.ckpt", config)
-    assert export(checkpoint, tmp_path / "net.onnx") <= 1e-5
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    for number in (1, 3, 70):
-        images = torch.randint(256, (number, 1, 28, 28), dtype=torch.uint8)
-        with torch.inference_mode():
-            logits = load_trained(checkpoint).model(images).numpy()
-        probabilities, own = map(np.asarray, session.run(None, {"images": images.numpy()}))
-        np.testing.assert_allclose(own, logits, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-
-
-def test_the_file_contains_the_class_names(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    main([str(small), "--onnx", str(tmp_path / "a" / "net.onnx")])
-    proto = onnx.load(tmp_path / "a" / "net.onnx")
-    onnx.checker.check_model(proto)
-    metadata = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
-    assert metadata["class_names"] == list("0123456789")
-    assert metadata["glyphs"] == list("٠١٢٣٤٥٦٧٨٩")
-    assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    assert "noise images (its test images are not available" in capsys.readouterr().out
-
-
-def test_the_run_s_own_test_images_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    data = {"_target_": "handwriting.data.DataModule", "name": "digits", "batch_size": 32, "val_fraction": 0.2}
-    data["read"] = {"_target_": "handwriting.data.digits.read_digits", "_partial_": True}
-    net = {"_target_": "handwriting.models.net.Net", "widths": [4, 8], "hidden": [16]}
-    export(save(tmp_path / "net.ckpt", net, data=data), tmp_path / "net.onnx")
-    assert "same predictions as the model on 200 test images" in capsys.readouterr().out
-
-
-def test_a_file_with_different_predictions_is_not_written(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    other = save(tmp_path / "other.ckpt", {"_target_": "handwriting.models.net.Net", "widths": [8, 8], "hidden": [16]})
-    content = module._as_onnx(load_trained(other))
-    monkeypatch.setattr(module, "_as_onnx", lambda _: content)
-    with pytest.raises(UserError, match=r"predicts differently from the model .*; .*net.onnx is not written"):
-        export(small, tmp_path / "net.onnx")
-    assert not (tmp_path / "net.onnx").exists()
-
-
-@pytest.mark.parametrize("lacking", ["onnx", "onnxruntime"])
-def test_a_missing_package_is_named(lacking: str, small: Path, monkeypatch: pytest.MonkeyPatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == lacking else found(name))
-    with pytest.raises(UserError, match=rf"{lacking} is not installed: pip install 'handwriting\[export\]'"):
-        export(small, small.with_suffix(".onnx"))
-
-
-def test_bad_input_is_one_sentence_and_code_2(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "cut.ckpt").write_bytes(small.read_bytes()[:3000])
+def test_bad_input_is_one_sentence_and_code_2(digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    content = (digits_run / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "whole.ckpt").write_bytes(content)
+    (tmp_path / "cut.ckpt").write_bytes(content[:3000])
     (tmp_path / "file").touch()
-    for checkpoint, onnx_file in [("none", "a.onnx"), ("cut.ckpt", "a.onnx"), (small.name, "file/a.onnx")]:
+    for checkpoint, onnx_file in [("none", "a.onnx"), ("cut.ckpt", "a.onnx"), ("whole.ckpt", "file/a.onnx")]:
         with pytest.raises(SystemExit) as stop:
             main([str(tmp_path / checkpoint), "--onnx", str(tmp_path / onnx_file)])
         assert stop.value.code == 2

@@ -3,18 +3,14 @@
 import csv
 import io
 import json
-import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from handwriting.data.digits import read_digits
-from handwriting.inference.preprocess import open_image, preprocess
 from handwriting.predict import main as predict
 from handwriting.reader import Reader
 
@@ -36,38 +32,6 @@ def call(*arguments: object) -> int:
         predict([str(argument) for argument in arguments])
     assert isinstance(stop.value.code, int)
     return stop.value.code
-
-
-def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path):
-    reader = Reader.load(run)
-    pictures, labels = images
-    expected = [reading.label for reading in reader.read(pictures)]
-    assert sum(map(int.__eq__, expected, labels)) >= 9
-    with torch.inference_mode():
-        assert expected == reader.trained.model(torch.from_numpy(pictures)[:, None]).argmax(1).tolist()
-    files = [tmp_path / f"{number}.png" for number in range(10)]
-    for picture, file in zip(pictures, files, strict=True):
-        Image.fromarray(255 - picture).save(file)  # dark on white
-    sources = {
-        "paths": files,
-        "names": map(str, files),
-        "contents": [file.read_bytes() for file in files],
-        "images": [Image.fromarray(picture) for picture in pictures],
-        "floats": pictures / 255,
-        "tensors": torch.from_numpy(pictures),
-    }
-    for kind, source in sources.items():
-        assert [reading.label for reading in reader.read(source)] == expected, kind
-
-
-def test_a_reading_has_the_probabilities_of_five_classes(run: Path, images: tuple[np.ndarray, list[int]]):
-    (reading,) = Reader.load(run).read(images[0][:1])
-    assert reading.name == str(reading.label)
-    assert len(reading.likeliest) == 5
-    assert reading.likeliest[0] == (reading.name, reading.probability)
-    assert sorted((value for _, value in reading.likeliest), reverse=True) == [value for _, value in reading.likeliest]
-    assert reading.preprocessed is not None
-    assert np.array_equal(reading.preprocessed.image, images[0][0])
 
 
 def test_the_command_classifies_a_folder_and_writes_the_predictions(
@@ -113,16 +77,6 @@ def test_an_unreadable_file_is_a_line_and_the_others_are_classified(
     assert call(run, tmp_path / "empty.png", tmp_path / "text.png") == 1  # also if none could be read
 
 
-@pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
-def test_a_blank_image_of_the_model_s_size_is_not_classified(run: Path, level: float, tmp_path: Path):
-    blank = np.full((28, 28), level, np.float32)
-    Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
-    noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
-    for reading in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
-        assert "no writing was found" in reading.error
-        assert (reading.label, reading.probability) == (-1, 0)
-
-
 def test_patterns_and_standard_input(
     run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -134,68 +88,6 @@ def test_patterns_and_standard_input(
     readings = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
     assert len(readings) == 3
     assert readings[2] == readings[0]
-
-
-PEAK = """
-import resource, sys
-from handwriting.reader import Reader
-reader, sources = Reader.load(sys.argv[1]), sys.argv[2:]
-reader.read(sources[:2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert len(reader.read(source for source in sources)) == len(sources)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-@pytest.mark.long
-def test_forty_photographs_need_no_more_memory_than_two(run: Path, tmp_path: Path):
-    page = np.full((3000, 4000), 230, np.uint8)  # 12 megapixels
-    Image.fromarray(page).save(tmp_path / "blank.jpg")
-    page[800:2200, 1900:2080] = 20
-    Image.fromarray(page).save(tmp_path / "written.jpg")
-    photos = [str(tmp_path / "blank.jpg"), str(tmp_path / "written.jpg")] * 20
-    done = subprocess.run([sys.executable, "-c", PEAK, str(run), *photos], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 100  # MiB; the grey levels of the 38 others need 435
-
-
-@pytest.mark.parametrize("level", [0, 20], ids=["written", "blank"])
-def test_only_the_preprocessed_image_of_a_photograph_is_kept(run: Path, level: int):
-    reader, page = Reader.load(run), np.full((600, 800), 20, np.uint8)
-    page[150:450, 380:420] = level + 200 * (level == 0)
-    reader.read([page])
-    tracemalloc.start()
-    try:
-        readings = reader.read(page.copy() for _ in range(5))
-        kept = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert len(readings) == 5
-    assert kept < page.size / 2
-
-
-def test_steps_are_kept_for_the_requested_number_of_images(run: Path, images: tuple[np.ndarray, list[int]]):
-    reader, large = Reader.load(run), np.kron(images[0][:4], np.ones((1, 30, 30), np.uint8))
-    sources = [np.zeros((50, 50)), *large]
-    kept = [len(one.preprocessed.steps) if one.preprocessed else None for one in reader.read(sources, steps=2)]
-    assert kept == [None, 5, 5, 0, 0]
-    (reading,) = reader.read(large[:1], steps=1)
-    assert reading.preprocessed is not None
-    assert max(reading.preprocessed.steps["original"].shape) == 400  # at the working size, not at the size of the file
-    assert reader.read(sources)[1].preprocessed.steps == {}  # type: ignore[union-attr]
-
-
-def test_a_large_jpeg_is_preprocessed_like_a_png(tmp_path: Path):
-    y, x = np.mgrid[0:2400, 0:3200]
-    page = np.clip(180 + x / 80 - y / 60 + np.random.default_rng(0).normal(0, 5, x.shape), 0, 255)
-    page[700:1800, 1500:1640] = 30
-    page[1300:1430, 1500:2100] = 30
-    results = []
-    for file in ("page.png", "page.jpg"):
-        Image.fromarray(page.astype(np.uint8)).convert("RGB").save(tmp_path / file, quality=90, compress_level=1)
-        results.append(preprocess(open_image(tmp_path / file), (28, 28), {"size": 20.0, "stroke": 2.5}).image)
-    assert np.abs(results[0].astype(int) - results[1]).max() <= 12
-    assert np.corrcoef(results[0].ravel(), results[1].ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""A trained model: its checkpoint, preprocessing, evaluation, ensembles."""
+"""A trained model: its checkpoint, preprocessing, predictions, evaluation, ensembles, ONNX."""

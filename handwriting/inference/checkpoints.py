@@ -151,6 +151,27 @@ def load_trained(path: Path) -> Trained:
     return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, foreground)
 
 
+def load_all(places: Sequence[Path]) -> tuple[list[Trained], list[UserError]]:
+    """Load all checkpoints of ``places``, and return the errors of those in a folder that could not be loaded.
+
+    Raises UserError if none can be loaded, or if a checkpoint that was given alone cannot be loaded.
+    """
+    trained: list[Trained] = []
+    reasons: list[UserError] = []
+    for place in places:
+        found = find_checkpoints(place)
+        for checkpoint in [one for path in found for one in (snapshots_of(path) if place.is_dir() else [path])]:
+            try:
+                trained.append(load_trained(checkpoint))
+            except UserError as error:
+                if len(found) == 1:
+                    raise
+                reasons.append(error)
+    if not trained:
+        raise reasons[0]
+    return trained, reasons
+
+
 def check_targets(config: Any, group: str, path: Path) -> None:
     """Raise UserError unless every ``_target_`` in a checkpoint's config occurs in this group of conf/.
 

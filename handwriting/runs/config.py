@@ -23,9 +23,6 @@ from handwriting.utils.errors import UserError, did_you_mean
 PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel conf/ is inside the package, in a clone beside it.
 CONF = next((folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()), PACKAGE / "conf")
-# OmegaConf parses each file of a config, once per job, with this loader; the C version gives the same result and makes
-# the composition of a job 1.3 to 1.5 times as fast.
-yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[misc]
 LONGEST_NAME = 180  # characters; file systems allow 255 bytes
 
 

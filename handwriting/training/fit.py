@@ -1,7 +1,6 @@
 """One training job: build its objects from the config, fit, test the chosen weights, return the result."""
 
 import logging
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -35,12 +34,6 @@ from handwriting.training.tensorboard import RunLogger, show_augmentation, show_
 from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import processor, with_threads
 from handwriting.utils.metrics import SMALLEST, Tally
-
-# Lightning lets torch ask the driver how many GPUs there are, and Adam asks in every step: 65 µs where there is none.
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-# With trainer.deterministic torch fills every new tensor, which only reveals reads of uninitialised memory.
-torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
-
 
 REMARKS = (  # of Lightning, as regular expressions
     ".*does not have many workers.*",

@@ -62,13 +62,6 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         self._step = 0  # after the last batch
         self._random: dict[str, Any] | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, past the search for parameters where Lightning notes a hook: it does so 40 times a step."""
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, in nats; its labels (B,) may be soft targets (B, classes).
 

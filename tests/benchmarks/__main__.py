@@ -161,23 +161,10 @@ def measure_switches(root: Path, folder: Path, rounds: int, say: Callable[..., N
     """What each switch behind the package's back gains."""
     import switches
 
-    contest = switches.compare_steps(root, folder, rounds)
-    say(
-        "Training steps of Net on MNIST, batch 64, without one switch at a time", *contest.lines(switches.ALL), sep="\n"
-    )
-    composed = switches.seconds_to_compose()
-    say(
-        "\nMilliseconds to compose a job, YAML's loader",
-        *(f"{k:34} {1000 * v:.0f}" for k, v in composed.items()),
-        sep="\n",
-    )
-    reported = switches.seconds_to_report(folder, 5)
-    say("\nSeconds of compare of 20 runs, the collector")
-    say(*(f"{name:34} {statistics.median(times):.2f}" for name, times in reported.items()), sep="\n")
     spun = switches.compare_spinning(folder, min(rounds, 3))
-    say("\nSeconds of training on the digits, 5 epochs")
+    say("Seconds of training on the digits, 5 epochs")
     say(*(f"{name:42} {statistics.median(times):.1f}" for name, times in spun.items()), "", sep="\n")
-    return {"steps": contest.as_json(), "compose": composed, "compare": reported, "spinning": spun}
+    return {"spinning": spun}
 
 
 def measure_gpu(root: Path, folder: Path, rounds: int, say: Callable[..., None]) -> dict[str, Any]:

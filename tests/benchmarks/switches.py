@@ -3,57 +3,14 @@
 A switch that saves less than 5 % of a step or less than a second of a command is to be removed.
 """
 
-import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
-import torch
-import yaml
-from limits import make_runs
-from rounds import Contest, take_turns
-from speed import package
-from torch import nn
-
-from handwriting.training.module import Classifier
-
-ALL = "all switches"
 BUSY = [sys.executable, "-c", "while True: pass"]
 SPIN = "300000"  # GNU OpenMP's own number of turns before a waiting thread sleeps
-
-
-@contextlib.contextmanager
-def filled_memory() -> Iterator[None]:
-    """Let torch fill every fresh tensor, as it does by default where operators are to be deterministic."""
-    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[reportAttributeAccessIssue]
-    try:
-        yield
-    finally:
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[reportAttributeAccessIssue]
-
-
-def compare_steps(root: Path, folder: Path, rounds: int, steps: int = 300, batch: int = 64) -> Contest:
-    """Compare steps of Net on MNIST with all switches, and without one at a time."""
-    without = {
-        "without Classifier.__setattr__": lambda: mock.patch.object(Classifier, "__setattr__", nn.Module.__setattr__),
-        "fresh tensors filled": filled_memory,
-        "driver not asked through NVML": lambda: mock.patch.dict(os.environ, {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}),
-    }
-    train = partial(package, root, folder, batch, steps)
-
-    def side(switch) -> float:
-        with switch():
-            return train()
-
-    sides = {ALL: train, **{name: partial(side, switch) for name, switch in without.items()}}
-    return take_turns(sides, rounds, "images/s")
 
 
 def compare_spinning(folder: Path, rounds: int) -> dict[str, list[float]]:
@@ -81,37 +38,3 @@ def _train_digits(folder: Path, environment: dict[str, str]) -> float:
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     (result,) = folder.glob("outputs/digits/trainer.max_epochs=5/result.json")
     return json.loads(result.read_text())["seconds"]
-
-
-def seconds_to_compose(jobs: int = 20) -> dict[str, float]:
-    """Return the seconds to compose a job with YAML's loader in C and in Python: medians."""
-    from hydra import compose, initialize_config_dir
-
-    from handwriting.runs.config import CONF
-
-    medians = {}
-    for name, loader in (("in C", yaml.CSafeLoader), ("in Python", yaml.loader.SafeLoader)):
-        taken = []
-        with mock.patch.object(yaml, "SafeLoader", loader), initialize_config_dir(str(CONF), version_base="1.3"):
-            for seed in range(jobs):
-                begun = time.perf_counter()
-                compose("config", [f"seed={seed}", "optim=sgd"], return_hydra_config=True)
-                taken.append(time.perf_counter() - begun)
-        medians[name] = statistics.median(taken)
-    return medians
-
-
-def seconds_to_report(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of compare of 20 runs with and without the collector of unused memory switched off."""
-    runs = make_runs(folder / "collected", 20, epochs=10, steps=844)
-    lines = {
-        "switched off": ["-m", "handwriting.compare", str(runs)],
-        "as by default": ["-c", f"from handwriting.compare import main; main([{str(runs)!r}])"],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in lines}
-    for _ in range(rounds):
-        for name, line in lines.items():
-            begun = time.perf_counter()
-            subprocess.run([sys.executable, *line], check=True, capture_output=True)
-            seconds[name].append(time.perf_counter() - begun)
-    return seconds

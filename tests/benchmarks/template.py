@@ -1,7 +1,6 @@
 """Lightning as templates write it: the same data set, metric objects logged in every step, a bar and two loggers."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +60,6 @@ def train(
     net: nn.Module, make_optimizer: Callable, data: Dataset, batch: int, steps: int, classes: int, folder: Path
 ) -> float:
     """Train for so many steps; return images per second."""
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # as Lightning sets it
     loggers = [CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")]
     trainer = lightning.Trainer(
         max_epochs=1,
@@ -72,5 +70,4 @@ def train(
         enable_checkpointing=False,
     )
     trainer.fit(LitClassifier(net, make_optimizer, classes), DataLoader(data, batch_size=batch, shuffle=True))
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"  # as it is without Lightning
     return StepClock.steps * batch / StepClock.seconds

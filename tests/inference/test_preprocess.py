@@ -209,3 +209,16 @@ def test_the_foreground_of_a_data_set_is_measured():
         3, rel=0.25
     )  # the outline of a bar counts its ends, and pi / 4 of its sides
     assert measure_foreground(torch.zeros(3, 1, 28, 28, dtype=torch.uint8)) == {"size": 20.0, "stroke": 2.5}
+
+
+def test_a_large_jpeg_is_preprocessed_like_a_png(tmp_path: Path):
+    y, x = np.mgrid[0:2400, 0:3200]
+    page = np.clip(180 + x / 80 - y / 60 + np.random.default_rng(0).normal(0, 5, x.shape), 0, 255)
+    page[700:1800, 1500:1640] = 30
+    page[1300:1430, 1500:2100] = 30
+    results = []
+    for file in ("page.png", "page.jpg"):
+        Image.fromarray(page.astype(np.uint8)).convert("RGB").save(tmp_path / file, quality=90, compress_level=1)
+        results.append(preprocess(open_image(tmp_path / file), (28, 28), {"size": 20.0, "stroke": 2.5}).image)
+    assert np.abs(results[0].astype(int) - results[1]).max() <= 12
+    assert np.corrcoef(results[0].ravel(), results[1].ravel())[0, 1] > 0.999

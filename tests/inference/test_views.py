@@ -188,4 +188,4 @@ def test_stacking_is_fitted_on_held_out_predictions(main, tmp_path: Path, capfd:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, run_in: Callable[..., int]) -> None:
     """Figures are tested elsewhere."""
-    monkeypatch.setattr("handwriting.evaluate._figures", lambda *_: {})
+    monkeypatch.setattr("handwriting.inference.evaluation_report._figures", lambda *_: {})

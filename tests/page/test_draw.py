@@ -19,8 +19,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from handwriting.data.digits import read_digits
-from handwriting.draw import gather, main
+from handwriting.draw import main
 from handwriting.page.app import PNG, draw_chart, make_page, pen_width, read_drawing
+from handwriting.page.checkpoints import gather
 from handwriting.page.server import MOST_BYTES
 from handwriting.reader import Reader
 from handwriting.utils.errors import UserError
