@@ -37,9 +37,9 @@ class Augmentation:
         self.clean_epochs, self.seed = clean_epochs, seed
         self._generator: tuple[tuple[int, torch.device], Generator] | None = None
 
-    def expand(self, part: LabelledImages) -> LabelledImages:
+    def expand(self, dataset: LabelledImages) -> LabelledImages:
         """Return all images of a split in each of the offline variants."""
-        return expand(part, self.variants)
+        return expand(dataset, self.variants)
 
     def vary(self, images: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return a batch after all steps: uint8 (B, 1, H, W), and labels (B,) or, mixed, soft targets (B, classes)."""

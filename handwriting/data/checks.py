@@ -51,8 +51,8 @@ def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[s
 
 def _named(labels: set[int], names: Sequence[str]) -> str:
     listed = [names[label] for label in sorted(labels)][:SHOWN]
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"class{'es' if len(labels) > 1 else ''} {', '.join(listed)}{more}"
+    rest = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return f"class{'es' if len(labels) > 1 else ''} {', '.join(listed)}{rest}"
 
 
 def _up_to_255(whole: HandwritingSet, source: str) -> HandwritingSet:
@@ -98,5 +98,5 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (LabelledImages(change(part.images), part.labels) for part in (whole.train, whole.test))
+    train, test = (LabelledImages(change(split.images), split.labels) for split in (whole.train, whole.test))
     return HandwritingSet(train, test, whole.class_names, whole.glyphs)

@@ -49,12 +49,12 @@ class DataModule(lightning.LightningDataModule):
         shuffle_seed: int = 0,
         notebook_form: bool = False,
         augmentation: Augmentation | None = None,
-        **for_reader: Any,
+        **for_loader: Any,
     ):
         super().__init__()
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
-        whole = read(**for_reader) if path is None else read(path, **for_reader)
+        whole = read(**for_loader) if path is None else read(path, **for_loader)
         source = name if path is None else str(path)
         whole = bright_on_dark(whole, invert, source)
         kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
@@ -95,7 +95,7 @@ class DataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> list[Batches]:
         """Serve each of ``test_parts`` in a fixed order."""
-        return [self._serve_share(part) for part in self.test_parts.values()]
+        return [self._serve_share(dataset) for dataset in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augment a training batch on its device, except in the final epochs without augmentation."""
@@ -106,10 +106,10 @@ class DataModule(lightning.LightningDataModule):
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
 
-    def _serve_share(self, part: LabelledImages) -> Batches:
+    def _serve_share(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""
         rank, processes = self._share()
-        return serve(part[torch.arange(rank, len(part), processes)].to(self._device()), EVAL_BATCH)
+        return serve(dataset[torch.arange(rank, len(dataset), processes)].to(self._device()), EVAL_BATCH)
 
     def _share(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""

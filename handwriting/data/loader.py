@@ -63,20 +63,21 @@ class Batches:
     whose overhead is larger than the indexing: a step of a small model takes 3 ms.
     """
 
-    def __init__(self, part: LabelledImages, order: BatchOrder):
-        self.part, self.batch_sampler = part, order
+    def __init__(self, dataset: LabelledImages, order: BatchOrder):
+        # Not self.dataset: with overfit_batches Lightning would rebuild a loader that has it as torch's DataLoader.
+        self.data, self.batch_sampler = dataset, order
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self.part.images, self.part.labels
+        images, labels = self.data.images, self.data.labels
         for index in self.batch_sampler:
             yield images[index], labels[index]
 
 
 def serve(
-    part: LabelledImages, batch_size: int, shuffle_seed: int | None = None, share: tuple[int, int] = (0, 1)
+    dataset: LabelledImages, batch_size: int, shuffle_seed: int | None = None, share: tuple[int, int] = (0, 1)
 ) -> Batches:
     """Return the batches of a split; the last may be smaller. Without a seed the order is unchanged."""
-    return Batches(part, BatchOrder(len(part), batch_size, shuffle_seed, part.images.device, share))
+    return Batches(dataset, BatchOrder(len(dataset), batch_size, shuffle_seed, dataset.images.device, share))

@@ -191,10 +191,10 @@ def _first_fault(path: Path, content: bytes, layout: Layout) -> UserError | None
     for number, line in _rows(content, layout):
         values = [value.strip(' "') for value in _split(line.decode("utf-8", "replace"), layout.separator)]
         if len(values) != layout.columns:
-            more = f" and {len(layout.skipped)} skipped column(s)" if layout.skipped else ""
+            skipped = f" and {len(layout.skipped)} skipped column(s)" if layout.skipped else ""
             return UserError(
                 f"{path}, row {number}: {len(values)} values instead of {layout.columns} (the label, {PIXELS} pixels"
-                f"{more}); fix or remove that row."
+                f"{skipped}); fix or remove that row."
             )
         for column, value in enumerate(values, start=1):
             if column - 1 not in layout.skipped and not _is_grey_level(value):

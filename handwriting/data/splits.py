@@ -34,8 +34,8 @@ def split_fold(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor
     rarest, count = min(enumerate(labels.bincount().tolist()), key=lambda pair: (pair[1] or len(labels), pair[0]))
     if count < folds:
         raise UserError(f"data.folds={folds} needs as many images of each class, but class {rarest} has {count}.")
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
-    kept, held_out = list(parts)[fold]
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
+    kept, held_out = list(splits)[fold]
     return torch.from_numpy(kept), torch.from_numpy(held_out)
 
 

@@ -38,9 +38,9 @@ class ImageClassifier(nn.Module):
         was_training, device = self.training, self.mean.device
         self.eval()
         with torch.inference_mode():
-            parts = []
+            probabilities = []
             for batch in images.split(BATCH):
                 seen = views(batch.to(device)) if views else [batch.to(device)]
-                parts.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
+                probabilities.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
         self.train(was_training)
-        return torch.cat(parts)
+        return torch.cat(probabilities)
