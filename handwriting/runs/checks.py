@@ -35,7 +35,7 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
 
     ``config`` is the composed config with its interpolations; ``hydra`` is Hydra's own node, which may refer to it.
     """
-    _check_everything_is_read(config, hydra)
+    _check_all_are_used(config, hydra)
     metric, mode = config.monitor.metric, config.monitor.mode
     if metric not in METRICS:
         why = (
@@ -149,7 +149,7 @@ def _target(config: Any) -> str:
     return str(config.get("_target_", "")) if isinstance(config, Mapping | DictConfig) else ""
 
 
-def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> None:
+def _check_all_are_used(config: DictConfig, hydra: DictConfig | None) -> None:
     """Raise UserError for a setting that is not in the default config and not used by an interpolation."""
     known = _known_tree()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]

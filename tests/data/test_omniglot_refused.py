@@ -37,20 +37,20 @@ def torchvision(monkeypatch) -> Callable[..., list[str]]:
     """Nothing can be downloaded, until a test lets torchvision raise an error or make alphabets: what it is asked."""
 
     def replace(error: Exception | None = None, *alphabets: str) -> list[str]:
-        asked = []
+        downloads = []
 
         def download(root: str, background: bool, download: bool) -> None:
             assert download
             print("noise")
-            asked.append("images_background" if background else "images_evaluation")
+            downloads.append("images_background" if background else "images_evaluation")
             (Path(root) / "omniglot-py").mkdir(parents=True, exist_ok=True)
             if error:
                 raise error
             for alphabet in ("Latin", "Greek") if background else alphabets:
-                (Path(root) / "omniglot-py" / asked[-1] / alphabet / "character01").mkdir(parents=True)
+                (Path(root) / "omniglot-py" / downloads[-1] / alphabet / "character01").mkdir(parents=True)
 
         monkeypatch.setattr("torchvision.datasets.Omniglot", download)
-        return asked
+        return downloads
 
     replace(AssertionError("a download was tried"))
     return replace
@@ -155,19 +155,19 @@ def test_a_path_is_no_alphabet(tree, refused, alphabet):
 
 
 def test_only_what_is_missing_is_downloaded(tree, data_root, torchvision):
-    asked = torchvision(None, "Angelic")
+    downloads = torchvision(None, "Angelic")
     fetch(["Sanskrit"], data_root)
-    assert asked == []
+    assert downloads == []
     fetch(["Sanskrit", "Latin"], data_root)
-    assert asked == ["images_background"]
+    assert downloads == ["images_background"]
 
 
 def test_an_alphabet_of_the_second_half_is_downloaded_with_both(data_root, torchvision, capsys):
-    asked = torchvision(None, "Angelic")
+    downloads = torchvision(None, "Angelic")
     fetch(["Angelic"], data_root)
-    assert asked == ["images_background", "images_evaluation"]
+    assert downloads == ["images_background", "images_evaluation"]
     where = f"Omniglot's Angelic is not in {data_root / 'omniglot-py'}"
-    assert capsys.readouterr().out.splitlines() == [f"{where}: downloading {half} there" for half in asked]
+    assert capsys.readouterr().out.splitlines() == [f"{where}: downloading {half} there" for half in downloads]
 
 
 def test_an_alphabet_that_omniglot_does_not_have_is_named_with_the_nearest(data_root, torchvision, refused):
@@ -191,11 +191,11 @@ def test_a_misspelt_alphabet_gets_the_nearest_though_nothing_can_be_downloaded(t
     ],
 )
 def test_a_download_that_fails_names_the_folder_and_the_ways_out(data_root, torchvision, complaint, error, reason):
-    asked = torchvision(error)
+    downloads = torchvision(error)
     missing = "Malay_(Jawi_-_Arabic), Mkhedruli_(Georgian), N_Ko"
     with complaint(missing, "could not be downloaded", reason, data_root / FIRST_HALF, "HANDWRITING_DATA", "data=dig"):
         read_characters()
-    assert asked == ["images_background"]
+    assert downloads == ["images_background"]
     assert {path.suffix for path in data_root.iterdir()} <= {".lock"}
 
 

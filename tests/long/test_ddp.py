@@ -61,12 +61,12 @@ def test_the_death_of_one_process_is_the_jobs_reason_and_the_same_command_resume
 ):
     (tmp_path / "trouble.py").write_text(TROUBLE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    asked = ["trainer=ddp", "trainer.accelerator=cpu", "+callbacks.trouble._target_=trouble.Trouble"]
-    failed = run(tmp_path, *asked)
+    overrides = ["trainer=ddp", "trainer.accelerator=cpu", "+callbacks.trouble._target_=trouble.Trouble"]
+    failed = run(tmp_path, *overrides)
     assert failed.returncode == 1, failed.stderr
     assert "killed by SIGKILL" in record(tmp_path / "outputs" / "digits")["reason"]
     monkeypatch.setenv("SPARE", "1")
-    assert run(tmp_path, *asked).returncode == 0
+    assert run(tmp_path, *overrides).returncode == 0
     found = record(tmp_path / "outputs" / "digits")
     assert (found["status"], found["epochs"], len(found["resumed"])) == ("done", 2, 1)
 
