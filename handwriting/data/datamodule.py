@@ -21,12 +21,12 @@ EVAL_BATCH = 500  # validation and test need no gradients, which allows larger b
 class DataModule(lightning.LightningDataModule):
     """A handwriting data set in memory, with a validation set split off its training set.
 
-    ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 means an empty validation
-    set. ``held_out`` are its indices in the published training set. ``augmentation`` is applied in training.
-    ``invert`` says whether to invert the images because they are dark on bright; ``auto`` looks at their borders.
-    With ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in
-    its seven offline variants. Further settings go to ``read``. Raises UserError if a number is out of its range or
-    the data cannot be read.
+    ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
+    means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
+    applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
+    decides by their borders. With ``notebook_form`` there are four test sets, as in the characters notebook: also the
+    training set, and both in its seven offline variants. ``read`` loads the data set and gets all further settings.
+    Raises UserError if a number is out of its range or the data cannot be read.
     """
 
     train: LabelledImages
