@@ -17,8 +17,8 @@ BINS = 9  # directions over 180 degrees
 class Baseline:
     """A scikit-learn estimator that classifies images by their pixels or by histograms of gradients.
 
-    ``estimator`` makes one; ``features`` are ``pixels``, 0…1, or ``hog``, histograms of gradients. Where an estimator
-    gives no probabilities, they are the softmax of its decision values, which ranks classes but is not calibrated.
+    ``estimator`` returns a new one; ``features`` is ``pixels`` (0…1) or ``hog`` (histograms of gradients). For an
+    estimator without probabilities, the softmax of its decision values replaces them; it is not calibrated.
     """
 
     def __init__(
@@ -31,9 +31,8 @@ class Baseline:
         if features == "hog" and min(image_size) < 2 * CELL:
             raise UserError(f"model.features=hog needs images of at least {2 * CELL}×{2 * CELL} pixels.")
         self.num_classes, self.features, self.estimator = num_classes, features, estimator()
-        self.confused = torch.zeros(
-            num_classes, num_classes, dtype=torch.int64
-        )  # of the test: (true class, predicted class)
+        # The confusion matrix of the test set: (true class, predicted class).
+        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def fit(self, dataset: LabelledImages) -> None:
         """Fit on a training set. Raises UserError if a setting of the estimator is invalid."""
@@ -68,8 +67,8 @@ class Baseline:
 def histograms(images: np.ndarray) -> np.ndarray:
     """Return histograms of gradients, float32 (N, …), of uint8 images (N, H, W).
 
-    Each pixel's gradient counts, by its length, for the two nearest of 9 directions in its cell of 4×4 pixels; blocks
-    of 2×2 cells are brought to length 1, cut at .2 and brought to length 1 again (N. Dalal and B. Triggs, 2005,
+    Cells of 4×4 pixels have 9 bins of directions. A gradient is divided between the two nearest bins, weighted by its
+    magnitude. Blocks of 2×2 cells are L2-normalised, clipped at 0.2 and normalised again (N. Dalal and B. Triggs, 2005,
     doi:10.1109/CVPR.2005.177). Pixels beyond whole cells are ignored.
     """
     return np.concatenate([_histograms(batch) for batch in np.array_split(images, max(len(images) // 2000, 1))])

@@ -33,7 +33,7 @@ class ImageClassifier(nn.Module):
     def predict_proba(self, images: Tensor, views: Views | None = None) -> Tensor:
         """Return the probabilities, float (N, classes) on the CPU, of uint8 images (N, 1, H, W).
 
-        With ``views``, which makes several images of each in a batch, they are the mean over them.
+        ``views`` returns several versions of a batch; the probabilities are then the mean over them.
         """
         was_training, device = self.training, self.mean.device
         self.eval()

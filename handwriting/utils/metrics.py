@@ -90,7 +90,7 @@ def confusion(predictions: Tensor, labels: Tensor, classes: int) -> np.ndarray:
 def agreement(predictions: Sequence[Tensor], labels: Tensor) -> list[int]:
     """Return how many images are classified correctly by none, one, two … and all of several models.
 
-    ``predictions`` are (N,) for each model. More models of the same kind will hardly help on images that all misclassify.
+    ``predictions`` are (N,) for each model. More models of the same kind hardly help on images that all misclassify.
     """
     right = sum((predicted == labels).long() for predicted in predictions)
     return torch.bincount(torch.as_tensor(right), minlength=len(predictions) + 1).tolist()
