@@ -60,7 +60,7 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Raise UserError for a setting out of its range; those of models, optimizers etc. are checked when these are built."""
+    """Raise UserError for a setting out of its range; those of components are checked when these are built."""
     for setting, constraint in SETTINGS.items():
         constraint.check(setting, OmegaConf.select(config, setting))
 

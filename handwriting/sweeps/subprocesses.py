@@ -1,4 +1,4 @@
-"""Training in separate processes: one for each device, or one for a job that was killed. Imports torch only if needed."""
+"""Training in separate processes: one for each device, or one for a job that was killed. Rarely imports torch."""
 
 import contextlib
 import json
