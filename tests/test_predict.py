@@ -41,7 +41,7 @@ def call(*arguments: object) -> int:
 def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path):
     reader = Reader.load(run)
     pictures, labels = images
-    expected = [reading.label for reading in reader.read(pictures)]
+    expected = [prediction.label for prediction in reader.read(pictures)]
     assert sum(map(int.__eq__, expected, labels)) >= 9
     with torch.inference_mode():
         assert expected == reader.trained.model(torch.from_numpy(pictures)[:, None]).argmax(1).tolist()
@@ -57,17 +57,18 @@ def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndar
         "tensors": torch.from_numpy(pictures),
     }
     for kind, source in sources.items():
-        assert [reading.label for reading in reader.read(source)] == expected, kind
+        assert [prediction.label for prediction in reader.read(source)] == expected, kind
 
 
 def test_a_reading_has_the_probabilities_of_five_classes(run: Path, images: tuple[np.ndarray, list[int]]):
-    (reading,) = Reader.load(run).read(images[0][:1])
-    assert reading.name == str(reading.label)
-    assert len(reading.likeliest) == 5
-    assert reading.likeliest[0] == (reading.name, reading.probability)
-    assert sorted((value for _, value in reading.likeliest), reverse=True) == [value for _, value in reading.likeliest]
-    assert reading.preprocessed is not None
-    assert np.array_equal(reading.preprocessed.image, images[0][0])
+    (prediction,) = Reader.load(run).read(images[0][:1])
+    assert prediction.name == str(prediction.label)
+    assert len(prediction.likeliest) == 5
+    assert prediction.likeliest[0] == (prediction.name, prediction.probability)
+    probabilities = [value for _, value in prediction.likeliest]
+    assert sorted(probabilities, reverse=True) == probabilities
+    assert prediction.preprocessed is not None
+    assert np.array_equal(prediction.preprocessed.image, images[0][0])
 
 
 def test_the_command_classifies_a_folder_and_writes_the_predictions(
@@ -118,9 +119,9 @@ def test_a_blank_image_of_the_model_s_size_is_not_classified(run: Path, level: f
     blank = np.full((28, 28), level, np.float32)
     Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
     noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
-    for reading in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
-        assert "no writing was found" in reading.error
-        assert (reading.label, reading.probability) == (-1, 0)
+    for prediction in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
+        assert "no writing was found" in prediction.error
+        assert (prediction.label, prediction.probability) == (-1, 0)
 
 
 def test_patterns_and_standard_input(
@@ -131,9 +132,9 @@ def test_patterns_and_standard_input(
     content = (tmp_path / "scan1.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert call(run, tmp_path / "scan?.png", "-", "--json", tmp_path / "all.json") == 0
-    readings = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
-    assert len(readings) == 3
-    assert readings[2] == readings[0]
+    predictions = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
+    assert len(predictions) == 3
+    assert predictions[2] == predictions[0]
 
 
 PEAK = """
@@ -166,11 +167,11 @@ def test_only_the_preprocessed_image_of_a_photograph_is_kept(run: Path, level: i
     reader.read([page])
     tracemalloc.start()
     try:
-        readings = reader.read(page.copy() for _ in range(5))
+        predictions = reader.read(page.copy() for _ in range(5))
         kept = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert len(readings) == 5
+    assert len(predictions) == 5
     assert kept < page.size / 2
 
 
@@ -179,9 +180,9 @@ def test_steps_are_kept_for_the_requested_number_of_images(run: Path, images: tu
     sources = [np.zeros((50, 50)), *large]
     kept = [len(one.preprocessed.steps) if one.preprocessed else None for one in reader.read(sources, steps=2)]
     assert kept == [None, 5, 5, 0, 0]
-    (reading,) = reader.read(large[:1], steps=1)
-    assert reading.preprocessed is not None
-    assert max(reading.preprocessed.steps["original"].shape) == 400  # at the working size, not at the size of the file
+    (prediction,) = reader.read(large[:1], steps=1)
+    assert prediction.preprocessed is not None
+    assert max(prediction.preprocessed.steps["original"].shape) == 400  # the working size, not that of the file
     assert reader.read(sources)[1].preprocessed.steps == {}  # type: ignore[union-attr]
 
 
@@ -226,7 +227,7 @@ def test_several_views_are_averaged(
     assert len(seen) == len(alone)
     assert all(a.probability != b.probability for a, b in zip(alone, seen, strict=True))
     again = reader.read(images[0], views=8, augment="affine")
-    assert [reading.probability for reading in again] == [reading.probability for reading in seen]
+    assert [prediction.probability for prediction in again] == [prediction.probability for prediction in seen]
     with pytest.raises(SystemExit) as stop:
         predict([str(run), str(run / "augment.png"), "--views", "3"])
     assert stop.value.code == 1  # no such file
