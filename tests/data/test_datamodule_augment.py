@@ -1,4 +1,4 @@
-"""What the data module makes of an augmentation, and of the notebook's four test sets."""
+"""The data module with augmentation, and with the notebook's four test sets."""
 
 from types import SimpleNamespace
 from typing import Any, cast

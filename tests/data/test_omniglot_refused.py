@@ -1,4 +1,4 @@
-"""What the builder refuses: each time with one line on standard error, exit code 2 and no file."""
+"""Errors of the builder: one line on standard error, exit code 2 and no file."""
 
 import http.client
 import io
@@ -34,7 +34,7 @@ def tree(data_root: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def torchvision(monkeypatch) -> Callable[..., list[str]]:
-    """Nothing can be downloaded, until a test lets torchvision raise an error or make alphabets: what it is asked."""
+    """Replace the download: it raises an error, or creates alphabets. Returns a list to which each call is added."""
 
     def replace(error: Exception | None = None, *alphabets: str) -> list[str]:
         downloads = []
@@ -137,7 +137,7 @@ def test_a_missing_drawing_is_named(tree, refused):
     refused("Sanskrit", tree / "character02", "drawer 13")
 
 
-# The last two fail: the builder looks for a character01 and character03 that nobody has, and asks to fetch them.
+# The last two fail: character01 and character03 are missing, and the builder tries to download them.
 @pytest.mark.parametrize("name", ["character_1", "characterAA", "character", "character1", "character003"])
 def test_a_folder_of_another_name_is_named(tree, refused, name):
     (tree / "character02").rename(tree / name)

@@ -39,7 +39,7 @@ def only(image: np.ndarray, variant: str) -> np.ndarray:
 
 
 def as_the_notebook_has_it(image: np.ndarray, variant: str, number: int) -> np.ndarray:
-    """Pillow scales and turns; where each pixel comes from is counted here."""
+    """Return a variant by Pillow's scaling and rotation; shifts are computed here."""
     picture = Image.fromarray(image)
     if variant == "original":
         return image

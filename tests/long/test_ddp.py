@@ -1,4 +1,4 @@
-"""One job in two processes: the result of one process, and whatever ends one of the two ends the job."""
+"""One job in two processes: the result of one process; if one process ends, so does the job."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.long
-# Without dropout, whose random numbers differ from process to process; 500 images leave a ragged last batch.
+# Without dropout, whose random numbers differ between processes; with 500 images the last batch is smaller.
 SMALL = ["data=digits", "data.limit=500", "data.batch_size=33", "trainer.max_epochs=2", "model.dropout=0", "optim=sgd"]
 SMALL += ["optim.lr=0.01"]  # where training is stable: at 0.1 rounding errors grow until the weights differ
 TROUBLE = """
