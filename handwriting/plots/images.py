@@ -115,10 +115,10 @@ def draw_readings(
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in places:
             axes.set_axis_off()
-        for axes, image, is_, as_, sure in zip(places, images, true, predicted, probabilities, strict=False):
+        for axes, image, label, prediction, sure in zip(places, images, true, predicted, probabilities, strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            wrong = bool(is_) and is_ != as_
-            lines = ["true " + _short(is_), "pred. " + _short(as_)] if wrong else [_short(as_)]
+            wrong = bool(label) and label != prediction
+            lines = ["true " + _short(label), "pred. " + _short(prediction)] if wrong else [_short(prediction)]
             lines.append(f"{sure:.1%}")  # a line of its own: beside a right-to-left glyph its order would change
             axes.set_title("\n".join(lines), fontsize=7.5, color=WRONG if wrong else "black")
     return figure
