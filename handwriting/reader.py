@@ -51,7 +51,7 @@ class Reader:
             return [Reading(error=one) for one in preprocessed if isinstance(one, str)]
         answers = iter(predict_proba(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
         return [
-            self._reading(one, next(answers)) if isinstance(one, Preprocessed) else Reading(error=one)
+            self._predict(one, next(answers)) if isinstance(one, Preprocessed) else Reading(error=one)
             for one in preprocessed
         ]
 
@@ -67,7 +67,7 @@ class Reader:
         except UserError as error:
             return str(error)
 
-    def _reading(self, preprocessed: Preprocessed, probabilities: Tensor) -> Reading:
+    def _predict(self, preprocessed: Preprocessed, probabilities: Tensor) -> Reading:
         top = probabilities.topk(min(5, len(probabilities)))
         likeliest = tuple(
             (self.called(label), value) for label, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)

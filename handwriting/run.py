@@ -107,9 +107,9 @@ def _finish(code: int) -> bool:
     """Write and print the report of every folder that this command touched; return whether all could be written."""
     written = True
     for folder in sorted(PROGRESS.folders):
-        shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        short = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         try:
-            report = read_report(shown)
+            report = read_report(short)
         except UserError:
             continue  # no job there has a result
         with unread_output():

@@ -85,9 +85,9 @@ def test_patterns_and_standard_input(
     content = (tmp_path / "scan1.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert call(run, tmp_path / "scan?.png", "-", "--json", tmp_path / "all.json") == 0
-    readings = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
-    assert len(readings) == 3
-    assert readings[2] == readings[0]
+    predictions = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
+    assert len(predictions) == 3
+    assert predictions[2] == predictions[0]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_several_views_are_averaged(
     assert len(seen) == len(alone)
     assert all(a.probability != b.probability for a, b in zip(alone, seen, strict=True))
     again = reader.read(images[0], views=8, augment="affine")
-    assert [reading.probability for reading in again] == [reading.probability for reading in seen]
+    assert [prediction.probability for prediction in again] == [prediction.probability for prediction in seen]
     with pytest.raises(SystemExit) as stop:
         predict([str(run), str(run / "augment.png"), "--views", "3"])
     assert stop.value.code == 1  # no such file

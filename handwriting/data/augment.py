@@ -20,9 +20,8 @@ Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]
 class Augmentation:
     """Augmentation of the training images, offline and by batch.
 
-    ``variants`` names the offline variants of the training set (handwriting.data.variants); ``steps`` are
-    applied to each batch in their order; the last ``clean_epochs`` epochs are without them. The same seed
-    gives the same images.
+    ``variants`` names the offline variants of the training set (handwriting.data.variants); ``steps`` are applied to
+    each batch in their order; the last ``clean_epochs`` epochs are without them. The same seed gives the same images.
     """
 
     def __init__(
@@ -37,9 +36,9 @@ class Augmentation:
         self.clean_epochs, self.seed = clean_epochs, seed
         self._generator: tuple[tuple[int, torch.device], Generator] | None = None
 
-    def expand(self, part: LabelledImages) -> LabelledImages:
+    def expand(self, dataset: LabelledImages) -> LabelledImages:
         """Return all images of a split in each of the offline variants."""
-        return expand(part, self.variants)
+        return expand(dataset, self.variants)
 
     def vary(self, images: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return a batch after all steps: uint8 (B, 1, H, W), and labels (B,) or, mixed, soft targets (B, classes)."""
@@ -87,9 +86,9 @@ class Augmentation:
 class Warp:
     """Random rotation, scaling, shear, shift and elastic deformation of each image.
 
-    An image is changed with ``probability``; amounts are uniform in ±degrees, exp(±scale) for each axis,
-    ±shear, and ±shift pixels. The elastic field is Gaussian: a displacement of ``bend`` pixels (standard deviation) at
-    each of ``knots``×``knots`` points, interpolated between them (after P. Simard, D. Steinkraus, J. Platt, 2003,
+    An image is changed with ``probability``; amounts are uniform in ±degrees, exp(±scale) for each axis, ±shear, and
+    ±shift pixels. The elastic field is Gaussian: a displacement of ``bend`` pixels (standard deviation) at each of
+    ``knots``×``knots`` points, interpolated between them (after P. Simard, D. Steinkraus, J. Platt, 2003,
     doi:10.1109/ICDAR.2003.1227801). All of it is one bilinear resampling.
     """
 
@@ -122,9 +121,7 @@ class Warp:
         grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
         if self.bend:
             bends = torch.randn(count, 2, self.knots, self.knots, generator=generator, device=images.device)
-            sides = torch.full(
-                (2,), width, device=images.device
-            )  # not a copy from the CPU, for which a step would wait
+            sides = torch.full((2,), width, device=images.device)  # not a copy from the CPU, which would synchronise
             sides[1:] = height
             bends = bends * (chosen[:, None] * 2 * self.bend / sides)[:, :, None, None]
             field = F.interpolate(bends, size=(height, width), mode="bicubic", align_corners=True)
@@ -213,7 +210,7 @@ class Mixup:
         weight = torch.where(chosen, self.weights[drawn], 1.0)
         other = torch.randperm(count, generator=generator, device=device)
         soft = targets
-        if targets.ndim == 1:  # not one_hot, which reads the largest label except on CUDA
+        if targets.ndim == 1:  # not one_hot, which synchronises to check the labels, except on CUDA
             soft = torch.zeros(count, classes, device=device).scatter_(1, targets[:, None], 1.0)
         mixed = weight[:, None] * soft + (1 - weight[:, None]) * soft[other]
         pixels = weight[:, None, None, None]

@@ -125,10 +125,10 @@ def _without_redundant(
     kept = sorted(set(first))
     labels = torch.tensor([kept.index(label) for label in first])
 
-    def relabel(part: LabelledImages) -> LabelledImages:
+    def relabel(dataset: LabelledImages) -> LabelledImages:
         if redundant == "drop":
-            part = part[torch.isin(part.labels, torch.tensor(kept))]
-        return LabelledImages(part.images, labels[part.labels])
+            dataset = dataset[torch.isin(dataset.labels, torch.tensor(kept))]
+        return LabelledImages(dataset.images, labels[dataset.labels])
 
     def joined(texts: Sequence[str]) -> tuple[str, ...]:
         groups_of = {label: [i for i, other in enumerate(first) if other == label] for label in kept}

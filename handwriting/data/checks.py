@@ -10,7 +10,7 @@ from torch import Tensor
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.utils.errors import UserError
 
-MOST = 0.75  # fraction of the images that decides; writing touches the border in few of them
+MOST = 0.75  # fraction of images that decides; strokes reach the border in few images
 SHOWN = 5  # names of classes in a sentence
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ warn_once = functools.cache(log.warning)
 def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> HandwritingSet:
     """Return a data set with bright foreground on dark background, in grey levels up to 255.
 
-    ``invert`` says whether its images are dark on bright; ``auto`` decides it for the training and the test set
-    together, by the borders of the images. Raises UserError when the two contradict each other.
+    ``invert`` true means that the images are dark on bright; ``auto`` decides for the training and the test set
+    together, by the borders of the images. Raises UserError if the two sets differ.
     """
     whole = _up_to_255(whole, source)
     if invert == "auto":
@@ -33,7 +33,7 @@ def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> Ha
 
 
 def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[str], source: str) -> None:
-    """Warn, once per data set, of a training or test set from whose classes nothing can be learned or concluded."""
+    """Warn, once per data set, of a training set with one class, and of classes that one of the two sets lacks."""
     trained, tested = set(train.labels.tolist()), set(test.labels.tolist())
     if len(trained) == 1:
         warn_once(f"{source}: all training images are of {_named(trained, names)}: there is nothing to learn.")
@@ -51,12 +51,12 @@ def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[s
 
 def _named(labels: set[int], names: Sequence[str]) -> str:
     listed = [names[label] for label in sorted(labels)][:SHOWN]
-    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return f"class{'es' if len(labels) > 1 else ''} {', '.join(listed)}{more}"
+    rest = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return f"class{'es' if len(labels) > 1 else ''} {', '.join(listed)}{rest}"
 
 
 def _up_to_255(whole: HandwritingSet, source: str) -> HandwritingSet:
-    """Return the set with 255 in place of 1 where its images are of zeros and ones."""
+    """Return the data set with 255 instead of 1 if its images contain only zeros and ones."""
     largest = {"training": int(whole.train.images.max()), "test": int(whole.test.images.max())}
     if 1 not in largest.values():
         return whole
@@ -98,5 +98,5 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (LabelledImages(change(part.images), part.labels) for part in (whole.train, whole.test))
+    train, test = (LabelledImages(change(split.images), split.labels) for split in (whole.train, whole.test))
     return HandwritingSet(train, test, whole.class_names, whole.glyphs)

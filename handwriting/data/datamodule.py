@@ -22,12 +22,12 @@ EVAL_BATCH = 500  # validation and test need no gradients, which allows larger b
 class DataModule(lightning.LightningDataModule):
     """A handwriting data set in memory, with a validation set split off its training set.
 
-    ``split``, ``folds`` and ``fold`` say how (see split_training). ``val_fraction`` 0 means an empty validation
-    set. ``held_out`` are its indices in the published training set. ``augmentation`` is applied in training.
-    ``invert`` says whether to invert the images because they are dark on bright; ``auto`` looks at their borders.
-    With ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in
-    its seven offline variants. Further settings go to ``read``. Raises UserError if a number is out of its range or
-    the data cannot be read.
+    ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
+    means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
+    applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
+    decides by their borders. With ``notebook_form`` there are four test sets, as in the characters notebook: also the
+    training set, and both in its seven offline variants. ``read`` loads the data set and gets all further settings.
+    Raises UserError if a number is out of its range or the data cannot be read.
     """
 
     train: LabelledImages
@@ -50,13 +50,13 @@ class DataModule(lightning.LightningDataModule):
         shuffle_seed: int = 0,
         notebook_form: bool = False,
         augmentation: Augmentation | None = None,
-        **for_reader: Any,
+        **for_loader: Any,
     ):
         super().__init__()
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
         self.in_lists = False  # whether training batches come in lists, as for compile=graph
-        whole = read(**for_reader) if path is None else read(path, **for_reader)
+        whole = read(**for_loader) if path is None else read(path, **for_loader)
         source = name if path is None else str(path)
         whole = bright_on_dark(whole, invert, source)
         kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
@@ -99,7 +99,7 @@ class DataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> list[Batches]:
         """Serve each of ``test_parts`` in a fixed order."""
-        return [self._serve_share(part) for part in self.test_parts.values()]
+        return [self._serve_share(dataset) for dataset in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a training batch, or each of a list, on its device; not in the final epochs without augmentation."""
@@ -115,10 +115,10 @@ class DataModule(lightning.LightningDataModule):
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, labels, len(self.class_names), generator)
 
-    def _serve_share(self, part: LabelledImages) -> Batches:
+    def _serve_share(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""
         rank, processes = self._share()
-        return serve(part[torch.arange(rank, len(part), processes)].to(self._device()), EVAL_BATCH)
+        return serve(dataset[torch.arange(rank, len(dataset), processes)].to(self._device()), EVAL_BATCH)
 
     def _share(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""

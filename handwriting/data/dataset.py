@@ -55,11 +55,11 @@ class HandwritingSet:
         return height, width
 
 
-def typical_images(part: LabelledImages, num_classes: int) -> Tensor:
+def typical_images(dataset: LabelledImages, num_classes: int) -> Tensor:
     """Return for each class the image closest to the mean of its first 50, uint8 (classes, H, W)."""
-    typical = torch.zeros(num_classes, *part.images.shape[2:], dtype=torch.uint8)
+    typical = torch.zeros(num_classes, *dataset.images.shape[2:], dtype=torch.uint8)
     for label in range(num_classes):
-        images = part.images[(part.labels == label).nonzero()[:50, 0], 0]
+        images = dataset.images[(dataset.labels == label).nonzero()[:50, 0], 0]
         if len(images):
             values = images.float()
             typical[label] = images[(values - values.mean(0)).square().sum((1, 2)).argmin()].cpu()

@@ -40,8 +40,8 @@ def find_file(folder: Path, *names: str) -> Path | None:
 def read_bytes(path: Path, kind: str) -> bytes:
     """Return the content of a data file, decompressed if it is a gzip file, whatever its name.
 
-    Raises UserError when the file is missing, unreadable, empty, over MAX_BYTES or damaged, or when it is a stand-in: a
-    Git LFS pointer, or the HTML page that a browser saves when a download needed a login or had moved.
+    Raises UserError if the file is missing, unreadable, empty, over MAX_BYTES or damaged, or if it is not the data but
+    a Git LFS pointer or an HTML page, as browsers save one if a download needs a login.
     """
     try:
         size = path.stat().st_size
@@ -78,7 +78,7 @@ def _unpack(path: Path, content: bytes, kind: str) -> bytes:
 
 
 def in_utf8(content: bytes) -> bytes:
-    """Return the content of a text file in UTF-8 without byte order mark; by its mark, UTF-16 is recognised."""
+    """Return the content of a text file in UTF-8 without byte order mark; UTF-16 is recognised by its mark."""
     for mark, encoding in ENCODINGS.items():
         if content.startswith(mark):
             text = content.removeprefix(mark)

@@ -28,8 +28,8 @@ OTHERS = {"U": "text", "S": "text", "O": "a cell array, a struct or a sparse mat
 def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """Return ``train`` and ``test`` as uint8 (classes, examples, 28, 28), and the texts of NAMES.
 
-    Numbers may be 0…1 or 0…255 of any type. Images of another size are resized. Raises UserError for other files,
-    and for values and shapes that cannot be images.
+    Numbers may be 0…1 or 0…255 of any type. Images of another size are resized. Raises UserError for other files, and
+    for values and shapes that cannot be images.
     """
     content = read_bytes(file, "MATLAB file")
     read = _read_hdf5 if content[:512].startswith(b"MATLAB 7.3") or content[512:516] == b"\x89HDF" else _read_mat5
@@ -37,7 +37,7 @@ def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
         loaded = read(file, content)
     except UserError:
         raise
-    except Exception as error:  # scipy and h5py raise a dozen kinds of error for damaged files
+    except Exception as error:  # scipy and h5py raise many kinds of errors for damaged files
         raise UserError(
             f"{file} is truncated or not a MATLAB file ({type(error).__name__}); download it again."
         ) from error

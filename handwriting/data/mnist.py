@@ -61,7 +61,7 @@ def read_mnist(path: str | Path | None = None) -> HandwritingSet:
         )
     train, test = _read_split(*found[:2]), _read_split(*found[2:])
     if train.images.shape[1:] != test.images.shape[1:]:
-        sizes = ("×".join(map(str, part.images.shape[2:])) for part in (train, test))
+        sizes = ("×".join(map(str, split.images.shape[2:])) for split in (train, test))
         raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; download all again.")
     return HandwritingSet(train, test, DIGITS)
 

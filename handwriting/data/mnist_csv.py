@@ -59,10 +59,10 @@ def read_mnist_csv(path: str | Path | None = None) -> HandwritingSet:
 def read_csv_images(path: Path) -> LabelledImages:
     """Return the rows of one CSV file as images (N, 1, 28, 28).
 
-    The header says which column is the label (one of LABEL_NAMES); a column of row numbers is skipped. A first row of
-    numbers is the first image, and counts: without a header, the label is first. The separator may be a comma, a
-    semicolon, a tab or spaces, the encoding UTF-8 or UTF-16. Raises UserError when the layout is another, and names
-    the row (counted from 1, the header included) whose length or value is wrong.
+    The label is the column that the header names (one of LABEL_NAMES), or the first column if there is no header; a
+    first row of numbers is an image, not a header. A column of row numbers is skipped. The separator may be a comma, a
+    semicolon, a tab or spaces, the encoding UTF-8 or UTF-16. Raises UserError for another layout, and for a wrong
+    length or value; it names the row, counted from 1 with the header.
     """
     content = in_utf8(read_bytes(path, "CSV of MNIST images"))
     if b"\0" in content[:4096]:
@@ -191,10 +191,10 @@ def _first_fault(path: Path, content: bytes, layout: Layout) -> UserError | None
     for number, line in _rows(content, layout):
         values = [value.strip(' "') for value in _split(line.decode("utf-8", "replace"), layout.separator)]
         if len(values) != layout.columns:
-            more = f" and {len(layout.skipped)} skipped column(s)" if layout.skipped else ""
+            skipped = f" and {len(layout.skipped)} skipped column(s)" if layout.skipped else ""
             return UserError(
                 f"{path}, row {number}: {len(values)} values instead of {layout.columns} (the label, {PIXELS} pixels"
-                f"{more}); fix or remove that row."
+                f"{skipped}); fix or remove that row."
             )
         for column, value in enumerate(values, start=1):
             if column - 1 not in layout.skipped and not _is_grey_level(value):

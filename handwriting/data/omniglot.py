@@ -1,7 +1,7 @@
 """The character set made from Omniglot, and the names of its classes (B. Lake, R. Salakhutdinov, J. Tenenbaum, 2015).
 
-The published 200 classes are the first 200 characters of seven of its alphabets. ``omniglot.json`` is their recipe:
-which character each class is, and the order of its twenty drawers.
+The published 200 classes are the first 200 characters of seven of its alphabets. ``omniglot.json`` lists the character
+of each class and the order of its twenty drawers.
 """
 
 import io
@@ -54,8 +54,8 @@ def published_characters() -> tuple[Character, ...]:
 def characters_of(alphabets: Sequence[str], root: Path) -> list[Character]:
     """Return every character of the alphabets, as stored in ``root``.
 
-    One of the published set keeps its glyph and the order of its drawers; the drawers of others are shuffled, always
-    the same way. Raises UserError for an alphabet that is not there.
+    Characters of the published set keep their glyph and the order of their drawers. The drawers of others are shuffled,
+    always in the same way. Raises UserError for an unknown alphabet.
     """
     published = {(character.alphabet, character.number): character for character in published_characters()}
     characters = []
@@ -74,8 +74,8 @@ def characters_of(alphabets: Sequence[str], root: Path) -> list[Character]:
 def build_arrays(characters: Sequence[Character], train: int, root: Path) -> dict[str, np.ndarray]:
     """Return ``train`` and ``test``, uint8 (classes, examples, 28, 28), dark on white as in the notebook's file.
 
-    The first ``train`` drawers of each class, 1 to 19, are for training. Raises UserError when an original is missing
-    or damaged.
+    The first ``train`` drawers of each class, 1 to 19, are for training. Raises UserError if an image of Omniglot is
+    missing or damaged.
     """
     images = np.stack([[_read(character, drawer, root) for drawer in character.drawers] for character in characters])
     return {"train": images[:, :train], "test": images[:, train:]}
@@ -84,7 +84,7 @@ def build_arrays(characters: Sequence[Character], train: int, root: Path) -> dic
 def fetch(alphabets: Sequence[str], root: Path) -> None:
     """Download what is missing of Omniglot into ``root``, in torchvision's layout.
 
-    Raises UserError if it cannot be downloaded, or has no such alphabet.
+    Raises UserError if it cannot be downloaded, or lacks one of the alphabets.
     """
     for half in HALVES:
         missing = [alphabet for alphabet in alphabets if not _has(alphabet, root)]

@@ -14,10 +14,10 @@ def split_training(
 ) -> tuple[Tensor, Tensor]:
     """Return the indices (training, validation) of a stratified split, the same for the same seed.
 
-    ``holdout`` holds ``val_fraction`` of the images out; ``kfold`` fold number ``fold`` of ``folds``, so that each
-    image is held out once; ``bootstrap`` trains on as many as there are, drawn with replacement (draw number ``fold``),
-    and holds out those not drawn, about 37 % (B. Efron, 1983, doi:10.1080/01621459.1983.10477973). Raises UserError for
-    invalid numbers, or if a class would have no image in one of the sets.
+    ``holdout`` holds out ``val_fraction`` of the images, ``kfold`` the fold with number ``fold`` of ``folds``.
+    ``bootstrap`` draws as many images as there are, with replacement (draw number ``fold``), and holds out those not
+    drawn, about 37 % (B. Efron, 1983, doi:10.1080/01621459.1983.10477973). Raises UserError for invalid numbers, or if
+    a class would have no image in one of the sets.
     """
     check_whole("data.fold", fold, at_least=0, at_most=folds - 1 if split == "kfold" else LARGEST_SEED - seed)
     if split == "holdout":
@@ -34,8 +34,8 @@ def split_fold(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor
     rarest, count = min(enumerate(labels.bincount().tolist()), key=lambda pair: (pair[1] or len(labels), pair[0]))
     if count < folds:
         raise UserError(f"data.folds={folds} needs as many images of each class, but class {rarest} has {count}.")
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
-    kept, held_out = list(parts)[fold]
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
+    kept, held_out = list(splits)[fold]
     return torch.from_numpy(kept), torch.from_numpy(held_out)
 
 

@@ -20,7 +20,7 @@ DIAGONALS = ((-STEP, -STEP), (STEP, STEP), (STEP, -STEP), (-STEP, STEP))
 Variant = Callable[[Image.Image, int], np.ndarray]
 
 
-def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
+def expand(dataset: LabelledImages, variants: Sequence[str]) -> LabelledImages:
     """Return every image of a split in each variant: all images in the first, then all in the second, and so on.
 
     The index of an image replaces the notebook's random number, so that the result is deterministic. Raises UserError
@@ -29,9 +29,9 @@ def expand(part: LabelledImages, variants: Sequence[str]) -> LabelledImages:
     if not variants:
         raise UserError("augment.variants is empty: give at least [original].")
     if list(variants) == ["original"]:
-        return part
-    images = torch.cat([in_variant(part.images, name) for name in variants])
-    return LabelledImages(images, part.labels.repeat(len(variants)))
+        return dataset
+    images = torch.cat([in_variant(dataset.images, name) for name in variants])
+    return LabelledImages(images, dataset.labels.repeat(len(variants)))
 
 
 def in_variant(images: Tensor, variant: str) -> Tensor:

@@ -42,7 +42,7 @@ class Group:
 
     name: str  # of the data set
     label: str  # the name, and the data settings that were given or that differ between groups of that name
-    part: LabelledImages
+    part: LabelledImages  # the split
     class_names: Sequence[str]
     glyphs: Sequence[str]
     trained: list[Trained]
@@ -58,9 +58,9 @@ def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[s
     for net in trained:
         source = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
         if source not in loaded:
-            data, part = read_part(net, split, settings)
-            loaded[source] = _digest(data, part)
-            groups.setdefault(loaded[source], Group(str(data.name), "", part, data.class_names, data.glyphs, []))
+            data, dataset = read_part(net, split, settings)
+            loaded[source] = _digest(data, dataset)
+            groups.setdefault(loaded[source], Group(str(data.name), "", dataset, data.class_names, data.glyphs, []))
         groups[loaded[source]].trained.append(net)
     _label(list(groups.values()), settings)
     return list(groups.values())
@@ -73,9 +73,9 @@ def _image_settings(net: Trained) -> dict[str, object]:
     return {key: value for key, value in flat.items() if key not in NOT_IMAGES}
 
 
-def _digest(data: DataModule, part: LabelledImages) -> str:
+def _digest(data: DataModule, dataset: LabelledImages) -> str:
     digest = hashlib.sha256(json.dumps([list(data.class_names), list(data.image_size)]).encode())
-    for values in (part.images, part.labels):
+    for values in (dataset.images, dataset.labels):
         digest.update(values.contiguous().numpy().data)
     return digest.hexdigest()
 
@@ -99,7 +99,7 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
         raise UserError(f"{trained.path} does not say which data it was trained on.")
     check_targets(config, "data", trained.path)
     data: DataModule = build("data", compose_data(dict(config), settings))
-    part = {"test": data.test, "val": data.val, "train": data.train}[split]
+    dataset = {"test": data.test, "val": data.val, "train": data.train}[split]
     if tuple(data.class_names) != trained.class_names:
         raise UserError(
             f"{trained.name} has {len(trained.class_names)} classes ({', '.join(trained.class_names[:3])}, …), and "
@@ -107,11 +107,11 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
         )
     if tuple(data.image_size) != trained.image_size:
         raise UserError(f"{trained.name} takes images of {trained.image_size}, data={data.name} has {data.image_size}.")
-    if not len(part):
+    if not len(dataset):
         raise UserError(
             f"split={split} is empty: {trained.name} was trained without a validation set (data.val_fraction=0)."
         )
-    return data, part
+    return data, dataset
 
 
 def evaluate_predictions(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
@@ -122,28 +122,29 @@ def evaluate_predictions(name: str, probabilities: Tensor, labels: Tensor) -> Ev
 
 def without_common(names: Sequence[str]) -> list[str]:
     """Return the names of runs without the overrides that all of them share: seed=1 for optim=adam,seed=1."""
-    parts = [re.split(r",(?![^\[]*\])", name) for name in names]
-    common = set(parts[0]).intersection(*parts[1:]) if len(names) > 1 else set()
+    overrides = [re.split(r",(?![^\[]*\])", name) for name in names]
+    common = set(overrides[0]).intersection(*overrides[1:]) if len(names) > 1 else set()
     return [
-        ",".join(part for part in own if part not in common) or name for own, name in zip(parts, names, strict=True)
+        ",".join(one for one in own if one not in common) or name for own, name in zip(overrides, names, strict=True)
     ]
 
 
 def evaluate_all(
-    trained: Sequence[Trained], part: LabelledImages, way: str = "mean", views: int = 1, augment: str = ""
+    trained: Sequence[Trained], dataset: LabelledImages, way: str = "mean", views: int = 1, augment: str = ""
 ) -> list[Evaluation]:
     """Evaluate each model and, if there are several, their ensemble; with ``views`` > 1 also with TTA."""
     names = without_common([net.name for net in trained])
     found: list[Evaluation] = []
     for number in (1, views) if views > 1 else (1,):
         seen = f", {number} views" if number > 1 else ""
-        answers = [predict_proba(net, part.images, number, augment) for net in trained]
+        answers = [predict_proba(net, dataset.images, number, augment) for net in trained]
         found += [
-            evaluate_predictions(name + seen, answer, part.labels) for name, answer in zip(names, answers, strict=True)
+            evaluate_predictions(name + seen, answer, dataset.labels)
+            for name, answer in zip(names, answers, strict=True)
         ]
         if len(answers) > 1:
             together = _stack(trained, answers) if way == "stack" else combine(answers, way)
-            found.append(evaluate_predictions(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, part.labels))
+            found.append(evaluate_predictions(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, dataset.labels))
     return found
 
 
@@ -174,7 +175,7 @@ def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
     return stack(held_out, torch.tensor(known[0]["label"].tolist()), means)
 
 
-def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
+def measure_speed(trained: Trained, dataset: LabelledImages) -> dict[str, float]:
     """Measure the time in seconds for the whole split in batches and for one image: medians after a warm-up."""
     model, device = trained.model, trained.model.mean.device
 
@@ -187,6 +188,10 @@ def measure_speed(trained: Trained, part: LabelledImages) -> dict[str, float]:
                 taken.append(time.perf_counter() - begun)
         return float(np.median(taken[2:]))
 
-    batch = part.images[:BATCH]
+    batch = dataset.images[:BATCH]
     a_batch = seconds(batch, 5)
-    return {"all_seconds": a_batch * len(part) / len(batch), "batch": len(batch), "one_seconds": seconds(batch[:1], 50)}
+    return {
+        "all_seconds": a_batch * len(dataset) / len(batch),
+        "batch": len(batch),
+        "one_seconds": seconds(batch[:1], 50),
+    }

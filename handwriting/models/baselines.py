@@ -17,8 +17,8 @@ BINS = 9  # directions over 180 degrees
 class Baseline:
     """A scikit-learn estimator that classifies images by their pixels or by histograms of gradients.
 
-    ``estimator`` makes one; ``features`` are ``pixels``, 0…1, or ``hog``, histograms of gradients. Where an estimator
-    gives no probabilities, they are the softmax of its decision values, which ranks classes but is not calibrated.
+    ``estimator`` returns a new one; ``features`` is ``pixels`` (0…1) or ``hog`` (histograms of gradients). For an
+    estimator without probabilities, the softmax of its decision values replaces them; it is not calibrated.
     """
 
     def __init__(
@@ -31,36 +31,35 @@ class Baseline:
         if features == "hog" and min(image_size) < 2 * CELL:
             raise UserError(f"model.features=hog needs images of at least {2 * CELL}×{2 * CELL} pixels.")
         self.num_classes, self.features, self.estimator = num_classes, features, estimator()
-        self.confused = torch.zeros(
-            num_classes, num_classes, dtype=torch.int64
-        )  # of the test: (true class, predicted class)
+        # The confusion matrix of the test set: (true class, predicted class).
+        self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def fit(self, part: LabelledImages) -> None:
+    def fit(self, dataset: LabelledImages) -> None:
         """Fit on a training set. Raises UserError if a setting of the estimator is invalid."""
         try:
-            self.estimator.fit(self._see(part.images), part.labels.numpy())
+            self.estimator.fit(self._extract(dataset.images), dataset.labels.numpy())
         except (ValueError, TypeError) as error:
             raise UserError(f"model: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
 
     def predict_proba(self, images: Tensor) -> Tensor:
         """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
-        seen, known = self._see(images), torch.from_numpy(np.asarray(self.estimator.classes_))
+        features, known = self._extract(images), torch.from_numpy(np.asarray(self.estimator.classes_))
         if hasattr(self.estimator, "predict_proba"):
-            values = torch.from_numpy(np.asarray(self.estimator.predict_proba(seen), dtype=np.float32))
+            values = torch.from_numpy(np.asarray(self.estimator.predict_proba(features), dtype=np.float32))
         else:
-            decision = np.asarray(self.estimator.decision_function(seen), dtype=np.float32)
+            decision = np.asarray(self.estimator.decision_function(features), dtype=np.float32)
             decision = np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
             values = torch.from_numpy(decision).softmax(1)
         return torch.zeros(len(images), self.num_classes).index_copy_(1, known, values)
 
     def numbers(self) -> int:
         """Return how many numbers the fitted estimator stores."""
-        parts = [self.estimator, *getattr(self.estimator, "estimators_", [])]
-        trees = sum(part.tree_.node_count for part in parts if hasattr(part, "tree_"))
+        estimators = [self.estimator, *getattr(self.estimator, "estimators_", [])]
+        trees = sum(one.tree_.node_count for one in estimators if hasattr(one, "tree_"))
         arrays = (value for value in vars(self.estimator).values() if isinstance(value, np.ndarray))
         return trees + sum(array.size for array in arrays)
 
-    def _see(self, images: Tensor) -> np.ndarray:
+    def _extract(self, images: Tensor) -> np.ndarray:
         pixels = images[:, 0].numpy()
         return histograms(pixels) if self.features == "hog" else pixels.reshape(len(pixels), -1) / np.float32(255)
 
@@ -68,11 +67,11 @@ class Baseline:
 def histograms(images: np.ndarray) -> np.ndarray:
     """Return histograms of gradients, float32 (N, …), of uint8 images (N, H, W).
 
-    Each pixel's gradient counts, by its length, for the two nearest of 9 directions in its cell of 4×4 pixels; blocks
-    of 2×2 cells are brought to length 1, cut at .2 and brought to length 1 again (N. Dalal and B. Triggs, 2005,
+    Cells of 4×4 pixels have 9 bins of directions. A gradient is divided between the two nearest bins, weighted by its
+    magnitude. Blocks of 2×2 cells are L2-normalised, clipped at 0.2 and normalised again (N. Dalal and B. Triggs, 2005,
     doi:10.1109/CVPR.2005.177). Pixels beyond whole cells are ignored.
     """
-    return np.concatenate([_histograms(part) for part in np.array_split(images, max(len(images) // 2000, 1))])
+    return np.concatenate([_histograms(batch) for batch in np.array_split(images, max(len(images) // 2000, 1))])
 
 
 def _histograms(images: np.ndarray) -> np.ndarray:

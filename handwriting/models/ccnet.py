@@ -6,9 +6,9 @@ from torch import Tensor, nn
 class CCNet(nn.Module):
     """Five 3×3 convolutions 32-64-64-32-18 with three overlapping poolings, one linear layer; 82,300 parameters.
 
-    ``as_published`` ends in ReLU and softmax, as the report does before its cross-entropy, which takes the softmax
-    a second time; the default returns plain logits. ``xavier`` draws the weights as the report does (Xavier normal)
-    instead of torch's default.
+    ``as_published`` adds ReLU and softmax to the output, as in the report, whose cross-entropy applies softmax again;
+    the default returns logits. ``xavier`` initialises the weights with Xavier normal, as in the report, instead of
+    torch's default.
     """
 
     def __init__(

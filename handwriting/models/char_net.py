@@ -45,9 +45,9 @@ class CharNetV1(nn.Module):
 class CharNet(nn.Module):
     """Three pairs of convolutions (16, 32), (64, 64), (64, 64), with an upsampling before the last; then 1024-512.
 
-    3,974,376 parameters for 200 classes at 28×28. As in the notebook, a dropout follows the last linear layer too, so
-    that in training a logit is zero now and then. ``dropout_position`` ``before`` puts the dropouts of the
-    convolutions between convolution and batch norm. Raises UserError for images under 4×4.
+    3,974,376 parameters for 200 classes at 28×28. As in the notebook, dropout follows the last linear layer too: in
+    training some logits are zero. ``dropout_position`` ``before`` puts the dropouts of the convolutions between
+    convolution and batch norm. Raises UserError for images under 4×4.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """AlexNet, VGG, GoogLeNet and ResNet, adapted to small grey images.
 
-They were built for 224×224 pixels. Here each begins without the strides and pooling that such images need, and its
-channels are ``width`` times the paper's: .25 unless told otherwise. What is said of them here is not what they read
-on ImageNet.
+The papers use images of 224×224 pixels. Here the first strides and poolings are left out, and each layer has ``width``
+times the channels of the paper (default 0.25). Results are not comparable with those on ImageNet.
 """
 
 from torch import Tensor, nn
@@ -12,14 +11,15 @@ from torchvision.models.resnet import BasicBlock
 from handwriting.models.layers import activation_and_pooling
 from handwriting.utils.errors import UserError
 
-# Channels of VGG's convolutions (its table 1), 0 is pooling; the fifth pooling is omitted.
+# Channels of VGG's convolutions (table 1 of the paper); 0 is pooling. The fifth pooling is omitted.
 VGG_LAYERS = {
     11: [64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
     13: [64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512],
     16: [64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512],
 }
 RESNET_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-# GoogLeNet's table 1: 1×1, before and in 3×3, before and in 5×5, after pooling; a pooling between the lists.
+# Channels in GoogLeNet (table 1 of the paper): 1×1, reduction to 3×3, 3×3, reduction to 5×5, 5×5, after pooling. A
+# pooling is between the lists.
 INCEPTIONS = [
     [(64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)],
     [
@@ -34,7 +34,7 @@ INCEPTIONS = [
 
 
 class Classic(nn.Module):
-    """Features, their mean over the image if the paper takes it, and linear layers."""
+    """Features, averaged over the image where the paper does so, and linear layers."""
 
     def __init__(self, features: nn.Sequential, classifier: nn.Module):
         super().__init__()
@@ -50,7 +50,7 @@ def alexnet(
 ) -> Classic:
     """Make AlexNet: five convolutions, all 3×3 here, three poolings, two hidden layers.
 
-    A. Krizhevsky, 2014, arXiv:1404.5997, as torchvision has it.
+    A. Krizhevsky, 2014, arXiv:1404.5997, as in torchvision.
     """
     _check(image_size, halvings=3)
     channels = [1, *(_scale(count, width) for count in (64, 192, 384, 256, 256))]
@@ -90,7 +90,7 @@ def vgg(
 def googlenet(
     num_classes: int = 10, image_size: tuple[int, int] = (28, 28), width: float = 0.25, dropout: float = 0.2
 ) -> Classic:
-    """Make GoogLeNet: nine inception modules of torchvision's on one convolution, without auxiliary classifiers.
+    """Make GoogLeNet: one convolution and nine of torchvision's inception modules, without auxiliary classifiers.
 
     C. Szegedy et al., 2014, arXiv:1409.4842.
     """
@@ -110,7 +110,7 @@ def googlenet(
 def resnet(
     num_classes: int = 10, image_size: tuple[int, int] = (28, 28), depth: int = 18, width: float = 0.25
 ) -> Classic:
-    """Make a ResNet of 10, 18 or 34 layers of torchvision's blocks on one convolution.
+    """Make a ResNet of 10, 18 or 34 layers: one convolution and torchvision's basic blocks.
 
     K. He et al., 2015, arXiv:1512.03385.
     """

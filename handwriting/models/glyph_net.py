@@ -13,16 +13,15 @@ from handwriting.utils.errors import UserError, check_whole
 class GlyphNet(nn.Module):
     """Stages of 3×3 convolutions with batch norm, pooling between them; then mean and maximum over the image.
 
-    ``widths`` are the channels of the stages, ``depths`` how many convolutions each has; all but the first of a stage
-    add to their input (K. He et al., 2015, arXiv:1512.03385). No linear layer depends on positions, so that a character
-    may be anywhere, and overfitting is limited. ``pooling`` between stages is ``max`` (2×2) or ``blur``: then the
-    maximum of each 2×2 pixels is blurred before every second is taken. ``margin`` is how many pixels of each side are
-    ignored.
+    ``widths`` are the channels of the stages, ``depths`` their numbers of convolutions; all but the first of a stage
+    are residual (K. He et al., 2015, arXiv:1512.03385). No linear layer depends on positions, which makes the network
+    less sensitive to shifts and limits overfitting. ``pooling`` between stages is ``max`` (2×2) or ``blur`` (a blurred
+    maximum, see Blur). ``margin`` pixels are cropped from each side.
 
-    After the first ``shared`` stages the network divides into ``branches`` heads, each with the other stages and its
-    own logits; the output is the mean of their logits. In training each head has its own loss, so that they stay
-    different; the classifier takes the mean of the losses (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if
-    the image is too small for so many stages.
+    After the first ``shared`` stages the network divides into ``branches`` heads, each with its own copy of the other
+    stages; the output is the mean of their logits. In training each head has its own loss, and the losses are averaged,
+    which keeps the heads different (S. Lee et al., 2015, arXiv:1511.06314). Raises UserError if the image is too small
+    for the number of stages.
     """
 
     def __init__(
@@ -58,10 +57,7 @@ class GlyphNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W); in training those of several heads separately.
-
-        They are then (branches, N, classes).
-        """
+        """Return the logits (N, classes) of images (N, 1, H, W); of heads in training (branches, N, classes)."""
         maps = self.trunk(self.crop(images))
         logits = stack([branch(maps) for branch in self.branches])
         return logits if self.training and len(logits) > 1 else logits.mean(0)
@@ -100,8 +96,7 @@ class Residual(nn.Module):
 class Blur(nn.Module):
     """Blur pooling: a 3×3 binomial filter, then every second pixel along both axes.
 
-    What stands a pixel aside then changes the result little; without the filter it may change much (R. Zhang, 2019,
-    arXiv:1904.11486).
+    The filter makes the result less sensitive to shifts by one pixel (R. Zhang, 2019, arXiv:1904.11486).
     """
 
     kernel: Tensor
@@ -120,7 +115,7 @@ class Blur(nn.Module):
 
 
 def _stage(channels: int, width: int, depth: int, activation: str, pooling: str | None) -> nn.Sequential:
-    """(N, channels, h, w) → (N, width, h, w), or half as high and wide (h//2, w//2) when it pools at its end."""
+    """Return a stage: (N, channels, h, w) → (N, width, h, w), or (N, width, h//2, w//2) if it ends in a pooling."""
     activations = [make_activation(activation) for _ in range(depth)]
     if pooling == "max":
         activations[-1] = nn.Sequential(*activation_and_pooling(activation))

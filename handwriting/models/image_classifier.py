@@ -33,14 +33,14 @@ class ImageClassifier(nn.Module):
     def predict_proba(self, images: Tensor, views: Views | None = None) -> Tensor:
         """Return the probabilities, float (N, classes) on the CPU, of uint8 images (N, 1, H, W).
 
-        With ``views``, which makes several images of each in a batch, they are the mean over them.
+        ``views`` returns several versions of a batch; the probabilities are then the mean over them.
         """
         was_training, device = self.training, self.mean.device
         self.eval()
         with torch.inference_mode():
-            parts = []
+            probabilities = []
             for batch in images.split(BATCH):
                 seen = views(batch.to(device)) if views else [batch.to(device)]
-                parts.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
+                probabilities.append(torch.stack([self(view).float().softmax(1) for view in seen]).mean(0).cpu())
         self.train(was_training)
-        return torch.cat(parts)
+        return torch.cat(probabilities)

@@ -9,7 +9,7 @@ from handwriting.utils.errors import UserError
 class LeNet(nn.Module):
     """Two 5×5 convolutions of 6 and 16 channels with average pooling, then 120-84-classes; 61,706 parameters.
 
-    As is usual today, the second convolution sees all six channels, and a linear layer stands where the paper has
+    As is usual today, the second convolution is connected to all six channels, and a linear layer replaces the paper's
     radial basis functions. Raises UserError for images under 12×12.
     """
 

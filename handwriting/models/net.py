@@ -9,10 +9,11 @@ from handwriting.utils.errors import UserError
 
 
 class Net(nn.Module):
-    """As many blocks of unpadded 3×3 convolution and 2×2 max pooling as ``widths`` has channels, then ``hidden``.
+    """Blocks of unpadded 3×3 convolution, activation and 2×2 max pooling, then linear layers.
 
-    The study's Net is widths [32, 64], hidden [128], ReLU: 225,034 parameters at 28×28 and 10 classes. Raises
-    UserError when the image is too small for so many blocks.
+    ``widths`` are the channels of the blocks, ``hidden`` the sizes of the linear layers before the last. The study's
+    Net is widths [32, 64], hidden [128], ReLU: 225,034 parameters at 28×28 and 10 classes. Raises UserError if the
+    image is too small for the number of blocks.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Crop(nn.Module):
 def linear_layers(
     features: int, hidden: Sequence[int], num_classes: int, activation: str, dropout: float
 ) -> nn.Sequential:
-    """(N, features) → logits (N, num_classes), with activation and dropout after each hidden layer."""
+    """Return linear layers, (N, features) → (N, num_classes), with activation and dropout after each hidden one."""
     layers: list[nn.Module] = []
     for size in hidden:
         layers += [nn.Linear(features, size), make_activation(activation)]

@@ -12,11 +12,11 @@ from handwriting.utils.errors import UserError
 class QuickNet(nn.Module):
     """Blocks of unpadded convolution, 2×2 max pooling, batch norm and activation, then linear layers.
 
-    Pooling comes first, so that norm and activation work on a quarter of the pixels; the norm lets the learning rate
-    be high. ``kernels`` are the sides of the convolutions, ``widths`` their channels, ``strides`` their steps: a
-    block halves the image once, by its pooling (stride 1) or, with a quarter of the arithmetic, by a stride of 2.
-    ``margin`` pixels of each side of the image are not read. Raises UserError when the lists differ in length or the
-    image is too small.
+    Pooling comes first, so that norm and activation are computed for a quarter of the pixels. The norm allows a high
+    learning rate. ``widths``, ``kernels`` and ``strides`` are the channels, kernel sizes and strides of the
+    convolutions. Each block halves the image: with stride 1 by its pooling, with stride 2 by the convolution, which
+    then needs a quarter of the operations. ``margin`` pixels are cropped from each side. Raises UserError if the lists
+    differ in length or the image is too small.
     """
 
     def __init__(

@@ -55,15 +55,15 @@ def make_page(checkpoints: Mapping[str, Path]) -> gr.Blocks:
                 pad = gr.HTML("", html_template=template, js_on_load=script, elem_id="pad", pen=width)
             with gr.Column(min_width=280):
                 note = gr.HTML(_paragraph(HINT), elem_id="note")
-                reading = gr.Label(num_top_classes=5, label="Prediction", elem_id="reading")
+                prediction = gr.Label(num_top_classes=5, label="Prediction", elem_id="reading")
             with gr.Column(min_width=200):
                 seen = gr.HTML("", elem_id="seen")
         with gr.Accordion("All characters, as a reference"):
             chart = gr.HTML(chart_of_first, elem_id="chart")
-        shown = [reading, seen, note]
+        outputs = [prediction, seen, note]
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        pad.input(read, [choice, pad], shown, trigger_mode="always_last", queue=False, **quiet)
-        choice.input(choose, choice, [pad, chart], **quiet).then(read, [choice, pad], shown, **quiet)
+        pad.input(read, [choice, pad], outputs, trigger_mode="always_last", queue=False, **quiet)
+        choice.input(choose, choice, [pad, chart], **quiet).then(read, [choice, pad], outputs, **quiet)
     return page
 
 
@@ -80,12 +80,12 @@ def read_drawing(reader: Reader, drawing: str | None) -> tuple[dict[str, float] 
         content = base64.b64decode(drawing.removeprefix(PNG), validate=True)
     except ValueError as error:
         raise UserError("The drawing is damaged.") from error
-    (reading,) = reader.read([open_image(io.BytesIO(content), "The drawing")])
-    if reading.preprocessed is None:
-        return None, "", _paragraph(reading.error)
-    height, width = reading.preprocessed.image.shape
-    seen = _picture(reading.preprocessed.image) + _paragraph(f"The {height}×{width} pixels that the model sees")
-    return dict(reading.likeliest), seen, _paragraph(HINT)
+    (prediction,) = reader.read([open_image(io.BytesIO(content), "The drawing")])
+    if prediction.preprocessed is None:
+        return None, "", _paragraph(prediction.error)
+    height, width = prediction.preprocessed.image.shape
+    seen = _picture(prediction.preprocessed.image) + _paragraph(f"The {height}×{width} pixels that the model sees")
+    return dict(prediction.likeliest), seen, _paragraph(HINT)
 
 
 def pen_width(reader: Reader) -> int:

@@ -101,7 +101,7 @@ def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str]
 
 
 def draw_readings(
-    images: np.ndarray, true: Sequence[str], read: Sequence[str], probabilities: Sequence[float], title: str
+    images: np.ndarray, true: Sequence[str], predicted: Sequence[str], probabilities: Sequence[float], title: str
 ) -> Figure:
     """Draw uint8 images (N, H, W), each with its true class, its prediction and the probability.
 
@@ -109,16 +109,16 @@ def draw_readings(
     """
     columns = 8
     rows = max(-(-len(images) // columns), 1)
-    with rc_context({"font.family": fonts_for([*true, *read])}):
+    with rc_context({"font.family": fonts_for([*true, *predicted])}):
         figure = Figure(figsize=(1.25 * columns, 1.65 * rows + 0.5), dpi=110, layout="constrained")
         figure.suptitle(title, fontsize=10)
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in places:
             axes.set_axis_off()
-        for axes, image, is_, as_, sure in zip(places, images, true, read, probabilities, strict=False):
+        for axes, image, label, prediction, sure in zip(places, images, true, predicted, probabilities, strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-            wrong = bool(is_) and is_ != as_
-            lines = ["true " + _short(is_), "pred. " + _short(as_)] if wrong else [_short(as_)]
+            wrong = bool(label) and label != prediction
+            lines = ["true " + _short(label), "pred. " + _short(prediction)] if wrong else [_short(prediction)]
             lines.append(f"{sure:.1%}")  # a line of its own: beside a right-to-left glyph its order would change
             axes.set_title("\n".join(lines), fontsize=7.5, color=WRONG if wrong else "black")
     return figure

@@ -36,12 +36,12 @@ ACCURACY_TICKS = [0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9, 99.
 Curves = Mapping[str, pd.DataFrame]
 
 
-def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None, repeat: str = "seed") -> Figure:
+def draw_curves(losses: Curves, accuracies: Curves, total: int | None = None, repeat: str = "seed") -> Figure:
     """Draw training loss by step and validation accuracy by epoch, one colour for each configuration.
 
     Each frame has a column for each seed, indexed by step or epoch; losses in nats, accuracies as fractions. Thin lines
-    are seeds, the bold line is their mean: if only some seeds learn, no seed is near the mean. ``of`` is the number of
-    all configurations if these are only the best; ``repeat`` is the word for one run of a configuration.
+    are seeds, the bold line is their mean: if only some seeds learn, no seed is near the mean. ``total`` is the number
+    of all configurations if these are only the best; ``repeat`` is the word for one run of a configuration.
     """
     labels = list(losses)
     texts = [fold(label, 100) for label in labels]
@@ -60,7 +60,7 @@ def draw_curves(losses: Curves, accuracies: Curves, of: int | None = None, repea
         right.set(xlabel="epoch", ylabel="validation accuracy (%, log scale of errors)")
         several = any(frame.shape[1] > 1 for frame in accuracies.values())
         which = (f", mean and each {repeat}" if each else f", mean of the {repeat}s") if several else ""
-        right.set_title("Validation accuracy" + which + _best_of(labels, of), fontsize=10)
+        right.set_title("Validation accuracy" + which + _best_of(labels, total), fontsize=10)
         right.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         values = [100 * frame.to_numpy().ravel() for frame in accuracies.values()]
         scale_by_error(right, "y", np.concatenate(values))
@@ -83,12 +83,12 @@ def draw_ranking(
     accuracies: Sequence[Sequence[float]],
     half_widths: Sequence[float | None],
     worse: Collection[str] = (),
-    of: int | None = None,
+    total: int | None = None,
     repeat: str = "seed",
 ) -> Figure:
     """Draw the test accuracy of each configuration in the given order: mean, interval and every run (fractions).
 
-    The labels in ``worse`` are drawn in grey. ``of`` is the number of all configurations if these are only the best;
+    The labels in ``worse`` are drawn in grey. ``total`` is the number of all configurations if these are only the best;
     ``repeat`` is the word for one run of a configuration.
     """
     texts = [fold(label, 40) for label in labels]
@@ -118,7 +118,7 @@ def draw_ranking(
         right.tick_params(length=0)
         right.spines["right"].set_visible(False)
         counts = {len(values) for values in accuracies}
-        title = _interval_title(counts, repeat) + _best_of(labels, of)
+        title = _interval_title(counts, repeat) + _best_of(labels, total)
         axes.set_title(title + ("\ngrey: significantly worse than another" if worse else ""), fontsize=10)
         axes.set_xlabel("test accuracy (%, log scale of errors)")
         scale_by_error(axes, "x", np.array(drawn))
@@ -208,8 +208,10 @@ def scale_by_error(axes: Axes, direction: str, percents: np.ndarray) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _best_of(labels: Sequence[str], of: int | None) -> str:
-    return f"\nthe best {len(labels)} of {of:,} configurations; summary.csv has all" if of and of > len(labels) else ""
+def _best_of(labels: Sequence[str], total: int | None) -> str:
+    if not total or total <= len(labels):
+        return ""
+    return f"\nthe best {len(labels)} of {total:,} configurations; summary.csv has all"
 
 
 def _interval_title(counts: set[int], repeat: str) -> str:

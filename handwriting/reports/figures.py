@@ -97,7 +97,7 @@ def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
 
     metric, best = str(runs[0].settings["monitor.metric"]), str(runs[0].settings["monitor.mode"])
     trials = sorted((run for run in runs if metric in run.metrics), key=lambda run: run.record["started"])
-    parameters = {key: [run.settings.get(key) if key in run.asked else None for run in trials] for key in keys}
+    parameters = {key: [run.settings.get(key) if key in run.overridden else None for run in trials] for key in keys}
     return draw_search([run.metrics[metric] for run in trials], parameters, metric, best)
 
 

@@ -27,9 +27,9 @@ class Configuration:
         return self.runs[0].settings
 
     @cached_property
-    def asked(self) -> set[str]:
+    def overridden(self) -> set[str]:
         """Return the keys of the overrides of its runs."""
-        return {key for run in self.runs for key in run.asked}
+        return {key for run in self.runs for key in run.overridden}
 
     @cached_property
     def done(self) -> list[Run]:
@@ -89,8 +89,8 @@ def _label(configurations: Sequence[Configuration]) -> list[str]:
     all others have. So a mistyped value does not make all other labels longer.
     """
     finished = [configuration for configuration in configurations if configuration.done]
-    asked = {key for configuration in finished for key in configuration.asked}
-    keys = _differing(finished, asked - PER_SEED - NOT_SETTINGS)
+    overridden = {key for configuration in finished for key in configuration.overridden}
+    keys = _differing(finished, overridden - PER_SEED - NOT_SETTINGS)
     if len({_join(configuration, keys) for configuration in finished}) < len(finished):
         # The same overrides, but a file in conf/ changed between the runs.
         every = {key for configuration in finished for key in configuration.settings}
@@ -118,7 +118,7 @@ def _names(configurations: Sequence[Configuration], keys: Sequence[str]) -> list
     if len(keys) < 3:
         return names
     own = [
-        _join(configuration, [key for key in keys if key in configuration.asked], brief)
+        _join(configuration, [key for key in keys if key in configuration.overridden], brief)
         for configuration in configurations
     ]
     apart = len(set(own)) == len(own)

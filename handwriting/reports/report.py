@@ -93,8 +93,8 @@ def _find(name: str, configurations: Sequence[Configuration], keys: Sequence[str
         if len(fitting) == 1:
             return fitting[0]
         known = ", ".join(repr(configuration.label) for configuration in configurations[:MOST_NAMED])
-        more = ", …" if len(configurations) > MOST_NAMED else ""
-        raise UserError(f"{folder} has no configuration {name!r}.{did_you_mean(name, by_name)} It has {known}{more}.")
+        rest = ", …" if len(configurations) > MOST_NAMED else ""
+        raise UserError(f"{folder} has no configuration {name!r}.{did_you_mean(name, by_name)} It has {known}{rest}.")
     return by_name[name]
 
 

@@ -275,9 +275,9 @@ def _devices(report: Report) -> list[str]:
     if len(counts) < 2:
         return []
     named = [f"{device} ({count} run{'s' if count > 1 else ''})" for device, count in counts.most_common(MOST_DEVICES)]
-    more = f" and {len(counts) - MOST_DEVICES} others" if len(counts) > MOST_DEVICES else ""
+    rest = f" and {len(counts) - MOST_DEVICES} others" if len(counts) > MOST_DEVICES else ""
     return [
-        f"The runs were trained on different devices or numbers of threads: {'; '.join(named)}{more}. "
+        f"The runs were trained on different devices or numbers of threads: {'; '.join(named)}{rest}. "
         "Their times are not comparable, and this alone makes their accuracies differ slightly."
     ]
 

@@ -15,10 +15,10 @@ from handwriting.runs.constraints import SETTINGS
 from handwriting.runs.record import NOT_SETTINGS, setting_of
 from handwriting.utils.errors import UserError, did_you_mean
 
-METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # of each epoch, so that a callback can monitor them
-COUNTERS = ("epoch", "step", "lr")  # a callback can monitor these too; neither direction is better
+METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # logged each epoch; a callback can monitor them
+COUNTERS = ("epoch", "step", "lr")  # a callback can monitor these too, with either mode
 OURS = ("lightning.", "handwriting.")
-OPEN = ("callbacks", "search", "hydra")  # whose keys are anyone's
+OPEN = ("callbacks", "search", "hydra")  # sections that may have any key
 NOT_NODES = ("average", "experiment", "debug")  # groups that write to other nodes of the config
 # Used only for neural networks. trainer.max_epochs is allowed in a sweep over both kinds of model.
 FOR_NETWORKS = ("optim", "scheduler", "loss", "average", "callbacks", "compile", "on_nan", "tta", "trainer")
@@ -43,11 +43,11 @@ DEFAULTS |= {"trainer.devices=1", "trainer.accelerator=cpu", "trainer.accelerato
 
 
 def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
-    """Raise UserError for an unused setting, and for a monitor that cannot work or would keep the worst.
+    """Raise UserError for an unused setting, an unknown monitored metric, or the wrong mode for one.
 
-    ``config`` is the composed config with its interpolations; ``hydra`` is Hydra's own node, which may refer to it.
+    ``config`` is the composed config, its interpolations unresolved; ``hydra`` is Hydra's own node.
     """
-    _check_everything_is_read(config, hydra)
+    _check_all_are_used(config, hydra)
     metric, mode = config.monitor.metric, config.monitor.mode
     if metric not in METRICS:
         why = (
@@ -72,7 +72,7 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Raise UserError for a value of a setting out of its range; those of what the config makes are checked there."""
+    """Raise UserError for a setting out of its range; those of components are checked when these are built."""
     for setting, constraint in SETTINGS.items():
         constraint.check(setting, OmegaConf.select(config, setting))
 
@@ -96,7 +96,7 @@ def check_trainer(trainer: DictConfig, fused: bool | None, graphs: bool = False)
 
 
 def check_plateau(scheduler: DictConfig) -> None:
-    """Raise UserError for a scheduler that monitors val/loss; for a run without a validation set."""
+    """Raise UserError if the scheduler of a run without a validation set monitors val/loss."""
     if "ReduceLROnPlateau" in _target(scheduler):
         raise UserError(
             "scheduler=plateau monitors val/loss, but data.val_fraction=0 leaves no validation set: "
@@ -105,7 +105,7 @@ def check_plateau(scheduler: DictConfig) -> None:
 
 
 def without_validation(callback: DictConfig) -> DictConfig:
-    """Return a callback's config for a run without a validation set: the checkpoint is then of the last epoch."""
+    """Return a callback's config for a run without a validation set: its checkpoint is that of the last epoch."""
     if not str(callback.get("monitor")).startswith("val/"):
         return callback
     if not callback["_target_"].endswith("ModelCheckpoint"):
@@ -119,8 +119,8 @@ def without_validation(callback: DictConfig) -> DictConfig:
 def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
     """Raise UserError for an option that a classical baseline ignores.
 
-    On the command line any option that only the training of a network uses is refused. An experiment over both kinds
-    of model may set those, but neither test-time augmentation, nor averages and other callbacks, nor several devices.
+    ``overrides`` may have none of the settings that only networks use. An experiment over both kinds of model may have
+    them in its file, except test-time augmentation, weight averaging, other callbacks, and several devices.
     """
     ignored = [override for override in overrides if _is_for_networks(override)]
     if config.tta.views != 1:
@@ -143,7 +143,7 @@ def _is_for_networks(override: str) -> bool:
 
 
 def _check_callback(place: str, callback: DictConfig, known: bool) -> None:
-    """Refuse a callback with a metric that is not logged, or with the wrong mode."""
+    """Raise UserError for a callback with a metric that is not logged, or with the wrong mode."""
     metric = str(callback.monitor)
     if metric in COUNTERS:
         return
@@ -152,8 +152,8 @@ def _check_callback(place: str, callback: DictConfig, known: bool) -> None:
             f"{place}.monitor={metric} is not a metric of training or validation."
             f"{did_you_mean(metric, METRICS)} Known: {', '.join(METRICS)}."
         )
-    lightnings = _target(callback).rpartition(".")[2] in ("ModelCheckpoint", "EarlyStopping")
-    if "mode" in callback or lightnings:  # whose default is min
+    has_mode = _target(callback).rpartition(".")[2] in ("ModelCheckpoint", "EarlyStopping")
+    if "mode" in callback or has_mode:  # default: min
         _check_mode(f"{place}.mode", callback.get("mode", "min"), f"{place}.monitor", metric)
 
 
@@ -170,7 +170,7 @@ def _target(config: Any) -> str:
     return str(config.get("_target_", "")) if isinstance(config, Mapping | DictConfig) else ""
 
 
-def _check_everything_is_read(config: DictConfig, hydra: DictConfig | None) -> None:
+def _check_all_are_used(config: DictConfig, hydra: DictConfig | None) -> None:
     """Raise UserError for a setting that is not in the default config and not used by an interpolation."""
     known = _known_tree()
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]

@@ -12,18 +12,18 @@ from handwriting.runs.constraints import Constraint, Number, Numbers, Whole, con
 from handwriting.utils.errors import UserError, is_number
 
 
-def build(kind: str, config: Any, **more: Any) -> Any:
+def build(kind: str, config: Any, **arguments: Any) -> Any:
     """Instantiate a config node; errors of its class become a UserError that names the node.
 
-    ``more`` are arguments from the package, which the config must not set.
+    ``arguments`` are those from the package, which the config must not set.
     """
     if not config:
         return None
     check_part(kind, config)
-    if ours := more.keys() & set(config):
+    if ours := arguments.keys() & set(config):
         raise UserError(f"{kind}.{min(ours)} is set by the package itself: leave it out.")
     try:
-        return instantiate(config, _convert_="all", **more)
+        return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):

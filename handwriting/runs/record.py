@@ -109,7 +109,7 @@ class Run:
         return self.record.get("overrides", [])
 
     @cached_property
-    def asked(self) -> set[str]:
+    def overridden(self) -> set[str]:
         """Return the keys of its overrides: settings and groups."""
         return {setting_of(override) for override in self.overrides}
 

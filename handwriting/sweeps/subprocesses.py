@@ -1,4 +1,4 @@
-"""An attempt in processes of its own: one for each device, and one that may be killed. Imports no torch by itself."""
+"""Training in separate processes: one for each device, or one for a job that was killed. Rarely imports torch."""
 
 import contextlib
 import json
@@ -21,14 +21,15 @@ from handwriting.utils.errors import DivergedError, JobError, UserError
 from handwriting.utils.hardware import cores
 
 log = logging.getLogger(__name__)
-BAD_INPUT = 2  # the exit code that says so
-PATIENCE = 5.0  # seconds for the others to end by themselves when one has
+BAD_INPUT = 2  # exit code for a UserError
+PATIENCE = 5.0  # seconds that the other processes have to end after one has ended
 
 
 def train_apart(spec: RunSpec, earlier: Run | None, processes: int, title: str, say: Callable[[str], None]) -> Run:
-    """Train in so many processes, outlive them, and return the new run.
+    """Train a job in ``processes`` processes and return the new run, even if one of them is killed.
 
-    Raises UserError or JobError, with the reason that the record has, when they come to no result.
+    ``say`` is called with each line that the first process prints. Raises UserError or JobError, with the reason in the
+    record, if there is no result, and KeyboardInterrupt if the run was interrupted.
     """
     record = earlier.record if earlier else None
     order = json.dumps({"spec": asdict(spec) | {"folder": str(spec.folder)}, "earlier": record, "title": title})
@@ -38,14 +39,14 @@ def train_apart(spec: RunSpec, earlier: Run | None, processes: int, title: str, 
         for rank in range(processes):
             command = [sys.executable, "-m", "handwriting.sweeps.subprocesses"]
             environment = _environment(rank, processes, port)
-            # The first one's output is printed; an unread pipe for the others' would block them when full.
+            # The first one's output is printed. That of the others goes to a file: a full pipe would block them.
             with (spec.folder / "run.log").open("ab") as log_file:
                 output = log_file if rank else PIPE
                 child = subprocess.Popen(command, stdin=PIPE, stdout=output, text=True, env=environment)
             children.append(child)
             assert child.stdin is not None
             child.stdin.write(order + "\n")
-            child.stdin.flush()  # and stays open: the other sees by its end that this process is gone
+            child.stdin.flush()  # left open: the child exits when it is closed, as by the end of this process
         threading.Thread(target=_pass_on, args=(children[0], say), daemon=True).start()
         first_bad = _wait(children)
     except BaseException:
@@ -63,9 +64,10 @@ def train_apart(spec: RunSpec, earlier: Run | None, processes: int, title: str, 
 
 
 def note_end(folder: Path, code: int) -> None:
-    """Write down what a process that ended without a word did not write itself; a signal's code is below 0.
+    """Record in result.json why a process ended, if it did not do so itself.
 
-    Of several processes, the others may have written that they lost one: the signal is the reason.
+    ``code`` is its exit code, or minus the number of a signal. If one of several processes is killed, the others may
+    already have recorded a failure; the signal replaces it.
     """
     run = read_result(folder)
     if not code or run is None or run.status not in (("running", "failed") if code < 0 else ("running",)):
@@ -82,7 +84,7 @@ def note_end(folder: Path, code: int) -> None:
 
 
 def count_processes(trainer: dict[str, Any]) -> int:
-    """Return how many processes the trainer's settings ask for: one a device."""
+    """Return the number of processes for the settings of the trainer: one for each device."""
     devices = trainer["devices"]
     if isinstance(devices, list):
         return max(len(devices), 1)
@@ -90,13 +92,13 @@ def count_processes(trainer: dict[str, Any]) -> int:
         return max(devices, 1)
     if trainer["accelerator"] not in ("auto", "gpu", "cuda"):
         return 1
-    import torch  # only for devices=auto and -1: all there are
+    import torch  # devices=auto or -1: all devices
 
     return max(torch.cuda.device_count(), 1)
 
 
 def _environment(rank: int, processes: int, port: int) -> dict[str, str]:
-    """Return the environment of a process: that of this one and, for several processes, Lightning's variables."""
+    """Return the environment variables of a process: those of this one and, for several processes, Lightning's."""
     if processes == 1:
         return dict(os.environ)
     place = {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -112,22 +114,22 @@ def _free_port() -> int:
 
 def _pass_on(child: "subprocess.Popen[str]", say: Callable[[str], None]) -> None:
     for line in child.stdout or ():
-        with contextlib.suppress(OSError):  # even if nothing can be printed here, the pipe must not fill up
+        with contextlib.suppress(OSError):  # continue after a failed print: the pipe must not fill up
             say(line.rstrip("\n"))
 
 
 def _wait(children: "list[subprocess.Popen[str]]") -> int:
-    """Wait until all have ended or one has ended badly; return the code of that one, else 0."""
+    """Wait until all processes have ended or one has failed; return the exit code of that one, else 0."""
     while any(child.poll() is None for child in children):
         bad = [child.returncode for child in children if child.returncode]
         if bad:
-            return min(bad)  # a signal before an error that may have come of it
+            return min(bad)  # a signal (below 0) before an error that it may have caused
         time.sleep(0.05)
     return min((child.returncode for child in children if child.returncode), default=0)
 
 
 def _end(children: "list[subprocess.Popen[str]]", patience: float) -> None:
-    """Let each end by itself for some seconds, then ask it to, then make it."""
+    """Wait ``patience`` seconds for the processes to end, then terminate them, then kill them."""
     steps = (
         (patience, lambda child: None),
         (PATIENCE, lambda child: child.terminate()),
@@ -149,12 +151,12 @@ def _stop(number: int, frame: object) -> None:
 
 def _end_with_parent() -> None:
     sys.stdin.read()
-    os._exit(1)  # at once: the job may be another's by now
+    os._exit(1)  # at once: another process may have taken the job over
 
 
 def _train_for_parent() -> None:
-    """Train the RunSpec in the first line of standard input, as long as the parent lives."""
-    from handwriting.sweeps.execute import train, train_rank  # which imports this module
+    """Train the RunSpec in the first line of standard input; exit when the parent process ends."""
+    from handwriting.sweeps.execute import train, train_rank  # not at the top: execute imports this module
 
     signal.signal(signal.SIGTERM, _stop)
     order = json.loads(sys.stdin.readline())
@@ -171,7 +173,7 @@ def _train_for_parent() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except UserError:
-        sys.exit(BAD_INPUT)  # the parent says it, by the record
+        sys.exit(BAD_INPUT)  # the parent reports it from the record
     except DivergedError:
         sys.exit(1)
     except Exception:

@@ -69,8 +69,8 @@ def folders_beside(missing: Path) -> str:
         return ""
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
     near = difflib.get_close_matches(missing.name, sorted(names), n=3, cutoff=0)
-    more = " and others" if len(names) > len(near) else ""
-    return f" In {parent} there {'is' if len(names) == 1 else 'are'} {', '.join(near)}{more}." if near else ""
+    rest = " and others" if len(names) > len(near) else ""
+    return f" In {parent} there {'is' if len(names) == 1 else 'are'} {', '.join(near)}{rest}." if near else ""
 
 
 def make_stdout_safe() -> None:

@@ -84,32 +84,32 @@ def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in scores.items()}
 
 
-def confusion(readings: Tensor, labels: Tensor, classes: int) -> np.ndarray:
+def confusion(predictions: Tensor, labels: Tensor, classes: int) -> np.ndarray:
     """Return the confusion matrix (true classes, predicted classes) from predictions (N,) and labels (N,)."""
-    return multiclass_confusion_matrix(readings, labels, num_classes=classes).numpy()
+    return multiclass_confusion_matrix(predictions, labels, num_classes=classes).numpy()
 
 
-def agreement(readings: Sequence[Tensor], labels: Tensor) -> list[int]:
+def agreement(predictions: Sequence[Tensor], labels: Tensor) -> list[int]:
     """Return how many images are classified correctly by none, one, two … and all of several models.
 
-    A larger ensemble of the same kind will hardly classify the images that none gets right. Predictions are (N,) each.
+    ``predictions`` are (N,) for each model. More models of the same kind hardly help on images that all misclassify.
     """
-    right = sum((reading == labels).long() for reading in readings)
-    return torch.bincount(torch.as_tensor(right), minlength=len(readings) + 1).tolist()
+    right = sum((predicted == labels).long() for predicted in predictions)
+    return torch.bincount(torch.as_tensor(right), minlength=len(predictions) + 1).tolist()
 
 
 def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
     """Return a row for each class from a confusion matrix: its images, the correct ones (right), and scores.
 
-    ``acc`` is the share of its images that were read right, also called recall; ``precision`` the share of what was
-    read as this class that was right; ``mistaken for`` names the other classes that its images were read as, most often
-    first, with their number.
+    ``acc`` is the fraction of its images that are classified correctly (recall); ``precision`` is the fraction of
+    correct ones among the images predicted as this class. ``mistaken for`` names the wrong predictions for its images
+    and their number, the most frequent first.
     """
     called = [f"{name} {glyph}".strip() for name, glyph in zip(class_names, glyphs or [""] * len(counts), strict=True)]
     rows = []
     for label, row in enumerate(counts):
         others = [other for other in np.argsort(-row, kind="stable") if row[other] and other != label]
-        images, read, right = row.sum(), counts[:, label].sum(), row[label]
+        images, predicted, right = row.sum(), counts[:, label].sum(), row[label]
         rows.append(
             {
                 "label": label,
@@ -118,8 +118,8 @@ def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[s
                 "images": images,
                 "right": right,
                 "acc": right / images if images else float("nan"),
-                "precision": right / read if read else float("nan"),
-                "f1": 2 * right / (images + read) if images + read else float("nan"),
+                "precision": right / predicted if predicted else float("nan"),
+                "f1": 2 * right / (images + predicted) if images + predicted else float("nan"),
                 "mistaken for": ", ".join(f"{called[other]} ({row[other]})" for other in others),
             }
         )

@@ -22,7 +22,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def complaint():
-    """Expect a UserError of one sentence that holds all of the words given."""
+    """Expect a UserError of one sentence that contains all given words."""
 
     @contextmanager
     def expect(*words: object) -> Iterator[None]:
@@ -75,7 +75,7 @@ def pages() -> dict[str, np.ndarray]:
     arrays = {key: np.full((6, examples, 28, 28), 255, np.uint8) for key, examples in (("train", 3), ("test", 2))}
     for array in arrays.values():
         array[..., 8:20, 6:21] = rng.integers(0, 256, (*array.shape[:2], 12, 15), np.uint8)
-        array[..., 9, 9:11] = (0, 255)  # the whole range is in each
+        array[..., 9, 9:11] = (0, 255)  # each has the whole range
     return arrays
 
 
@@ -101,7 +101,7 @@ def _write_hdf5(path: Path, values: dict[str, object], compressed: bool) -> None
             array = np.asarray(value)
             if isinstance(value, dict):
                 file.create_group(key)  # a struct
-            elif array.dtype == object:  # cells are references to what lies in a group of its own
+            elif array.dtype == object:  # cells are references into a group of their own
                 cell = file.create_dataset(f"#refs#/{key}", data=[[1.0]])
                 file.create_dataset(key, data=[[cell.ref]], dtype=h5py.ref_dtype)
             elif array.dtype.kind == "U":

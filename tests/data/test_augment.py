@@ -1,4 +1,4 @@
-"""The steps as one: seeds, probabilities, ranges; and what Augmentation makes of them."""
+"""What all augmentation steps have in common (seeds, probabilities, ranges), and Augmentation."""
 
 from collections.abc import Callable
 
@@ -63,7 +63,7 @@ def test_equal_images_of_a_batch_become_different_ones(name):
 def test_probability_0_leaves_images_as_they_are(name):
     images, labels = some_images(16, 1, 28, 28), some_labels(16)
     changed, targets = STEPS[name](probability=0.0)(images, labels, 7, seeded(0))
-    # Resampling at the pixels' own places rounds in float32.
+    # Resampling at the same positions rounds in float32.
     torch.testing.assert_close(changed, images, rtol=0, atol=1e-5 if name == "warp" else 0)
     assert torch.equal(targets if targets.ndim == 1 else targets.argmax(1), labels)
 
@@ -83,7 +83,7 @@ def test_about_as_many_images_are_changed_as_the_probability_says(name):
         after, _ = STEPS[name](probability=probability)(images, labels, 7, seeded(5))
         return int(((after - images).abs().amax((1, 2, 3)) > 1e-4).sum())
 
-    at_most = changed(1.0)  # a small blur, for one, changes nothing
+    at_most = changed(1.0)  # a small blur changes nothing
     assert at_most > 2700
     assert changed(0.3) / at_most == pytest.approx(0.3, abs=0.035)
 

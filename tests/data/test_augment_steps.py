@@ -1,6 +1,6 @@
-"""Each step of an augmentation against an independent account of it: scipy, or a closed form.
+"""Each augmentation step against an independent reference: scipy, or a closed form.
 
-Of a warp, the place that each pixel comes from is compared.
+For a warp, the source position of each pixel is compared.
 """
 
 import numpy as np
@@ -18,13 +18,13 @@ def seeded(seed: int) -> Generator:
 
 
 def apply(step: Step, images: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the images (B, H, W) after a step; the same seed means the same changes, whatever the images show."""
+    """Return the images (B, H, W) after a step; the same seed means the same changes for any images."""
     pixels = torch.from_numpy(images.astype(np.float32))[:, None]
     return step(pixels, torch.zeros(len(images), dtype=torch.int64), 1, seeded(seed))[0][:, 0].numpy()
 
 
 def spread_evenly(values: np.ndarray, low: float, high: float, slack: float = 0.002) -> bool:
-    """Are the values evenly distributed, as Kolmogorov and Smirnov judge it, from low to high and no further?"""
+    """Return whether values are uniform in low…high: their range, and a Kolmogorov-Smirnov test."""
     width = high - low
     from_low_to_high = (
         low - slack * width <= values.min() <= low + 0.05 * width
@@ -51,7 +51,7 @@ def test_an_erased_rectangle_keeps_to_its_sides(smallest, largest):
         assert whole.min() >= np.floor(smallest * length)
         assert whole.max() - whole.min() >= 0.5 * (largest - smallest) * length
     sides = np.stack([rows.sum(1), columns.sum(1)])[:, kept[0] & kept[1] & gone.any((1, 2))]
-    assert smallest == largest or abs(np.corrcoef(sides)[0, 1]) < 0.35  # each side is drawn by itself
+    assert smallest == largest or abs(np.corrcoef(sides)[0, 1]) < 0.35  # the two sides are independent
 
 
 def test_rectangles_have_evenly_drawn_places_and_sides_of_their_own():
@@ -68,7 +68,7 @@ def test_rectangles_have_evenly_drawn_places_and_sides_of_their_own():
 def test_noise_is_normal_and_its_strength_evenly_drawn():
     noise = apply(Noise(probability=1, deviation=0.1), np.full((400, 28, 28), 0.5)) - 0.5
     strengths = noise.std((1, 2))
-    assert spread_evenly(strengths, 0, 0.1, slack=0.08)  # as 784 pixels tell it
+    assert spread_evenly(strengths, 0, 0.1, slack=0.08)  # estimated from 784 pixels
     assert scipy.stats.kstest((noise / strengths[:, None, None])[:, ::4, ::4].ravel(), "norm").pvalue > 1e-3
     neighbours = np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1]
     assert abs(neighbours) < 0.01
@@ -104,14 +104,14 @@ def mix(step: Mixup, pixels: Tensor, targets: Tensor, generator: Generator) -> t
 @pytest.mark.parametrize("probability", [0.5, 1.0])
 def test_a_mixture_has_the_weights_of_its_soft_target(probability):
     pixels, step, generator = torch.rand(50, 6, 5, generator=seeded(1)), Mixup(probability, 1.0), seeded(0)
-    images, shares = mix(step, pixels, torch.arange(50), generator)  # a class for each image: shares say who is in it
+    images, shares = mix(step, pixels, torch.arange(50), generator)  # a class for each image: shares are weights
     assert shares.dtype == torch.float32
     torch.testing.assert_close(images, torch.einsum("ij,jhw->ihw", shares, pixels))
     torch.testing.assert_close(shares.sum(1), torch.ones(50))
     assert (shares >= 0).all()
     assert ((shares > 0).sum(1) <= 2).all()
     assert len(shares.diagonal().unique()) > 40 * probability
-    twice, both = mix(step, images, shares, generator)  # and so does a mixture of mixtures
+    twice, both = mix(step, images, shares, generator)  # also for a mixture of mixtures
     torch.testing.assert_close(twice, torch.einsum("ij,jhw->ihw", both, pixels))
     torch.testing.assert_close(both.sum(1), torch.ones(50))
     assert (both > 0).sum(1).max() > 2
@@ -128,7 +128,7 @@ def test_weights_of_mixup_follow_the_beta_distribution(alpha):
     drawn = [step(torch.zeros(500, 1, 1, 1), labels, 500, generator)[1].diagonal() for _ in range(40)]
     shares = torch.cat(drawn).double()
     variance = 1 / (4 * (2 * alpha + 1))
-    close = 4 * (variance / 20000) ** 0.5 + 0.001  # 1 in 500 meets itself
+    close = 4 * (variance / 20000) ** 0.5 + 0.001  # 1 in 500 is blended with itself
     assert shares.mean().item() == pytest.approx(0.5, abs=close)
     assert shares.var().item() == pytest.approx(variance, rel=0.04)
     steps = np.linspace(0.05, 0.95, 19)
@@ -144,9 +144,9 @@ def test_partners_are_drawn_for_each_batch():
 
 
 def sources(step: Warp, count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """Return the place (row, column) that each pixel was taken from, (count, H, W, 2); NaN at and off the edge.
+    """Return the source position (row, column) of each pixel, (count, H, W, 2); NaN at and outside the edge.
 
-    A picture whose pixels say where they are is warped, and then says it.
+    It is found by warping images whose pixel values are their positions.
     """
     seen = np.broadcast_to(np.stack([*np.indices(size), np.ones(size)])[:, None], (3, count, *size))
     rows, columns, inside = (apply(step, picture, seed) for picture in seen)
@@ -233,19 +233,19 @@ def bends(step: Warp, count: int, size: tuple[int, int]) -> np.ndarray:
 def test_bend_is_the_standard_deviation_at_the_knots(size):
     between = (size[0] - 1) // 4, (size[1] - 1) // 4
     moved = bends(Warp(bend=0.8, knots=5), 300, size)[:, between[0] : -1 : between[0], between[1] : -1 : between[1]]
-    assert moved.shape == (300, 3, 3, 2)  # those inside; none is moved off the image
+    assert moved.shape == (300, 3, 3, 2)  # the inner knots; none is moved off the image
     assert not np.isnan(moved).any()
     for way in np.moveaxis(moved, -1, 0):
         assert scipy.stats.kstest(way.ravel(), scipy.stats.norm(0, 0.8).cdf).pvalue > 1e-3
         assert way.std() == pytest.approx(0.8, rel=0.04)
     knots = np.corrcoef(moved.reshape(300, 18).T) - np.eye(18)
-    assert np.abs(knots).max() < 0.25  # each knot, each direction by itself
+    assert np.abs(knots).max() < 0.25  # knots and directions are independent
 
 
 def test_a_bend_is_smooth_and_the_smoother_the_fewer_its_knots():
     slopes = [np.nanstd(np.diff(bends(Warp(bend=0.5, knots=knots), 60, (29, 29)), axis=1)) for knots in (3, 5, 15)]
     assert slopes[0] < slopes[1] < slopes[2]
-    assert slopes[1] == pytest.approx(0.5 * 2**0.5 / 7, rel=0.35)  # two draws, seven pixels apart
+    assert slopes[1] == pytest.approx(0.5 * 2**0.5 / 7, rel=0.35)  # independent knots, seven pixels apart
 
 
 def test_a_bend_comes_on_top_of_the_affine_map_and_only_to_images_chosen():
@@ -253,7 +253,7 @@ def test_a_bend_comes_on_top_of_the_affine_map_and_only_to_images_chosen():
     still = np.abs(moved).max((1, 2, 3)) < 1e-3
     assert 160 < still.sum() < 240
     assert np.abs(moved[~still].mean((1, 2))).max(1).min() > 1e-3
-    assert moved[~still].std((1, 2)).min() > 0.005  # not one shift for all of an image
+    assert moved[~still].std((1, 2)).min() > 0.005  # more than a shift of the whole image
 
 
 def test_what_comes_from_outside_is_black():

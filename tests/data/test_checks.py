@@ -14,7 +14,7 @@ from handwriting.data.mnist_csv import read_mnist_csv
 
 
 def strokes(count: int, seed: int, background: int = 0, foreground: int = 255) -> torch.Tensor:
-    """Images whose border is background but for a stroke that leaves it."""
+    """Images whose border is background except for one stroke."""
     images = np.full((count, 1, 28, 28), background, np.uint8)
     for image, column in zip(images, np.random.default_rng(seed).integers(1, 24, count), strict=True):
         image[0, :, column : column + 4] = foreground

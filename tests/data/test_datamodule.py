@@ -46,9 +46,9 @@ def test_the_training_set_is_split_and_the_test_set_unchanged(make, whole):
 
 
 def test_a_path_goes_to_the_loader(whole):
-    asked = []
-    DataModule("x", lambda path: asked.append(path) or whole, path="somewhere")
-    assert asked == ["somewhere"]
+    paths = []
+    DataModule("x", lambda path: paths.append(path) or whole, path="somewhere")
+    assert paths == ["somewhere"]
 
 
 @pytest.mark.parametrize("limit", [40, 500, 1080])
@@ -73,12 +73,12 @@ def test_mean_and_std_are_those_of_numpy_on_the_training_images(make):
 
 def test_loaders_serve_each_split_completely(make):
     data = make(batch_size=64)
-    for loader, part in (
+    for loader, dataset in (
         (data.train_dataloader(), data.train),
         (data.val_dataloader(), data.val),
         (data.test_dataloader()[0], data.test),
     ):
-        assert sorted(names_of(torch.cat([images for images, _ in loader]))) == sorted(names_of(part.images))
+        assert sorted(names_of(torch.cat([images for images, _ in loader]))) == sorted(names_of(dataset.images))
     assert len(next(iter(data.train_dataloader()))[1]) == 64
     assert len(next(iter(data.test_dataloader()[0]))[1]) == EVAL_BATCH
 

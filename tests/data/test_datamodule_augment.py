@@ -1,4 +1,4 @@
-"""What the data module makes of an augmentation, and of the notebook's four test sets."""
+"""The data module with augmentation, and with the notebook's four test sets."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,12 +16,12 @@ from handwriting.data.loader import Batches
 from handwriting.data.variants import NOTEBOOK, expand
 
 
-def random_part(count: int, seed: int) -> LabelledImages:
+def random_images(count: int, seed: int) -> LabelledImages:
     images = np.random.default_rng(seed).integers(0, 200, (count, 1, 28, 28), np.uint8)
     return LabelledImages(torch.from_numpy(images), torch.arange(count) % 4)
 
 
-WHOLE = HandwritingSet(random_part(40, 0), random_part(12, 1), tuple("abcd"))
+WHOLE = HandwritingSet(random_images(40, 0), random_images(12, 1), tuple("abcd"))
 
 
 def make(**settings: Any) -> DataModule:
@@ -33,8 +33,8 @@ def gathered(loader: Any) -> LabelledImages:
     return LabelledImages(torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches]))
 
 
-def same(part: LabelledImages, other: LabelledImages) -> bool:
-    return torch.equal(part.images, other.images) and torch.equal(part.labels, other.labels)
+def same(dataset: LabelledImages, other: LabelledImages) -> bool:
+    return torch.equal(dataset.images, other.images) and torch.equal(dataset.labels, other.labels)
 
 
 def whiten(images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -91,18 +91,18 @@ def test_only_the_test_set_is_tested_by_default():
 
 def test_the_notebooks_test_is_fourfold():
     data = make(notebook_form=True, limit=16, augmentation=Augmentation(variants=["original", "wider"]))
-    parts = data.test_parts
-    assert next(iter(parts)) == "test"  # the one that the confusion matrix is of
-    assert {name: len(part) for name, part in parts.items()} == {
+    test_sets = data.test_parts
+    assert next(iter(test_sets)) == "test"  # the confusion matrix is of this test set
+    assert {name: len(dataset) for name, dataset in test_sets.items()} == {
         "test": 12,
         "train_clean": 16,
         "test_augmented": 7 * 12,
         "train_augmented": 7 * 16,
     }
-    assert same(parts["test"], WHOLE.test)
-    assert same(parts["train_clean"], data.train)
-    assert same(parts["test_augmented"], expand(WHOLE.test, NOTEBOOK))
-    assert same(parts["train_augmented"], expand(data.train, NOTEBOOK))
+    assert same(test_sets["test"], WHOLE.test)
+    assert same(test_sets["train_clean"], data.train)
+    assert same(test_sets["test_augmented"], expand(WHOLE.test, NOTEBOOK))
+    assert same(test_sets["train_augmented"], expand(data.train, NOTEBOOK))
 
 
 @pytest.mark.parametrize("notebook_form", [False, True])
@@ -110,7 +110,9 @@ def test_each_test_set_has_its_loader_and_keeps_its_order(notebook_form):
     data = make(notebook_form=notebook_form)
     loaders = data.test_dataloader()
     assert len(loaders) == (4 if notebook_form else 1)
-    assert all(same(gathered(loader), part) for loader, part in zip(loaders, data.test_parts.values(), strict=True))
+    assert all(
+        same(gathered(loader), dataset) for loader, dataset in zip(loaders, data.test_parts.values(), strict=True)
+    )
 
 
 def transfer(data: DataModule, epoch: int, training: bool = True, batch: int = 0) -> tuple[Tensor, Tensor]:
@@ -191,18 +193,18 @@ def test_lightning_augments_training_batches_and_no_others(tmp_path):
     trainer.fit(module, datamodule=data)
     trainer.test(module, datamodule=data, verbose=False)
     epochs = [[("train", epoch, epoch < 2)] * 2 + [("val", epoch, False)] for epoch in range(3)]
-    assert module.seen[:1] == [("val", 0, False)]  # Lightning's look at validation before it begins
+    assert module.seen[:1] == [("val", 0, False)]  # Lightning's sanity check before training
     assert module.seen[1:-1] == [row for epoch in epochs for row in epoch]
     assert [(stage, white) for stage, _, white in module.seen[-1:]] == [("test", False)]
 
 
 @pytest.mark.parametrize("path", [None, "somewhere"])
 def test_further_settings_go_to_the_loader(path):
-    asked = []
+    calls = []
 
     def read(*place: str, **further: Any) -> HandwritingSet:
-        asked.append((place, further))
+        calls.append((place, further))
         return WHOLE
 
     DataModule("made up", read, path=path, val_fraction=0.2, redundant="drop", groups=[[0, 81]])
-    assert asked == [((path,) if path else (), {"redundant": "drop", "groups": [[0, 81]]})]
+    assert calls == [((path,) if path else (), {"redundant": "drop", "groups": [[0, 81]]})]

@@ -35,7 +35,7 @@ def mirror(tmp_path, write_idx) -> Callable[[Path], None]:
 
 @pytest.fixture
 def downloads(monkeypatch, mirror, tmp_path) -> Callable[[], int]:
-    """Replace torchvision's MNIST by one that takes a third of a second: how often it was called."""
+    """Replace torchvision's MNIST by one that takes a third of a second, and count its calls."""
     log = tmp_path / "log"
     log.mkdir()
 

@@ -7,7 +7,7 @@ from handwriting.utils.errors import UserError
 
 
 @pytest.fixture
-def part() -> LabelledImages:
+def dataset() -> LabelledImages:
     """103 images, each of the grey level that is its label."""
     labels = torch.arange(103)
     return LabelledImages(labels.to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 4, 3).contiguous(), labels)
@@ -63,9 +63,9 @@ def test_processes_share_each_batch_and_no_image_is_seen_twice(processes: int):
     shares = [
         [batch.tolist() for batch in BatchOrder(103, 10, 0, share=(rank, processes))] for rank in range(processes)
     ]
-    for batch, *parts in zip(whole, *shares, strict=True):
-        assert sorted(index for part in parts for index in part) == sorted(batch)
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for batch, *shared in zip(whole, *shares, strict=True):
+        assert sorted(index for share in shared for index in share) == sorted(batch)
+        assert max(map(len, shared)) - min(map(len, shared)) <= 1
 
 
 @pytest.mark.parametrize(("length", "batch_size"), [(101, 10), (100, 1), (1, 10)])
@@ -75,8 +75,8 @@ def test_a_batch_too_small_for_the_processes_is_refused(length: int, batch_size:
 
 
 @pytest.mark.parametrize("seed", [None, 4])
-def test_images_are_served_with_their_own_labels(part, seed):
-    loader = serve(part, 10, seed)
+def test_images_are_served_with_their_own_labels(dataset, seed):
+    loader = serve(dataset, 10, seed)
     batches = list(loader)
     assert len(loader) == len(batches) == 11
     assert [len(labels) for _, labels in batches] == [10] * 10 + [3]
@@ -88,6 +88,6 @@ def test_images_are_served_with_their_own_labels(part, seed):
     assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(103))
 
 
-def test_batches_are_on_the_device_of_the_data(part):
-    for images, labels in serve(part.to(torch.device("meta")), 10, 0):
+def test_batches_are_on_the_device_of_the_data(dataset):
+    for images, labels in serve(dataset.to(torch.device("meta")), 10, 0):
         assert images.device.type == labels.device.type == "meta"

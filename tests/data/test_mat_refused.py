@@ -1,4 +1,4 @@
-"""What read_mat refuses: each time with one sentence that names the file."""
+"""Errors of read_mat: one sentence that names the file."""
 
 import h5py
 import numpy as np

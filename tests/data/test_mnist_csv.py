@@ -186,7 +186,7 @@ def test_the_file_that_is_missing_is_named(tmp_path, present, complaint):
 
 
 def move_label(lines: list[str], column: int) -> list[str]:
-    """Put the first value of each line before the value of that column."""
+    """Move the first value of each line to before this column."""
     moved = []
     for line in lines:
         label, *pixels = line.split(",")
@@ -232,7 +232,7 @@ def test_the_numbers_that_pandas_calls_its_columns_are_no_image(tmp_path, table,
 
 
 def test_a_first_image_that_pandas_took_for_a_header_is_refused(tmp_path, table, write, lines, complaint):
-    pd.read_csv(write(lines)).to_csv(tmp_path / "damaged.csv", index=False)  # a value there twice becomes 17.1
+    pd.read_csv(write(lines)).to_csv(tmp_path / "damaged.csv", index=False)  # pandas renames a repeated value to 17.1
     with complaint(tmp_path / "damaged.csv", "row 1, column"):
         read_csv_images(tmp_path / "damaged.csv")
 

@@ -1,4 +1,4 @@
-"""The builder on a made-up Omniglot of three alphabets."""
+"""The builder on a synthetic Omniglot of three alphabets."""
 
 import json
 import os
@@ -14,15 +14,15 @@ from PIL import Image
 from handwriting.data import omniglot
 from handwriting.data.characters import main, read_characters, write_characters
 
-ALPHABETS = {"Sanskrit": (1, 2), "Made_Up": (1, 2, 3), "Tagalog": (7, 8)}  # Tagalog 8 is none of the published
+ALPHABETS = {"Sanskrit": (1, 2), "Made_Up": (1, 2, 3), "Tagalog": (7, 8)}  # Tagalog 8 is not in the published set
 RECIPE = {(row["alphabet"], row["character"]): row for row in json.loads(omniglot.RECIPE.read_text("utf-8"))["classes"]}
 
-# written down once: in another process and on another machine it must be the same
+# fixed here: it must be the same in every process and on every machine
 ORDER_OF_MADE_UP_1 = [7, 12, 3, 6, 16, 14, 2, 15, 18, 5, 17, 8, 4, 11, 10, 19, 9, 13, 20, 1]
 
 
 def draw(path: Path, mode: str, rng: np.random.Generator) -> None:
-    """Write strokes that are dark on white, as 105×105 of the mode 1 (black and white) or L (grey)."""
+    """Write strokes, dark on white, as a 105×105 image of mode 1 (black and white) or L (grey)."""
     page = np.full((105, 105), 255, np.uint8)
     strokes = np.kron(rng.random((17, 17)) < 0.3, np.ones((5, 5))).astype(bool)
     page[10:95, 10:95][strokes] = 0 if mode == "1" else rng.integers(0, 120, np.count_nonzero(strokes))
@@ -65,7 +65,7 @@ def as_pillow_has_it(tree: Path, alphabet: str, number: int, drawer: int) -> np.
 
 
 def drawers_of(tree: Path, images: np.ndarray, alphabet: str, number: int) -> list[int]:
-    """Whose drawing each image is; every image must be one of the twenty."""
+    """Return the drawer of each image; every image must be one of the twenty drawings."""
     drawn = {as_pillow_has_it(tree, alphabet, number, drawer).tobytes(): drawer for drawer in range(1, 21)}
     assert len(drawn) == 20
     return [drawn[image.tobytes()] for image in images]
@@ -81,7 +81,7 @@ def test_a_published_class_has_its_images_where_the_recipe_says(tree, build):
 
 
 def test_classes_come_in_the_order_of_the_alphabets_as_given(tree, build, tmp_path):
-    build("Tagalog", "Made_Up", "Sanskrit", "Tagalog")  # one that is given twice is taken once
+    build("Tagalog", "Made_Up", "Sanskrit", "Tagalog")  # an alphabet given twice is used once
     characters = read_characters(tmp_path / "built.mat")
     wanted = [("Tagalog", 7), ("Tagalog", 8), *(("Made_Up", n) for n in (1, 2, 3)), ("Sanskrit", 1), ("Sanskrit", 2)]
     assert characters.class_names == tuple(f"{alphabet.replace('_', ' ')} {number}" for alphabet, number in wanted)
@@ -150,7 +150,7 @@ def test_a_written_set_is_loaded_with_names_and_glyphs(tree, tmp_path):
         both = [part.images[part.labels == label, 0].numpy() for part in (read.train, read.test)]
         assert [len(part) for part in both] == [12, 8]
         assert np.array_equal(np.concatenate(both), np.stack(wanted))
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["set.mat"]  # no draft is left
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["set.mat"]  # no temporary file is left
 
 
 def test_the_recipe_is_of_200_classes_with_each_drawer_once():

@@ -1,4 +1,4 @@
-"""What the builder refuses: each time with one line on standard error, exit code 2 and no file."""
+"""Errors of the builder: one line on standard error, exit code 2 and no file."""
 
 import http.client
 import io
@@ -34,23 +34,23 @@ def tree(data_root: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def torchvision(monkeypatch) -> Callable[..., list[str]]:
-    """Nothing can be downloaded, until a test lets torchvision raise an error or make alphabets: what it is asked."""
+    """Replace the download: it raises an error, or creates alphabets. Returns a list to which each call is added."""
 
     def replace(error: Exception | None = None, *alphabets: str) -> list[str]:
-        asked = []
+        downloads = []
 
         def download(root: str, background: bool, download: bool) -> None:
             assert download
             print("noise")
-            asked.append("images_background" if background else "images_evaluation")
+            downloads.append("images_background" if background else "images_evaluation")
             (Path(root) / "omniglot-py").mkdir(parents=True, exist_ok=True)
             if error:
                 raise error
             for alphabet in ("Latin", "Greek") if background else alphabets:
-                (Path(root) / "omniglot-py" / asked[-1] / alphabet / "character01").mkdir(parents=True)
+                (Path(root) / "omniglot-py" / downloads[-1] / alphabet / "character01").mkdir(parents=True)
 
         monkeypatch.setattr("torchvision.datasets.Omniglot", download)
-        return asked
+        return downloads
 
     replace(AssertionError("a download was tried"))
     return replace
@@ -137,7 +137,7 @@ def test_a_missing_drawing_is_named(tree, refused):
     refused("Sanskrit", tree / "character02", "drawer 13")
 
 
-# The last two fail: the builder looks for a character01 and character03 that nobody has, and asks to fetch them.
+# The last two fail: character01 and character03 are missing, and the builder tries to download them.
 @pytest.mark.parametrize("name", ["character_1", "characterAA", "character", "character1", "character003"])
 def test_a_folder_of_another_name_is_named(tree, refused, name):
     (tree / "character02").rename(tree / name)
@@ -155,19 +155,19 @@ def test_a_path_is_no_alphabet(tree, refused, alphabet):
 
 
 def test_only_what_is_missing_is_downloaded(tree, data_root, torchvision):
-    asked = torchvision(None, "Angelic")
+    downloads = torchvision(None, "Angelic")
     fetch(["Sanskrit"], data_root)
-    assert asked == []
+    assert downloads == []
     fetch(["Sanskrit", "Latin"], data_root)
-    assert asked == ["images_background"]
+    assert downloads == ["images_background"]
 
 
 def test_an_alphabet_of_the_second_half_is_downloaded_with_both(data_root, torchvision, capsys):
-    asked = torchvision(None, "Angelic")
+    downloads = torchvision(None, "Angelic")
     fetch(["Angelic"], data_root)
-    assert asked == ["images_background", "images_evaluation"]
+    assert downloads == ["images_background", "images_evaluation"]
     where = f"Omniglot's Angelic is not in {data_root / 'omniglot-py'}"
-    assert capsys.readouterr().out.splitlines() == [f"{where}: downloading {half} there" for half in asked]
+    assert capsys.readouterr().out.splitlines() == [f"{where}: downloading {half} there" for half in downloads]
 
 
 def test_an_alphabet_that_omniglot_does_not_have_is_named_with_the_nearest(data_root, torchvision, refused):
@@ -191,11 +191,11 @@ def test_a_misspelt_alphabet_gets_the_nearest_though_nothing_can_be_downloaded(t
     ],
 )
 def test_a_download_that_fails_names_the_folder_and_the_ways_out(data_root, torchvision, complaint, error, reason):
-    asked = torchvision(error)
+    downloads = torchvision(error)
     missing = "Malay_(Jawi_-_Arabic), Mkhedruli_(Georgian), N_Ko"
     with complaint(missing, "could not be downloaded", reason, data_root / FIRST_HALF, "HANDWRITING_DATA", "data=dig"):
         read_characters()
-    assert asked == ["images_background"]
+    assert downloads == ["images_background"]
     assert {path.suffix for path in data_root.iterdir()} <= {".lock"}
 
 

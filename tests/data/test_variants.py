@@ -23,23 +23,23 @@ def strokes(rng: np.random.Generator, size: int = 28) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def part() -> LabelledImages:
+def dataset() -> LabelledImages:
     """Six images of noise and seven of strokes, so that both have odd and even indices."""
     rng = np.random.default_rng(0)
     pixels = [*rng.integers(0, 256, (6, 28, 28), np.uint8), *(strokes(rng) for _ in range(7))]
-    return part_of(*pixels)
+    return dataset_of(*pixels)
 
 
-def part_of(*images: np.ndarray) -> LabelledImages:
+def dataset_of(*images: np.ndarray) -> LabelledImages:
     return LabelledImages(torch.from_numpy(np.stack(images))[:, None], torch.arange(len(images)) * 3)
 
 
 def only(image: np.ndarray, variant: str) -> np.ndarray:
-    return expand(part_of(image), [variant]).images[0, 0].numpy()
+    return expand(dataset_of(image), [variant]).images[0, 0].numpy()
 
 
 def as_the_notebook_has_it(image: np.ndarray, variant: str, number: int) -> np.ndarray:
-    """Pillow scales and turns; where each pixel comes from is counted here."""
+    """Return a variant by Pillow's scaling and rotation; shifts are computed here."""
     picture = Image.fromarray(image)
     if variant == "original":
         return image
@@ -64,50 +64,50 @@ def test_the_seven_are_named_in_the_notebooks_order():
 
 
 @pytest.mark.parametrize("variant", SEVEN)
-def test_a_variant_has_the_notebooks_pixels(part, variant):
-    made = expand(part, [variant]).images[:, 0].numpy()
-    for number, image in enumerate(part.images[:, 0].numpy()):
+def test_a_variant_has_the_notebooks_pixels(dataset, variant):
+    made = expand(dataset, [variant]).images[:, 0].numpy()
+    for number, image in enumerate(dataset.images[:, 0].numpy()):
         np.testing.assert_array_equal(made[number], as_the_notebook_has_it(image, variant, number))
 
 
-def test_all_images_are_in_the_first_variant_and_then_all_in_the_second(part):
-    grown = expand(part, SEVEN)
+def test_all_images_are_in_the_first_variant_and_then_all_in_the_second(dataset):
+    grown = expand(dataset, SEVEN)
     assert grown.images.shape == (7 * 13, 1, 28, 28)
     assert grown.images.dtype == torch.uint8
-    assert grown.labels.tolist() == part.labels.tolist() * 7
+    assert grown.labels.tolist() == dataset.labels.tolist() * 7
     for place, variant in enumerate(SEVEN):
-        for number, image in enumerate(part.images[:, 0].numpy()):
+        for number, image in enumerate(dataset.images[:, 0].numpy()):
             made = grown.images[place * 13 + number, 0].numpy()
             np.testing.assert_array_equal(made, as_the_notebook_has_it(image, variant, number))
 
 
-def test_variants_are_in_the_given_order(part):
-    grown = expand(part, ["larger", "original"])
-    assert torch.equal(grown.images[:13], expand(part, ["larger"]).images)
-    assert torch.equal(grown.images[13:], part.images)
-    assert grown.labels.tolist() == part.labels.tolist() * 2
+def test_variants_are_in_the_given_order(dataset):
+    grown = expand(dataset, ["larger", "original"])
+    assert torch.equal(grown.images[:13], expand(dataset, ["larger"]).images)
+    assert torch.equal(grown.images[13:], dataset.images)
+    assert grown.labels.tolist() == dataset.labels.tolist() * 2
 
 
-def test_every_variant_differs_from_every_other(part):
-    grown = expand(part, list(VARIANTS)).images.reshape(15, -1)
+def test_every_variant_differs_from_every_other(dataset):
+    grown = expand(dataset, list(VARIANTS)).images.reshape(15, -1)
     assert len(grown.unique(dim=0)) == 15
 
 
 @pytest.mark.parametrize("variant", NUDGES)
-def test_a_nudge_keeps_every_pixel_that_stays_in_the_image(part, variant):
-    for image in [*part.images[:, 0].numpy(), part.images[0, 0, :20].numpy()]:
+def test_a_nudge_keeps_every_pixel_that_stays_in_the_image(dataset, variant):
+    for image in [*dataset.images[:, 0].numpy(), dataset.images[0, 0, :20].numpy()]:
         np.testing.assert_array_equal(only(image, variant), scipy.ndimage.shift(image, NUDGES[variant], order=0))
 
 
-def test_expanding_twice_gives_the_same_and_does_not_change_the_images(part):
-    before = part.images.clone()
-    first, second = expand(part, list(VARIANTS)), expand(part, list(VARIANTS))
+def test_expanding_twice_gives_the_same_and_does_not_change_the_images(dataset):
+    before = dataset.images.clone()
+    first, second = expand(dataset, list(VARIANTS)), expand(dataset, list(VARIANTS))
     assert torch.equal(first.images, second.images)
-    assert torch.equal(part.images, before)
+    assert torch.equal(dataset.images, before)
 
 
-def test_only_the_original_is_the_data_set_itself(part):
-    assert expand(part, ["original"]) is part
+def test_only_the_original_is_the_data_set_itself(dataset):
+    assert expand(dataset, ["original"]) is dataset
 
 
 @pytest.mark.parametrize("variant", ["wider", "taller"])
@@ -125,8 +125,8 @@ def test_a_stretched_square_grows_along_one_axis_and_keeps_its_middle(variant):
         assert np.average(np.arange(28), weights=profile) == pytest.approx(13.5, abs=0.01)
 
 
-def test_taller_is_wider_transposed(part):
-    for image in part.images[:, 0].numpy():
+def test_taller_is_wider_transposed(dataset):
+    for image in dataset.images[:, 0].numpy():
         np.testing.assert_array_equal(only(image, "taller"), only(image.T.copy(), "wider").T)
 
 
@@ -155,8 +155,8 @@ def test_slanting_keeps_each_row_in_its_place():
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (105, 105), (20, 32)])
 def test_images_keep_any_size(size):
-    part = part_of(*np.random.default_rng(1).integers(1, 256, (5, *size), np.uint8))
-    grown = expand(part, list(VARIANTS))
+    dataset = dataset_of(*np.random.default_rng(1).integers(1, 256, (5, *size), np.uint8))
+    grown = expand(dataset, list(VARIANTS))
     assert grown.images.shape == (75, 1, *size)
     assert grown.images.dtype == torch.uint8
     smaller = grown.images[25:30, 0].numpy()
@@ -174,26 +174,26 @@ def test_the_steps_are_counted_from_the_edges_of_any_size():
 
 
 def only_of(image: np.ndarray, variant: str, number: int) -> np.ndarray:
-    return expand(part_of(*[image] * (number + 1)), [variant]).images[number, 0].numpy()
+    return expand(dataset_of(*[image] * (number + 1)), [variant]).images[number, 0].numpy()
 
 
-def test_an_unknown_variant_is_refused_and_all_are_named(part, complaint):
+def test_an_unknown_variant_is_refused_and_all_are_named(dataset, complaint):
     with complaint("augment.variants", "no 'zigzag'", "moved_diagonally", "slanted_right"):
-        expand(part, ["original", "zigzag"])
+        expand(dataset, ["original", "zigzag"])
 
 
-def test_a_number_is_no_variant_either(part, complaint):
+def test_a_number_is_no_variant_either(dataset, complaint):
     with complaint("augment.variants has no '1', only original"):
-        expand(part, [1])  # type: ignore[list-item]
+        expand(dataset, [1])  # type: ignore[list-item]
 
 
-def test_a_misspelt_variant_is_hinted_at(part):
+def test_a_misspelt_variant_is_hinted_at(dataset):
     with pytest.raises(
         UserError, match=r"^augment.variants has no 'smaler', only original, .*Did you mean 'smaller'\?$"
     ):
-        expand(part, ["smaler"])
+        expand(dataset, ["smaler"])
 
 
-def test_no_variant_at_all_is_refused(part, complaint):
+def test_no_variant_at_all_is_refused(dataset, complaint):
     with complaint("augment.variants is empty", "[original]"):
-        expand(part, [])
+        expand(dataset, [])

@@ -1,4 +1,4 @@
-"""One job in two processes: the result of one process, and whatever ends one of the two ends the job."""
+"""One job in two processes: the result of one process; if one process ends, so does the job."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.long
-# Without dropout, whose random numbers differ from process to process; 500 images leave a ragged last batch.
+# Without dropout, whose random numbers differ between processes; with 500 images the last batch is smaller.
 SMALL = ["data=digits", "data.limit=500", "data.batch_size=33", "trainer.max_epochs=2", "model.dropout=0", "optim=sgd"]
 SMALL += ["optim.lr=0.01"]  # where training is stable: at 0.1 rounding errors grow until the weights differ
 TROUBLE = """
@@ -61,12 +61,12 @@ def test_the_death_of_one_process_is_the_jobs_reason_and_the_same_command_resume
 ):
     (tmp_path / "trouble.py").write_text(TROUBLE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    asked = ["trainer=ddp", "trainer.accelerator=cpu", "+callbacks.trouble._target_=trouble.Trouble"]
-    failed = run(tmp_path, *asked)
+    overrides = ["trainer=ddp", "trainer.accelerator=cpu", "+callbacks.trouble._target_=trouble.Trouble"]
+    failed = run(tmp_path, *overrides)
     assert failed.returncode == 1, failed.stderr
     assert "killed by SIGKILL" in record(tmp_path / "outputs" / "digits")["reason"]
     monkeypatch.setenv("SPARE", "1")
-    assert run(tmp_path, *asked).returncode == 0
+    assert run(tmp_path, *overrides).returncode == 0
     found = record(tmp_path / "outputs" / "digits")
     assert (found["status"], found["epochs"], len(found["resumed"])) == ("done", 2, 1)
 

@@ -1,4 +1,4 @@
-"""A job that kills its process, as one does that needs more memory than there is."""
+"""A job that kills its own process, as a job without enough memory is killed."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""A sweep that is killed again and again ends as if nothing had happened."""
+"""A sweep that is killed several times has the same results in the end."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def command(sweep: list[str], name: str) -> list[str]:
 
 
 def kill_at_random(sweep: list[str], folder: Path, times: int, takes: float, environment: dict[str, str]) -> int:
-    """Start a sweep so many times, kill it each time, and return how often it was still running."""
+    """Start a sweep several times, kill it each time, and return how often it was still running."""
     moments = random.Random(0)
     killed = 0
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: equal results, and whatever ends one does not end the others."""
+"""Jobs in parallel processes: equal results; the end of one does not end the others."""
 
 import json
 import subprocess

@@ -80,8 +80,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 def write_data(folder: Path, real: Path | None) -> None:
     """Write small data sets where the package looks for MNIST, the characters and Omniglot.
 
-    They are cut out of the real ones where these are there, else MNIST is made of the bundled digits and the
-    characters of noise.
+    They are subsets of the real ones if these are present; else MNIST is made from the bundled digits, and the
+    characters from noise.
     """
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -109,7 +109,7 @@ def write_data(folder: Path, real: Path | None) -> None:
 
 
 def write_user_files(folder: Path) -> None:
-    """Write the image files that the README takes for the user's own."""
+    """Write the image files that the README uses as the user's own."""
     (folder / "scans").mkdir()
     large = np.kron(255 - read_digits().test.images[:4, 0].numpy(), np.ones((1, 5, 5), np.uint8))
     for name, image in zip(("scans/1.png", "scans/2.png", "seven.png", "page.jpg"), large, strict=True):
@@ -162,7 +162,7 @@ def run(command: str, folder: Path, environment: dict[str, str]) -> str:
 
 
 def serve(command: str, option: str, folder: Path, environment: dict[str, str]) -> str:
-    """Start a server, ask it for its page and stop it; return what went wrong, or nothing."""
+    """Start a server, request its page and stop it; return what went wrong, or nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

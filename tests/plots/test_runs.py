@@ -69,9 +69,9 @@ def test_a_figure_is_saved_as_matplotlib_would():
 
 
 def test_the_title_has_the_number_of_all_configurations_if_some_are_not_drawn():
-    for of, said in ((40, True), (2, False), (None, False)):
-        curve = plots.draw_curves(*curves(2, 1), of).axes[1]
-        ranking = plots.draw_ranking(["a", "b"], [[0.9], [0.8]], [None, None], of=of).axes[0]
+    for total, said in ((40, True), (2, False), (None, False)):
+        curve = plots.draw_curves(*curves(2, 1), total).axes[1]
+        ranking = plots.draw_ranking(["a", "b"], [[0.9], [0.8]], [None, None], total=total).axes[0]
         for axes in (curve, ranking):
             assert ("the best 2 of 40 configurations; summary.csv has all" in axes.get_title()) is said
 
