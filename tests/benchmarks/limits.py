@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+
+from handwriting.data.digits import read_digits
 
 DIGITS = ["-m", "handwriting.run", "-m", "data=digits", "data.limit=100", "trainer.max_epochs=1"]
 
@@ -27,12 +30,18 @@ def run(folder: Path, *arguments: str, code: int = 0) -> float:
 
 
 def seconds_to_start(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Measure what should not wait for torch: --help, a mistyped setting, and a report of 20 runs."""
+    """Measure what should not wait for torch, and predict, which waits for torch but not for Lightning."""
+    run(folder, *DIGITS, "name=one")
+    (trained,) = (folder / "outputs" / "one").glob("*/")
+    image = folder / "digit.png"
+    Image.fromarray(255 - read_digits().test.images[0, 0].numpy()).save(image)
     runs = make_runs(folder / "twenty", 20, epochs=10, steps=844)
     commands = {
         "--help": (["-m", "handwriting.run", "--help"], 0),
         "a mistyped setting": (["-m", "handwriting.run", "optim.rate=1"], 2),
         "compare, 20 runs": (["-m", "handwriting.compare", str(runs)], 0),
+        "predict, one image": (["-m", "handwriting.predict", str(trained), str(image)], 0),
+        "import torch": (["-c", "import torch"], 0),
     }
     for arguments, code in commands.values():
         run(folder, *arguments, code=code)
@@ -76,7 +85,7 @@ def seconds_a_finished_job(folder: Path, counts: Sequence[int]) -> dict[int, flo
     alone = run(folder, *DIGITS, "seed=0", "name=done")
     costs = {}
     for count in counts:
-        _copy_finished(folder / "outputs" / "done", count)
+        copy_finished(folder / "outputs" / "done", count)
         costs[count] = (run(folder, *DIGITS, f"seed=range({count})", "name=done") - alone) / (count - 1)
     return costs
 
@@ -89,7 +98,8 @@ def seconds_to_compare(folder: Path, counts: Sequence[int]) -> dict[int, float]:
     }
 
 
-def _copy_finished(folder: Path, count: int) -> None:
+def copy_finished(folder: Path, count: int) -> None:
+    """Copy the one finished run in a folder as the runs of other seeds, ``count`` in all."""
     from handwriting.runs.config import CONF, digest_of_request
     from handwriting.runs.record import fingerprint
 

@@ -1,6 +1,5 @@
 """Threads and memory, configured before torch is imported; tested in separate processes."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from handwriting.utils.hardware import cores, is_zombie, pass_over_modules, processor, slow_precision
+from handwriting.utils.hardware import cores, is_zombie, processor, slow_precision
 
 SHOW = """
 from handwriting.utils.hardware import share_cores, use_machine
@@ -87,19 +86,6 @@ def test_a_thread_that_waits_sleeps_soon_unless_the_environment_says_otherwise()
     assert turns_before_sleep() == "'10000'"
     assert turns_before_sleep(GOMP_SPINCOUNT="77") == "'77'"
     assert turns_before_sleep(OMP_WAIT_POLICY="passive") == "'0'"
-
-
-def test_the_search_for_unused_memory_passes_over_what_was_there_before_the_first_job():
-    try:
-        pass_over_modules()
-        passed_over = gc.get_freeze_count()
-        assert passed_over > len(gc.get_objects())  # most of what lives is modules
-        later = [[] for _ in range(10_000)]
-        pass_over_modules()
-        assert gc.get_freeze_count() <= passed_over
-        assert any(found is later[-1] for found in gc.get_objects())
-    finally:
-        gc.unfreeze()
 
 
 @pytest.mark.parametrize(
