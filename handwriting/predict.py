@@ -45,9 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
         from handwriting.reader import Reader
 
         kept = MOST_DRAWN if options.steps else 0
-        readings = Reader.load(options.checkpoint).read(sources, options.views, options.augment, steps=kept)
-        report(names, readings, options.csv, options.json, options.figure, options.steps)
-    sys.exit(1 if any(reading.error for reading in readings) else 0)
+        predictions = Reader.load(options.checkpoint).read(sources, options.views, options.augment, steps=kept)
+        report(names, predictions, options.csv, options.json, options.figure, options.steps)
+    sys.exit(1 if any(prediction.error for prediction in predictions) else 0)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba
-from handwriting.inference.predictions import Reading
+from handwriting.inference.predictions import Prediction
 from handwriting.inference.preprocess import Preprocessed, open_image, preprocess, to_grey
 from handwriting.utils.errors import UserError
 from handwriting.utils.text import shorten
@@ -31,8 +31,8 @@ class Reader:
         """Load a checkpoint, or the best one of a run's folder. Raises UserError if there is none or it is damaged."""
         return cls(load_trained(find_checkpoint(Path(place))))
 
-    def read(self, sources: Iterable[Source], views: int = 1, augment: str = "", steps: int = 0) -> list[Reading]:
-        """Classify images. An image that cannot be read gives a Reading with an ``error``; the others are classified.
+    def read(self, sources: Iterable[Source], views: int = 1, augment: str = "", steps: int = 0) -> list[Prediction]:
+        """Classify images. An image that cannot be read has a Prediction with an ``error``.
 
         Sources are opened one by one, and only the preprocessed image of each is kept. The first ``steps`` images that
         can be read also keep the result of each step in ``preprocessed.steps``. With ``views`` > 1 the probabilities
@@ -48,10 +48,10 @@ class Reader:
                 images.append(one.image)
             preprocessed.append(one)
         if not images:
-            return [Reading(error=one) for one in preprocessed if isinstance(one, str)]
+            return [Prediction(error=one) for one in preprocessed if isinstance(one, str)]
         answers = iter(predict_proba(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
         return [
-            self._predict(one, next(answers)) if isinstance(one, Preprocessed) else Reading(error=one)
+            self._predict(one, next(answers)) if isinstance(one, Preprocessed) else Prediction(error=one)
             for one in preprocessed
         ]
 
@@ -67,14 +67,14 @@ class Reader:
         except UserError as error:
             return str(error)
 
-    def _predict(self, preprocessed: Preprocessed, probabilities: Tensor) -> Reading:
+    def _predict(self, preprocessed: Preprocessed, probabilities: Tensor) -> Prediction:
         top = probabilities.topk(min(5, len(probabilities)))
         likeliest = tuple(
             (self.called(label), value) for label, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         )
         label = int(top.indices[0])
         glyph = self.trained.glyphs[label] if self.trained.glyphs else ""
-        return Reading(label, self.trained.class_names[label], glyph, likeliest[0][1], likeliest, preprocessed)
+        return Prediction(label, self.trained.class_names[label], glyph, likeliest[0][1], likeliest, preprocessed)
 
 
 def _grey(source: Source) -> np.ndarray:

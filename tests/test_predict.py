@@ -48,7 +48,7 @@ def test_the_command_classifies_a_folder_and_writes_the_predictions(
     assert call(run, folder, *more, "--steps", tmp_path / "steps.pdf") == 0
     rows = list(csv.DictReader(io.StringIO(written["csv"].read_text())))
     assert [Path(row["file"]).name for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
-    assert [row["reading"] for row in rows] == [str(label) for label in images[1][:3]]
+    assert [row["prediction"] for row in rows] == [str(label) for label in images[1][:3]]
     records = json.loads(written["json"].read_text())
     assert [len(record["likeliest"]) for record in records] == [5, 5, 5]
     assert written["figure"].read_bytes().startswith(b"\x89PNG")
@@ -85,7 +85,7 @@ def test_patterns_and_standard_input(
     content = (tmp_path / "scan1.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     assert call(run, tmp_path / "scan?.png", "-", "--json", tmp_path / "all.json") == 0
-    predictions = [record["reading"] for record in json.loads((tmp_path / "all.json").read_text())]
+    predictions = [record["prediction"] for record in json.loads((tmp_path / "all.json").read_text())]
     assert len(predictions) == 3
     assert predictions[2] == predictions[0]
 

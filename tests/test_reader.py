@@ -29,7 +29,7 @@ def images() -> tuple[np.ndarray, list[int]]:
 def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path):
     reader = Reader.load(run)
     pictures, labels = images
-    expected = [reading.label for reading in reader.read(pictures)]
+    expected = [prediction.label for prediction in reader.read(pictures)]
     assert sum(map(int.__eq__, expected, labels)) >= 9
     with torch.inference_mode():
         assert expected == reader.trained.model(torch.from_numpy(pictures)[:, None]).argmax(1).tolist()
@@ -45,17 +45,19 @@ def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndar
         "tensors": torch.from_numpy(pictures),
     }
     for kind, source in sources.items():
-        assert [reading.label for reading in reader.read(source)] == expected, kind
+        assert [prediction.label for prediction in reader.read(source)] == expected, kind
 
 
 def test_a_reading_has_the_probabilities_of_five_classes(run: Path, images: tuple[np.ndarray, list[int]]):
-    (reading,) = Reader.load(run).read(images[0][:1])
-    assert reading.name == str(reading.label)
-    assert len(reading.likeliest) == 5
-    assert reading.likeliest[0] == (reading.name, reading.probability)
-    assert sorted((value for _, value in reading.likeliest), reverse=True) == [value for _, value in reading.likeliest]
-    assert reading.preprocessed is not None
-    assert np.array_equal(reading.preprocessed.image, images[0][0])
+    (prediction,) = Reader.load(run).read(images[0][:1])
+    assert prediction.name == str(prediction.label)
+    assert len(prediction.likeliest) == 5
+    assert prediction.likeliest[0] == (prediction.name, prediction.probability)
+    assert sorted((value for _, value in prediction.likeliest), reverse=True) == [
+        value for _, value in prediction.likeliest
+    ]
+    assert prediction.preprocessed is not None
+    assert np.array_equal(prediction.preprocessed.image, images[0][0])
 
 
 @pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
@@ -63,9 +65,9 @@ def test_a_blank_image_of_the_model_s_size_is_not_classified(run: Path, level: f
     blank = np.full((28, 28), level, np.float32)
     Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
     noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
-    for reading in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
-        assert "no writing was found" in reading.error
-        assert (reading.label, reading.probability) == (-1, 0)
+    for prediction in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
+        assert "no writing was found" in prediction.error
+        assert (prediction.label, prediction.probability) == (-1, 0)
 
 
 PEAK = """
@@ -98,11 +100,11 @@ def test_only_the_preprocessed_image_of_a_photograph_is_kept(run: Path, level: i
     reader.read([page])
     tracemalloc.start()
     try:
-        readings = reader.read(page.copy() for _ in range(5))
+        predictions = reader.read(page.copy() for _ in range(5))
         kept = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert len(readings) == 5
+    assert len(predictions) == 5
     assert kept < page.size / 2
 
 
@@ -111,7 +113,9 @@ def test_steps_are_kept_for_the_requested_number_of_images(run: Path, images: tu
     sources = [np.zeros((50, 50)), *large]
     kept = [len(one.preprocessed.steps) if one.preprocessed else None for one in reader.read(sources, steps=2)]
     assert kept == [None, 5, 5, 0, 0]
-    (reading,) = reader.read(large[:1], steps=1)
-    assert reading.preprocessed is not None
-    assert max(reading.preprocessed.steps["original"].shape) == 400  # at the working size, not at the size of the file
+    (prediction,) = reader.read(large[:1], steps=1)
+    assert prediction.preprocessed is not None
+    assert (
+        max(prediction.preprocessed.steps["original"].shape) == 400
+    )  # at the working size, not at the size of the file
     assert reader.read(sources)[1].preprocessed.steps == {}  # type: ignore[union-attr]

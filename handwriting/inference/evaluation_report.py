@@ -13,7 +13,7 @@ from rich.table import Table
 
 from handwriting.inference.checkpoints import load_all
 from handwriting.inference.evaluation import Evaluation, Group, evaluate_all, group_by_images, measure_speed
-from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_confusions, draw_readings
+from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_confusions, draw_predictions
 from handwriting.plots.style import as_file, shown_names
 from handwriting.utils.files import write_bytes, write_text
 from handwriting.utils.metrics import agreement, confused_pairs, per_class
@@ -68,7 +68,7 @@ def _figures(found: Sequence[Evaluation], group: Group) -> dict[str, Any]:
 
     def gallery(chosen: np.ndarray, title: str) -> Any:
         of = [names[label] for label in labels[chosen]], [names[label] for label in read[chosen]]
-        return draw_readings(images[chosen], *of, list(sure[chosen]), title)
+        return draw_predictions(images[chosen], *of, list(sure[chosen]), title)
 
     wrong = np.flatnonzero(read != labels)
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")]

@@ -55,7 +55,7 @@ def make_page(checkpoints: Mapping[str, Path]) -> gr.Blocks:
                 pad = gr.HTML("", html_template=template, js_on_load=script, elem_id="pad", pen=width)
             with gr.Column(min_width=280):
                 note = gr.HTML(_paragraph(HINT), elem_id="note")
-                prediction = gr.Label(num_top_classes=5, label="Prediction", elem_id="reading")
+                prediction = gr.Label(num_top_classes=5, label="Prediction", elem_id="prediction")
             with gr.Column(min_width=200):
                 seen = gr.HTML("", elem_id="seen")
         with gr.Accordion("All characters, as a reference"):

@@ -4,7 +4,7 @@ const canvas = element.querySelector("canvas");
 const paper = canvas.getContext("2d");
 const strokes = [];
 let writing = false;
-let waiting = null; // the timer of a reading that is due
+let waiting = null; // the timer of a prediction that is due
 
 function redraw() {
   paper.fillStyle = "white";
@@ -32,7 +32,7 @@ function changed(delay = 0) {
     clearTimeout(waiting);
     read();
   } else if (waiting === null) {
-    waiting = setTimeout(read, delay); // while a stroke goes on, some ten readings a second
+    waiting = setTimeout(read, delay); // while a stroke goes on, some ten predictions a second
   }
 }
 

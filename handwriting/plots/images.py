@@ -100,7 +100,7 @@ def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str]
     return figure
 
 
-def draw_readings(
+def draw_predictions(
     images: np.ndarray, true: Sequence[str], predicted: Sequence[str], probabilities: Sequence[float], title: str
 ) -> Figure:
     """Draw uint8 images (N, H, W), each with its true class, its prediction and the probability.

@@ -84,7 +84,7 @@ def write(page: Page, strokes: Sequence[Points], lift: bool = True) -> None:
 
 def prediction(page: Page) -> str:
     """The prediction on the page, or '' if there is none."""
-    return page.evaluate("document.querySelector('#reading h2')?.innerText.trim() ?? ''")
+    return page.evaluate("document.querySelector('#prediction h2')?.innerText.trim() ?? ''")
 
 
 def seconds_until(page: Page, said: str) -> float:

@@ -80,7 +80,7 @@ def test_the_first_twenty_test_digits_in_unusual_formats_are_classified(
     for number in range(20):
         save(test.images[number, 0].numpy(), KINDS[number % len(KINDS)], tmp_path / "scans" / f"{number:02d}.png")
     assert command("handwriting.predict", str(run), "scans", "--csv", "read.csv").returncode == 0
-    read = pd.read_csv(tmp_path / "read.csv")["reading"].tolist()
+    read = pd.read_csv(tmp_path / "read.csv")["prediction"].tolist()
     assert sum(map(int.__eq__, read, test.labels[:20].tolist())) >= 19
 
     check_evaluation_and_export(command, run, data)
