@@ -27,15 +27,17 @@ FOR_BOTH = {"trainer.max_epochs", *NOT_SETTINGS}
 RUN_CALLBACKS = ("checkpoint", "last")
 # Settings of the trainer that count single steps or change them, and their possible values with compile=graph.
 WITH_GRAPHS: dict[str, tuple[object, ...]] = {
-    "devices": (1, "auto"),
+    "devices": (1,),
+    "num_nodes": (1,),
     "precision": ("32-true", "32", 32, "bf16-mixed", "bf16-true", "bf16", "64-true", "64", 64),
-    "limit_train_batches": (1.0, None),
+    "limit_train_batches": (1.0, None),  # 1 would be one list of batches
     "accumulate_grad_batches": (1,),
     "gradient_clip_val": (None,),
     "val_check_interval": (None, 1.0),
     "max_steps": (-1,),
     "overfit_batches": (0, 0.0),
     "fast_dev_run": (False,),
+    "detect_anomaly": (False, None),
 }
 # What a classical baseline does anyway.
 DEFAULTS = {"average=none", "scheduler=none", "trainer=default", "compile=false", "tta.views=1"}
@@ -83,7 +85,8 @@ def check_trainer(trainer: DictConfig, fused: bool | None, graphs: bool = False)
     ``graphs`` says that steps are CUDA graphs, many of them in each of Lightning's batches.
     """
     for setting, possible in WITH_GRAPHS.items() if graphs else ():
-        if trainer.get(setting, possible[0]) not in possible:
+        value = trainer.get(setting, possible[0])
+        if not any(value == one and type(value) is type(one) for one in possible):
             raise UserError(
                 f"compile=graph cannot train with trainer.{setting}={trainer[setting]}: leave it out, or choose "
                 "compile=false."

@@ -106,7 +106,7 @@ class OneOf(Constraint):
     choices: tuple[object, ...]
 
     def _check(self, setting: str, value: Any) -> None:
-        if value not in self.choices:
+        if not any(value == choice and type(value) is type(choice) for choice in self.choices):  # 1 == True
             names = [str(choice) for choice in self.choices]
             known = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
             raise UserError(f"{setting}={value} must be {known}.")

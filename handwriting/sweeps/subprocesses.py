@@ -1,4 +1,4 @@
-"""Training in separate processes: one for each device, or one for a job that was killed. Rarely imports torch."""
+"""Training in separate processes: one for each device, or one to retry a job that was killed. Rarely imports torch."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ PATIENCE = 5.0  # seconds that the other processes have to end after one has end
 
 
 def train_apart(spec: RunSpec, earlier: Run | None, processes: int, title: str, say: Callable[[str], None]) -> Run:
-    """Train a job in ``processes`` processes and return the new run, even if one of them is killed.
+    """Train a job in ``processes`` processes, survive their death, and return the new run.
 
     ``say`` is called with each line that the first process prints. Raises UserError or JobError, with the reason in the
     record, if there is no result, and KeyboardInterrupt if the run was interrupted.

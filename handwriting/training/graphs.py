@@ -1,5 +1,6 @@
-"""compile=graph: each training step as one CUDA graph, and many steps in each call of Lightning."""
+"""compile=graph: forward and backward pass as one CUDA graph, and many steps in each call of Lightning."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,11 @@ from handwriting.utils.errors import UserError
 
 
 class GraphClassifier(Classifier):
-    """A Classifier whose training batches come in lists; each batch is a step, recorded as a CUDA graph.
+    """A Classifier whose training batches come in lists; each batch is a step, with its gradients from a CUDA graph.
 
-    On a GPU a step of a small network takes as long as the launches of its kernels and Lightning's hooks. A recorded
-    graph is one launch, and the hooks are called once per list. Optimizer, scheduler, losses and logs are those of
-    single steps. Without a CUDA device the steps run without a graph.
+    On a GPU a step of a small network takes as long as PyTorch needs to start its kernels, and Lightning to call its
+    hooks. A recorded graph of the forward and backward pass is one launch, and the hooks are called once per list.
+    Optimizer, scheduler, losses and logs are those of single steps. Without a CUDA device there are no graphs.
     """
 
     def __init__(self, *arguments: Any, **settings: Any):
@@ -60,6 +61,8 @@ class GraphClassifier(Classifier):
         trainer: Any = self.trainer
         for one in trainer.lr_scheduler_configs:
             if isinstance(one.scheduler, ReduceLROnPlateau):
+                if PLATEAU_METRIC not in trainer.callback_metrics:
+                    raise UserError(f"scheduler=plateau needs {PLATEAU_METRIC} after every epoch: validate in each.")
                 one.scheduler.step(trainer.callback_metrics[PLATEAU_METRIC])
 
     def on_validation_epoch_end(self) -> None:
@@ -83,6 +86,13 @@ class GraphClassifier(Classifier):
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler, which this class steps itself."""
         made = super().configure_optimizers()
+        optimizer = made["optimizer"] if isinstance(made, dict) else made
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure and closure.default is inspect.Parameter.empty:
+            raise UserError(
+                f"compile=graph cannot train with {type(optimizer).__name__}, which computes the loss several times in "
+                "a step: choose another optimizer or compile=false."
+            )
         if isinstance(made, dict):
             made["lr_scheduler"].pop("monitor")  # Lightning warns of what it does not use
         return made
@@ -162,17 +172,31 @@ class BatchGraphs:
         """Record the computation; nothing is computed yet."""
         graph = torch.cuda.CUDAGraph()
         images, targets = images.clone(), targets.clone()
-        with torch.cuda.graph(graph):  # Lightning's autocast keeps no casts of weights, which a replay would not renew
-            result = self._run(images, targets)
+        try:
+            with torch.cuda.graph(
+                graph
+            ):  # Lightning's autocast keeps no casts of weights; a replay would not renew them
+                result = self._run(images, targets)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"compile=graph cannot record this model or loss ({reason}): choose compile=false."
+            ) from error
         return Recorded(graph, images, targets, result, [parameter.grad for parameter in self.parameters])
+
+
+HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")  # not called
 
 
 def check_callbacks(callbacks: Iterable[lightning.Callback]) -> None:
     """Raise UserError for a callback that has to act on every step."""
     for callback in callbacks:
         every_step = isinstance(callback, WeightAveraging) and not isinstance(callback, EpochAveraging)
-        if every_step or isinstance(callback, StochasticWeightAveraging):
+        every_step |= isinstance(callback, StochasticWeightAveraging)
+        every_step |= bool(getattr(callback, "_every_n_train_steps", 0))  # of ModelCheckpoint
+        every_step |= any(getattr(type(callback), hook) is not getattr(lightning.Callback, hook) for hook in HOOKS)
+        if every_step:
             raise UserError(
                 f"compile=graph calls Lightning's hooks once in many steps, but {type(callback).__name__} acts on "
-                "every step: choose average=swa or average=none, or compile=false."
+                "single steps: leave it out, or choose compile=false."
             )

@@ -19,9 +19,9 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of logits (B, classes), in nats; targets: labels (B,) or soft targets (B, classes)."""
         classes = logits.shape[1]
-        shares = F.one_hot(targets, classes) if targets.ndim == 1 else targets
-        shares = shares * (1 - self.label_smoothing) + self.label_smoothing / classes
+        soft = F.one_hot(targets, classes) if targets.ndim == 1 else targets
+        soft = soft * (1 - self.label_smoothing) + self.label_smoothing / classes
         log_p = logits.log_softmax(1)
         # expm1 keeps 1 - p exact where p is nearly 1; it is never exactly 0, where powers below 1 have no gradient.
         rest = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-        return -(shares * rest**self.gamma * log_p).sum(1).mean()
+        return -(soft * rest**self.gamma * log_p).sum(1).mean()

@@ -25,10 +25,10 @@ PLATEAU_METRIC = "val/loss"  # what scheduler=plateau monitors
 class Classifier(ImageClassifier, lightning.LightningModule):
     """An ImageClassifier in training: a network, its normalisation, and what Lightning calls.
 
-    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. ``loss`` is what training
-    makes small, of logits (B, classes) and labels (B,) or shares (B, classes); what is reported of validation and test
-    is the cross-entropy, whatever the loss. ``facts`` is plain data in the checkpoint, so that the model
-    can be rebuilt from the file alone. ``test_parts`` names the test sets.
+    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. Training minimises
+    ``loss``, of logits (B, classes) and labels (B,) or soft targets (B, classes); validation and test report the
+    cross-entropy, whatever the loss. ``facts`` is plain data in the checkpoint, so that the model can be rebuilt from
+    the file alone. ``test_parts`` names the test sets.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Classifier(ImageClassifier, lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of a batch, in nats; its labels (B,) may be soft targets (B, classes).
 
-        A net of several branches gives the logits of each, (branches, B, classes): each has its loss.
+        A network with several heads returns the logits of each, (heads, B, classes): each has its loss.
         """
         images, targets = batch
         loss, correct = self.loss_and_correct(images, targets)
@@ -79,7 +79,7 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         """Return the mean loss of a training batch, and the number of its images that are predicted correctly, (1,)."""
         logits = self(images)
         if logits.ndim == 3:
-            loss = torch.stack([self.loss(branch, targets) for branch in logits]).mean()
+            loss = torch.stack([self.loss(head, targets) for head in logits]).mean()
             logits = logits.mean(0)
         else:
             loss = self.loss(logits, targets)

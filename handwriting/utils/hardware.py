@@ -112,9 +112,10 @@ def _let_waiting_threads_sleep() -> None:
     """Let waiting threads release their core soon, unless the environment says otherwise.
 
     GNU's OpenMP lets them spin 300,000 times, about 10 ms. If another process takes a core, a waiting thread then
-    spins on the core that the awaited thread could use. 300 steps of Net, 2 threads on 2 cores, medians of three runs:
-    beside a busy core 22 instead of 25 s, alone 9.0 instead of 8.8 s (on another machine: a third of the time beside a
-    busy core). `make bench BENCH="--only switches"` measures it.
+    spins on the core that the awaited thread could use. Training of 300 steps of Net, 2 threads on 2 slow cores,
+    with what a training does before its first step, medians of three: beside a busy core 22 instead of 25 s, alone 9.0
+    instead of 8.8 s. On another machine steps took a third of the time beside a busy core.
+    `make bench BENCH="--only switches"` measures it.
     """
     if not os.environ.get("OMP_WAIT_POLICY"):
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -113,8 +113,8 @@ def measure_ceilings() -> Ceilings:
 def bounds(make: type[nn.Module], batch: int, precision: str, ceilings: Ceilings) -> dict[str, float]:
     """Return images per second if a step took only its FLOPs, only its bytes, or only its kernel launches.
 
-    Bytes: each layer's output is written and read once forwards and once backwards, with its gradient; each weight is
-    read twice, and weight, gradient and Adam's two means are read and written once.
+    Bytes: each layer's output is written once and read once, and so is its gradient; each weight is read twice, its
+    gradient is written and read, and Adam reads and writes the weight and two means: ten accesses.
     """
     step = PlainStep(make, batch, precision)
     outputs: list[int] = []
@@ -133,7 +133,7 @@ def bounds(make: type[nn.Module], batch: int, precision: str, ceilings: Ceilings
     kernels = sum(str(event.device_type).endswith("CUDA") for event in profile.events() or ())
     width = 2 if precision == "bf16" else 4
     parameters = sum(parameter.numel() for parameter in step.net.parameters())
-    size = 4 * width * sum(outputs) + 4 * 9 * parameters
+    size = 4 * width * sum(outputs) + 4 * 10 * parameters
     return {
         "flops": batch * ceilings.flops[precision] / counter.get_total_flops(),
         "bytes": batch * ceilings.bytes / size,

@@ -3,7 +3,7 @@
 #   tests/gpu/check.sh            tables, JSON and logs go to $OUT, or to gpu_out
 # On a machine without a network, wheels that it lacks are installed from .whl, and data sets unpacked from .gpu.
 set -uo pipefail
-OUT=${OUT:-gpu_out}
+export OUT=${OUT:-gpu_out}
 LOGS=$OUT/logs
 mkdir -p "$LOGS"
 export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD
@@ -27,11 +27,11 @@ run="python3 -m handwriting.run -m trainer.enable_progress_bar=false"
 bench() { python3 tests/benchmarks --only gpu --rounds "${ROUNDS:-1}" --json 2>"$OUT/speed.txt" >"$OUT/speed.json"; }
 export -f bench
 
-part speed "${SPEED_S:-180}" bash -c bench
+part speed "${SPEED_S:-110}" bash -c bench
 part study "${STUDY_S:-180}" $run hydra/launcher=joblib hydra.launcher.n_jobs="${JOBS:-8}" compile=graph name=study \
   experiment=optimizers seed=0,1,2,3,4
-part mnist_fast 60 $run experiment=mnist_fast compile=graph seed=0,1,2
-part tests "${TESTS_S:-240}" python3 -m pytest -q -m gpu -n "${WORKERS:-12}" --dist worksteal -p no:cacheprovider tests/gpu
+part mnist_fast 40 $run experiment=mnist_fast compile=graph seed=0,1,2
+part tests "${TESTS_S:-150}" python3 -m pytest -q -m gpu -n "${WORKERS:-12}" --dist worksteal -p no:cacheprovider tests/gpu
 grep -E "^(FAILED|ERROR)|passed|failed" "$LOGS/tests.log" >>"$table"
 for name in study mnist_fast; do
   printf '\n%s\n' "$name" >>"$table"

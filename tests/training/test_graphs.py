@@ -66,10 +66,15 @@ def test_graph_training_resumes(main, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("override", "what"),
     [
-        ("average=ema", "EMAWeightAveraging acts on every step"),
+        ("average=ema", "EMAWeightAveraging acts on single steps"),
         ("trainer.gradient_clip_val=1", "trainer.gradient_clip_val=1"),
         ("+trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches=2"),
         ("trainer.limit_train_batches=3", "trainer.limit_train_batches=3"),
+        ("trainer.limit_train_batches=1", "trainer.limit_train_batches=1"),
+        ("trainer.devices=auto", "trainer.devices=auto"),
+        ("+callbacks.checkpoint.every_n_train_steps=5", "ModelCheckpoint acts on single steps"),
+        ("+trainer.detect_anomaly=true", "trainer.detect_anomaly=True"),
+        ("compile=1", "compile=1 must be false, true or graph"),
         ("trainer.precision=16-mixed", "trainer.precision=16-mixed"),
         ("compile=maybe", "compile=maybe must be false, true or graph"),
     ],
