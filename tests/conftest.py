@@ -26,6 +26,9 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 WHITE_DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
 )  # a PNG
+# What draws the figures of a run and of a report.
+DRAWN = [f"handwriting.training.tensorboard.draw_{name}" for name in ("confusion", "gallery", "variants")]
+DRAWN += [f"handwriting.plots.runs.draw_{name}" for name in ("costs", "curves", "grid", "ranking", "search")]
 
 
 @pytest.fixture
@@ -59,11 +62,16 @@ def run_in() -> Callable[..., int]:
     """Run the command line in this process, where torch is imported already, in a folder: the exit code.
 
     Without ``figures`` no figure is drawn, which takes most of the time of a small run: the files have one white pixel.
+    Hydra composes the config once, not a second time only to see whether hydra.mode makes it a sweep; the tests that
+    start a process have Hydra as it is.
     """
 
     def run(folder: Path, *arguments: str, figures: bool = False) -> int:
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
             if not figures:
+                for name in DRAWN:
+                    patch.setattr(name, lambda *_, **__: None)
                 patch.setattr("handwriting.plots.style.as_file", lambda *_: WHITE_DOT)
                 patch.setattr("torch.utils.tensorboard.SummaryWriter.add_figure", lambda *_: None)
             patch.chdir(folder)
