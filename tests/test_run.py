@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +36,21 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     )
     assert result.stderr == ""  # no warnings, and nothing said at the end by modules that are torn down
     return folder / "outputs" / "study", result.stdout
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    assert run_in(folder, *SMALL) == 0
+    return folder
+
+
+@pytest.fixture
+def trained(small_run: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run of SMALL; tmp_path is where the same command finds it."""
+    shutil.copytree(small_run / "outputs", tmp_path / "outputs")
+    (result,) = tmp_path.glob("outputs/digits/*/result.json")
+    return result.parent
 
 
 def test_a_sweep_leaves_a_folder_a_job_and_a_report(sweep: tuple[Path, str]):
@@ -140,9 +157,8 @@ def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: sig
 
 
 @pytest.mark.parametrize("broken", ["cut off", "no checkpoint"])
-def test_a_run_without_anything_to_resume_from_is_retrained(main, tmp_path: Path, broken: str):
-    assert main(*SMALL)[0] == 0
-    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+def test_a_run_without_anything_to_resume_from_is_retrained(main, trained: Path, broken: str):
+    path = trained / "result.json"
     good = json.loads(path.read_text())
     path.write_text(path.read_text()[:200] if broken == "cut off" else json.dumps(good | {"status": "running"}))
     (path.parent / "checkpoints" / "last.ckpt").unlink()
@@ -179,9 +195,8 @@ def test_a_bug_of_ours_has_its_traceback_in_the_log_of_its_job(main, tmp_path: P
     assert "Traceback" in log.read_text()
 
 
-def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
-    assert main(*SMALL)[0] == 0
-    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+def test_other_settings_never_mix_into_an_old_folder(main, trained: Path):
+    path = trained / "result.json"
     before = path.read_text()
     path.write_text(before.replace('"lr": 0.001', '"lr": 0.5').replace('"fingerprint": "', '"fingerprint": "old'))
     changed = path.read_text()
@@ -195,9 +210,8 @@ def test_other_settings_never_mix_into_an_old_folder(main, tmp_path: Path):
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
-def test_force_with_bad_input_does_not_lose_what_stands(main, tmp_path: Path, monkeypatch, sweep: list[str]):
-    assert main(*SMALL)[0] == 0
-    (folder,) = (path.parent for path in tmp_path.glob("outputs/digits/*/result.json"))
+def test_force_with_bad_input_does_not_lose_what_stands(main, trained: Path, monkeypatch, sweep: list[str]):
+    folder = trained
     kept = {path: path.read_bytes() for path in [folder / "result.json", *folder.glob("checkpoints/*")]}
     assert len(kept) == 3
     place = f"hydra.sweep.subdir='digits/{folder.name}'" if sweep else f"hydra.run.dir='{folder}'"
@@ -209,9 +223,8 @@ def test_force_with_bad_input_does_not_lose_what_stands(main, tmp_path: Path, mo
     assert {path: path.read_bytes() for path in kept} == kept
 
 
-def test_a_failed_run_of_other_settings_is_replaced(main, tmp_path: Path):
-    assert main(*SMALL)[0] == 0
-    (path,) = tmp_path.glob("outputs/digits/*/result.json")
+def test_a_failed_run_of_other_settings_is_replaced(main, trained: Path):
+    path = trained / "result.json"
     failed = json.loads(path.read_text()) | {"status": "failed", "fingerprint": "old"}
     path.write_text(json.dumps(failed))
     assert main(*SMALL)[0] == 0

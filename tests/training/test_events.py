@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from handwriting.training.module import Classifier
 
 SMALL = ("data=digits", "data.limit=120", "trainer.max_epochs=3", "data.batch_size=32", "trainer.log_every_n_steps=1")
+SMALL += ("model.widths=[4,8]", "model.hidden=[16]")
 LOGGED = {f"{part}/{metric}" for part in ("train", "val", "test") for metric in ("loss", "acc")}
 FINAL = {"final/test/acc", "final/val/acc"}
 
@@ -78,7 +79,7 @@ def test_the_final_validation_accuracy_is_that_of_the_chosen_epoch(main, tmp_pat
 
 
 def test_a_baseline_has_its_metrics_once(main, tmp_path: Path):
-    assert main("data=digits", "data.limit=120", "model=knn").code == 0
+    assert main(*SMALL[:2], "model=knn").code == 0
     curves = points(tmp_path)
     assert curves.keys() == LOGGED | FINAL
     check_order(curves)
