@@ -18,8 +18,8 @@ import torch
 from handwriting.data.digits import read_digits
 
 RUN = "handwriting.run"
-# As small as a real run gets: 100 images, one epoch.
-SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=1")
+# As small as a real run gets: 100 images, one epoch, 1,000 parameters.
+SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=1", "model.widths=[4,8]", "model.hidden=[16]")
 
 
 def records(folder: Path) -> dict[str, dict]:
@@ -128,7 +128,7 @@ def test_the_same_command_again_trains_nothing_and_says_so(main, tmp_path: Path)
 
     assert main("-m", *SMALL, "optim=sgd", "force=true")[0] == 0
     changed = [path.parent.name for path, at in before.items() if path.stat().st_mtime_ns != at]
-    assert changed == ["data.limit=100,optim=sgd,trainer.max_epochs=1"]
+    assert changed == ["data.limit=100,model.hidden=[16],model.widths=[4,8],optim=sgd,trainer.max_epochs=1"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import sys
 if len(sys.argv) > 1:
     share_cores(int(sys.argv[1]))
 use_machine()
+print("settled", flush=True)
 import torch
 print(torch.get_num_threads())
 """
@@ -31,14 +33,20 @@ class Settled(NamedTuple):
     turns: str  # of a waiting thread before it sleeps
 
 
-def settle(*arguments: str, **environment: str) -> Settled:
+def settle(*arguments: str, load: Sequence[subprocess.Popen] = (), **environment: str) -> Settled:
+    """Start such a process beside a load, which ends when the process has decided."""
     kept = {key: value for key, value in os.environ.items() if key not in SETTLED} | environment
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", SHOW, *arguments],
-        env=kept | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True,
+        env=kept | {"OMP_DISPLAY_ENV": "verbose"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    turns = done.stderr.partition("GOMP_SPINCOUNT = ")[2].partition("\n")[0]
-    return Settled(int(done.stdout.splitlines()[-1]), turns)
+    assert process.stdout
+    said = process.stdout.readline()
+    for busy in load:
+        busy.kill()
+    output, errors = process.communicate()
+    assert (said, process.returncode) == ("settled\n", 0), errors
+    return Settled(int(output), errors.partition("GOMP_SPINCOUNT = ")[2].partition("\n")[0])
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def alone() -> Settled:
     """Without settings of the user's, while two other processes take the cores."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
-        return settle()
+        return settle(load=busy)
     finally:
         for process in busy:
             process.kill()
