@@ -198,7 +198,7 @@ def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "closed"])
 def test_a_sweep_ends_though_nobody_takes_its_output(tmp_path: Path, full: bool):
-    arguments = ["-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam"]
+    arguments = ["-m", *SMALL, "trainer.max_epochs=1", "optim=sgd,adam"]
     reader, writer = os.pipe()
     os.close(reader)
     with open("/dev/full", "wb") if full else os.fdopen(writer, "wb") as output:  # noqa: PTH123
