@@ -9,14 +9,16 @@ import pytest
 from handwriting.compare import main
 
 
-def test_the_report_is_rebuilt_from_existing_runs(command, tmp_path: Path, make_run):
+def test_the_report_is_rebuilt_from_existing_runs(tmp_path: Path, make_run, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
     make_run(tmp_path / "outputs" / "digits", "optim=sgd", accuracy=0.8)
     make_run(tmp_path / "outputs" / "digits", "optim=adam", accuracy=0.9)
-    result = command("handwriting.compare", "outputs/digits")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.index("optim=adam") < result.stdout.index("optim=sgd")
+    main(["outputs/digits"])
+    printed = capsys.readouterr().out
+    assert printed.index("optim=adam") < printed.index("optim=sgd")
     for name in ("summary.csv", "summary.md", "curves.png", "ranking.png"):
-        assert f"outputs/digits/{name}" in result.stdout
+        assert f"outputs/digits/{name}" in printed
         assert (tmp_path / "outputs" / "digits" / name).stat().st_size > 0
 
 

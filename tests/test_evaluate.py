@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from handwriting.data import DataModule
 from handwriting.data.digits import read_digits
@@ -35,6 +36,12 @@ def run_of(runs: Path, seed: int = 0) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_galleries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the figures draw the confusion matrices only: the two galleries of 32 images take most of the time."""
+    monkeypatch.setattr("handwriting.inference.evaluation_report.draw_readings", lambda *_: Figure())
+
+
 def test_the_number_of_correct_images_is_that_of_the_result(runs: Path, capsys: pytest.CaptureFixture[str]):
     evaluate([str(run_of(runs))])
     record = evaluation(run_of(runs) / "evaluation" / "test")
@@ -52,7 +59,7 @@ def test_the_number_of_correct_images_is_that_of_the_result(runs: Path, capsys: 
     assert record["speed"]["one_seconds"] < record["speed"]["all_seconds"]
 
 
-def test_validation_and_training_sets_are_those_of_the_run(runs: Path):
+def test_validation_and_training_sets_are_those_of_the_run(runs: Path, no_galleries: None):
     result = json.loads((run_of(runs) / "result.json").read_text())
     for split in ("val", "train"):
         evaluate([str(run_of(runs)), f"split={split}", "format=pdf", "dpi=50"])
@@ -63,7 +70,9 @@ def test_validation_and_training_sets_are_those_of_the_run(runs: Path):
     assert scores["acc"] == pytest.approx(result["metrics"]["val/acc"], abs=1e-6)
 
 
-def test_several_runs_are_also_evaluated_as_an_ensemble(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_several_runs_are_also_evaluated_as_an_ensemble(
+    runs: Path, tmp_path: Path, no_galleries: None, capsys: pytest.CaptureFixture[str]
+):
     evaluate([str(runs), f"out={tmp_path}"])
     record = evaluation(tmp_path)
     models = record["models"]

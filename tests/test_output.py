@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from handwriting.compare import main as compare
+
 COMMANDS = ["run", "compare", "evaluate", "predict", "draw", "export", "data.characters"]
 PRINT = "from handwriting.utils.errors import exit_on_bad_input\nwith exit_on_bad_input():\n    print('x' * {size})"
 FULL = "The output cannot be written: No space left on device.\n"
@@ -82,13 +84,15 @@ def test_help_is_printed_in_every_encoding(command: str, encoding: str, monkeypa
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_the_table_of_compare_is_printed_in_every_encoding(encoding: str, tmp_path: Path, make_run):
+def test_the_table_of_compare_is_printed_in_every_encoding(encoding: str, tmp_path: Path, make_run, monkeypatch):
     folder = tmp_path / "\u6f22\u5b57"
     for seed in (0, 1):
         make_run(folder, "optim=sgd", f"seed={seed}", accuracy=0.9 + seed / 100)
-    command = [sys.executable, "-m", "handwriting.compare", folder]
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "COLUMNS": "120"}
-    result = subprocess.run(command, env=environment, capture_output=True, encoding=encoding, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "90.50 " + ("±" if encoding == "latin-1" else "?") + " 6.35" in result.stdout
-    assert "??/summary.csv" in result.stdout
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    monkeypatch.setenv("COLUMNS", "120")
+    compare([str(folder)])
+    sys.stdout.flush()
+    printed = written.getvalue().decode(encoding)
+    assert "90.50 " + ("±" if encoding == "latin-1" else "?") + " 6.35" in printed
+    assert "??/summary.csv" in printed

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from handwriting.compare import main as compare
 from handwriting.runs.config import choices_of, groups, help_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,18 +157,22 @@ def test_words_to_avoid_are_not_in_the_help(monkeypatch: pytest.MonkeyPatch, cap
     assert {name: found for name, text in texts.items() if (found := avoided(text))} == {}
 
 
-def test_words_to_avoid_are_not_in_a_report(tmp_path: Path, make_run: Callable[..., Path], command):
+def test_words_to_avoid_are_not_in_a_report(
+    tmp_path: Path, make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
     for seed in range(3):
         make_run(tmp_path / "outputs/digits", "optim=adam", f"seed={seed}", accuracy=0.95 + seed / 1000)
         make_run(tmp_path / "outputs/digits", "optim=sgd", f"seed={seed}", accuracy=0.90 + seed / 1000)
         make_run(tmp_path / "outputs/single", f"optim={('sgd', 'adam', 'adagrad')[seed]}")
     make_run(tmp_path / "outputs/digits", "optim=adagrad", status="failed", error="The disk is full.")
-    result = command("handwriting.compare", "outputs/digits", "outputs/single")
-    assert result.returncode == 0, result.stderr
+    compare(["outputs/digits", "outputs/single"])
+    printed = capsys.readouterr().out
     summary = (tmp_path / "outputs/digits/summary.md").read_text(encoding="utf-8")
-    assert avoided(result.stdout) == []
+    assert avoided(printed) == []
     assert avoided(summary) == []
-    for table in (result.stdout, summary):
+    for table in (printed, summary):
         assert re.search(r"\bconfiguration\b", table)
         assert re.search(r"\bparameters\b", table)
         assert not re.search(r"\b(setting|weights)\b", table)

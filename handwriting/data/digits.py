@@ -1,5 +1,7 @@
 """scikit-learn's bundled digits: real handwriting without files and network."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from PIL import Image
@@ -18,13 +20,19 @@ def read_digits() -> HandwritingSet:
     They are 8×8 with 17 grey levels, ordered by writer; there is no published split. The last 500 are the test set
     here, so that most of its writers are not in the training set.
     """
+    whole = _all_digits()
+    order = torch.arange(len(whole))
+    return HandwritingSet(whole[order[:-TEST_IMAGES]], whole[order[-TEST_IMAGES:]], DIGITS)
+
+
+@cache
+def _all_digits() -> LabelledImages:
+    """Return all digits, enlarged once for all jobs of a sweep; read_digits returns copies."""
     bunch: dict = load_digits()  # type: ignore[assignment]  # a Bunch, which is a dict
     small = np.round(bunch["images"] * (255 / 16)).astype(np.uint8)
     images = np.zeros((len(small), SIDE + 2 * MARGIN, SIDE + 2 * MARGIN), np.uint8)
     images[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = [_enlarge(image) for image in small]
-    whole = LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(bunch["target"]).long())
-    order = torch.arange(len(whole))
-    return HandwritingSet(whole[order[:-TEST_IMAGES]], whole[order[-TEST_IMAGES:]], DIGITS)
+    return LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(bunch["target"]).long())
 
 
 def _enlarge(image: np.ndarray) -> np.ndarray:

@@ -46,9 +46,15 @@ def test_the_foreground_is_bright_on_black_with_a_margin_of_four_pixels(digits):
 
 
 def test_loading_twice_gives_the_same(digits):
+    changed = read_digits()
+    for part in (changed.train, changed.test):
+        part.images.zero_()  # what a caller does to its copy concerns nobody else
+        part.labels.zero_()
     again = read_digits()
     assert torch.equal(again.train.images, digits.train.images)
     assert torch.equal(again.test.images, digits.test.images)
+    assert torch.equal(again.train.labels, digits.train.labels)
+    assert torch.equal(again.test.labels, digits.test.labels)
 
 
 def test_every_class_is_in_both_sets(digits):

@@ -199,12 +199,22 @@ def test_a_download_that_fails_names_the_folder_and_the_ways_out(data_root, torc
     assert {path.suffix for path in data_root.iterdir()} <= {".lock"}
 
 
-def test_without_network_the_command_line_ends_in_one_line(command, tmp_path):
-    done = command("handwriting.data.characters", "--out", "built.mat")
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+def test_without_network_the_command_line_ends_in_one_line(tmp_path, monkeypatch, capfd):
+    from torchvision.datasets.omniglot import Omniglot
+
+    monkeypatch.setattr("torchvision.datasets.Omniglot", Omniglot)
+    monkeypatch.setattr("urllib.request._opener", None)  # which has the proxies of its first call
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HANDWRITING_DATA", str(tmp_path / "no_data"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", "built.mat"])
+    assert stop.value.code == 2
+    output, errors = capfd.readouterr()
+    (line,) = errors.splitlines()
     assert "Sanskrit" in line
     assert "could not be downloaded (<urlopen error" in line
     assert f"put its folders into {tmp_path / 'no_data' / FIRST_HALF}" in line
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in output
     assert {path.name for path in tmp_path.rglob("*")} <= {"no_data", ".omniglot-py.lock"}

@@ -14,7 +14,7 @@ from handwriting.data.digits import read_digits
 from handwriting.inference.checkpoints import load_trained
 from handwriting.reports.stats import mean_and_half_width
 
-SMALL = ("data=digits", "trainer.max_epochs=1")
+SMALL = ("data=digits", "data.batch_size=64", "trainer.max_epochs=1", "model.widths=[4,8]", "model.hidden=[16]")
 
 
 def test_the_folds_are_combined_into_one_row_and_one_file(main, tmp_path: Path):

@@ -62,7 +62,8 @@ def test_old_runs_are_compared(old: Path, capsys: pytest.CaptureFixture[str]):
     assert (old / "summary.md").is_file()
 
 
-def test_an_old_run_is_evaluated(old: Path):
+def test_an_old_run_is_evaluated(old: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("handwriting.inference.evaluation_report._figures", lambda *_: {})  # tested elsewhere
     import_module("handwriting.evaluate").main([str(finished(old))])
     evaluation = json.loads((finished(old) / "evaluation" / "test" / "evaluation.json").read_text())
     record = json.loads((finished(old) / "result.json").read_text())

@@ -10,7 +10,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from handwriting.runs.config import digest_of_request
 from handwriting.sweeps.hydra_hooks import some_with_each_choice
 
-SWEEP = ["-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam"]
+SMALL = ["data=digits", "data.limit=100", "trainer.max_epochs=1", "model.widths=[4,8]", "model.hidden=[16]"]
+SWEEP = ["-m", *SMALL, "optim=sgd,adam"]
 
 
 def test_each_choice_and_each_setting_is_checked_once_before_a_sweep():

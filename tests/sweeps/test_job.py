@@ -16,7 +16,8 @@ from filelock import SoftFileLease
 from handwriting.sweeps.job import LEASE, hold
 from handwriting.sweeps.subprocesses import count_processes
 
-SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=2")
+SMALL = ("data=digits", "data.limit=100", "trainer.max_epochs=2", "model.widths=[4,8]", "model.hidden=[16]")
+NAME = "data.limit=100,model.hidden=[16],model.widths=[4,8],"  # as their folders begin
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def test_fail_fast_ends_the_sweep(main, tmp_path: Path):
 
 
 def test_a_job_that_another_process_trains_is_left_to_it(main, tmp_path: Path):
-    folder = tmp_path / "outputs" / "digits" / "data.limit=100,optim=sgd,trainer.max_epochs=2"
+    folder = tmp_path / "outputs" / "digits" / (NAME + "optim=sgd,trainer.max_epochs=2")
     folder.mkdir(parents=True)
     with SoftFileLease(folder / ".lock", lease_duration=LEASE):
         code, _, output = main("-m", *SMALL, "optim=sgd,adam")
@@ -59,7 +60,7 @@ def test_a_job_that_another_process_trains_is_left_to_it(main, tmp_path: Path):
 
 
 def test_the_lock_of_a_process_that_died_does_not_hold(main, tmp_path: Path):
-    folder = tmp_path / "outputs" / "digits" / "data.limit=100,trainer.max_epochs=2"
+    folder = tmp_path / "outputs" / "digits" / (NAME + "trainer.max_epochs=2")
     folder.mkdir(parents=True)
     code = (
         f"from filelock import SoftFileLease; lease = SoftFileLease({str(folder / '.lock')!r}, lease_duration={LEASE})"
@@ -83,7 +84,7 @@ input()
 @pytest.fixture
 def holder(tmp_path: Path):
     """Another process that holds the lock of a job."""
-    folder = tmp_path / "outputs" / "digits" / "data.limit=100,trainer.max_epochs=2"
+    folder = tmp_path / "outputs" / "digits" / (NAME + "trainer.max_epochs=2")
     folder.mkdir(parents=True)
     code = HOLD.format(lock=str(folder / ".lock"), lease=LEASE)
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -139,7 +140,7 @@ def test_an_error_of_all_jobs_is_printed_once(main, tmp_path: Path):
 
 def test_a_run_at_chance_level_says_so(main, tmp_path: Path):
     assert "is chance level; try a lower optim.lr." in main(*SMALL, "optim.lr=30", "optim=sgd", "on_nan=keep").output
-    assert "chance level" not in main("data=digits", "trainer.max_epochs=1").output
+    assert "chance level" not in main("data=digits", "data.limit=500", "trainer.max_epochs=1").output
 
 
 def test_forced_runs_keep_nothing_of_the_old_one(main, tmp_path: Path):
@@ -168,10 +169,10 @@ def test_a_sweep_of_many_jobs_does_not_rebuild_the_tables_after_each(main, tmp_p
         "handwriting.sweeps.job.write_tables", lambda report: written.append(len(report.configurations)) or []
     )
     monkeypatch.setattr("handwriting.sweeps.job.TABLES_EVERY", 1e9)
-    assert main("-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam").code == 0
+    assert main("-m", *SMALL, "trainer.max_epochs=1", "optim=sgd,adam").code == 0
     assert written == []  # they are written at the end
     monkeypatch.setattr("handwriting.sweeps.job.TABLES_EVERY", 0.0)
-    assert main("-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=adagrad,momentum").code == 0
+    assert main("-m", *SMALL, "trainer.max_epochs=1", "optim=adagrad,momentum").code == 0
     assert written == [3, 4]  # a long sweep updates them while it runs
 
 
@@ -188,7 +189,8 @@ def small_disk(tmp_path: Path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path):
-    done = command("handwriting.run", *SMALL, f"hydra.run.dir={small_disk}/outputs/digits/run")
+    net = ("model.widths=[32,64]", "model.hidden=[128]")  # whose checkpoints do not fit
+    done = command("handwriting.run", *SMALL, *net, f"hydra.run.dir={small_disk}/outputs/digits/run")
     assert done.returncode == 2
     sentence = f"The disk of {small_disk}/outputs/digits/run is full: free some space and repeat the command."
     assert done.stderr.splitlines()[-1] == sentence, done.stderr
@@ -196,7 +198,7 @@ def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "closed"])
 def test_a_sweep_ends_though_nobody_takes_its_output(tmp_path: Path, full: bool):
-    arguments = ["-m", "data=digits", "data.limit=100", "trainer.max_epochs=1", "optim=sgd,adam"]
+    arguments = ["-m", *SMALL, "trainer.max_epochs=1", "optim=sgd,adam"]
     reader, writer = os.pipe()
     os.close(reader)
     with open("/dev/full", "wb") if full else os.fdopen(writer, "wb") as output:  # noqa: PTH123

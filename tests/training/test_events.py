@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from handwriting.training.module import Classifier
 
 SMALL = ("data=digits", "data.limit=120", "trainer.max_epochs=3", "data.batch_size=32", "trainer.log_every_n_steps=1")
+SMALL += ("model.widths=[4,8]", "model.hidden=[16]")
 LOGGED = {f"{part}/{metric}" for part in ("train", "val", "test") for metric in ("loss", "acc")}
 FINAL = {"final/test/acc", "final/val/acc"}
 
@@ -66,7 +67,7 @@ def test_after_a_resume_the_curves_are_in_order_and_whole(main, tmp_path: Path, 
 
 
 def test_the_final_validation_accuracy_is_that_of_the_chosen_epoch(main, tmp_path: Path):
-    explodes = ("scheduler=step", "scheduler.step_size=1", "scheduler.gamma=1000")
+    explodes = ("scheduler=step", "scheduler.step_size=1", "scheduler.gamma=1000", "model.widths=[32,64]")
     assert main(*SMALL, *explodes, "tta.views=3", "tta.augment=nudge").code == 0
     run, curves = record(tmp_path), points(tmp_path)
     assert run["chosen_epoch"] == 1
@@ -78,7 +79,7 @@ def test_the_final_validation_accuracy_is_that_of_the_chosen_epoch(main, tmp_pat
 
 
 def test_a_baseline_has_its_metrics_once(main, tmp_path: Path):
-    assert main("data=digits", "data.limit=120", "model=knn").code == 0
+    assert main(*SMALL[:2], "model=knn").code == 0
     curves = points(tmp_path)
     assert curves.keys() == LOGGED | FINAL
     check_order(curves)

@@ -11,7 +11,8 @@ import torch
 from handwriting.training.module import Classifier
 from handwriting.training.resume import last_checkpoint
 
-SMALL = ("data=digits", "data.limit=120", "trainer.max_epochs=4", "data.batch_size=32")
+SMALL = ("data=digits", "data.limit=120", "trainer.max_epochs=3", "data.batch_size=32")
+SMALL += ("model.widths=[4,8]", "model.hidden=[16]")
 STEPS = 4  # an epoch
 
 
@@ -61,15 +62,15 @@ def result_of(folder: Path, name: str) -> dict[str, Any]:
 )
 def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp_path: Path, more: tuple[str, ...]):
     assert main(*SMALL, *more, "name=whole").code == 0
-    for step in (2 * STEPS + 1, 3 * STEPS + 3):  # in the third epoch, and later in the fourth
+    for step in (STEPS + 1, 2 * STEPS + 3):  # in the second epoch, and later in the third
         interrupt.at(step)
         assert main(*SMALL, *more, "name=parts").code == 130
         interrupt.never()
     result = main(*SMALL, *more, "name=parts")
     assert result.code == 0
-    assert "resumes after step 12" in result.output
+    assert "resumes after step 8" in result.output
     whole, parts = result_of(tmp_path, "whole"), result_of(tmp_path, "parts")
-    assert parts["resumed"] == [2 * STEPS, 3 * STEPS]
+    assert parts["resumed"] == [STEPS, 2 * STEPS]
     for key in ("metrics", "epochs", "chosen_epoch", "fingerprint"):
         assert parts[key] == whole[key]
     first, second = (pd.read_csv(only(tmp_path, f"outputs/{name}/*/metrics.csv")) for name in ("whole", "parts"))
@@ -84,7 +85,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp
 
 def test_resume_restart_restarts(main, interrupt: Interrupt, tmp_path: Path):
     assert main(*SMALL, "name=whole").code == 0
-    interrupt.at(2 * STEPS + 1)
+    interrupt.at(STEPS + 1)
     assert main(*SMALL, "name=parts").code == 130
     interrupt.never()
     result = main(*SMALL, "name=parts", "resume=restart")
@@ -94,7 +95,7 @@ def test_resume_restart_restarts(main, interrupt: Interrupt, tmp_path: Path):
 
 
 def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(main, interrupt: Interrupt, tmp_path: Path):
-    interrupt.at(2 * STEPS + 1)
+    interrupt.at(STEPS + 1)
     assert main(*SMALL).code == 130
     interrupt.never()
     last = only(tmp_path, "outputs/digits/*/checkpoints/last.ckpt")

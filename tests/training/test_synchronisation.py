@@ -4,6 +4,8 @@ Where there is no GPU, the operations that would wait are counted: as many for t
 """
 
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from handwriting.data import DataModule
+from handwriting.data import Augmentation, DataModule
 from handwriting.data.digits import read_digits
 from handwriting.models.net import Net
 from handwriting.runs.config import CONF
@@ -41,11 +43,17 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def waits(tmp_path: Path, steps: int, augment: str) -> Counter[str]:
-    """Return how often an epoch of so many steps would wait."""
+@cache
+def parts(augment: str) -> tuple[Augmentation, Callable[..., torch.optim.Optimizer]]:
+    """Return this augmentation and the default optimizer's maker."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"augment={augment}"])
-    augmentation, optimizer = build("augment", config.augment), build("optim", config.optim)
+    return build("augment", config.augment), build("optim", config.optim)
+
+
+def waits(tmp_path: Path, steps: int, augment: str) -> Counter[str]:
+    """Return how often an epoch of so many steps would wait."""
+    augmentation, optimizer = parts(augment)
     data = DataModule("digits", read_digits, batch_size=16, limit=200, augmentation=augmentation)
     trainer = lightning.Trainer(
         max_epochs=1,

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -16,31 +18,62 @@ import sys
 if len(sys.argv) > 1:
     share_cores(int(sys.argv[1]))
 use_machine()
+print("settled", flush=True)
 import torch
 print(torch.get_num_threads())
 """
 SETTLED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
-def settle(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+class Settled(NamedTuple):
+    """What torch and its OpenMP go by in a process of these settings: it imports torch, which takes seconds."""
+
+    threads: int
+    turns: str  # of a waiting thread before it sleeps
+
+
+def settle(*arguments: str, load: Sequence[subprocess.Popen] = (), **environment: str) -> Settled:
+    """Start such a process beside a load, which ends when the process has decided."""
     kept = {key: value for key, value in os.environ.items() if key not in SETTLED} | environment
-    return subprocess.run(
-        [sys.executable, "-c", SHOW, *arguments], env=kept, capture_output=True, text=True, check=True
-    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHOW, *arguments],
+        env=kept | {"OMP_DISPLAY_ENV": "verbose"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    said = process.stdout.readline()
+    for busy in load:
+        busy.kill()
+    output, errors = process.communicate()
+    assert (said, process.returncode) == ("settled\n", 0), errors
+    return Settled(int(output), errors.partition("GOMP_SPINCOUNT = ")[2].partition("\n")[0])
 
 
-def threads(*arguments: str, **environment: str) -> int:
-    return int(settle(*arguments, **environment).stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def alone() -> Settled:
+    """Without settings of the user's, while two other processes take the cores."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        return settle(load=busy)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
-def turns_before_sleep(**environment: str) -> str:
-    """Return what torch's OpenMP says that it goes by."""
-    said = settle(OMP_DISPLAY_ENV="verbose", **environment).stderr
-    return said.partition("GOMP_SPINCOUNT = ")[2].partition("\n")[0]
+@pytest.fixture(scope="module")
+def one_of_1000() -> Settled:
+    """In one of a thousand parallel jobs, with a spin count of the user's."""
+    return settle("1000", GOMP_SPINCOUNT="77")
 
 
-def test_the_users_own_number_of_threads_is_kept():
-    assert threads(OMP_NUM_THREADS="1") == 1
+@pytest.fixture(scope="module")
+def given() -> Settled:
+    """With a number of threads and a policy of waiting of the user's."""
+    return settle("1", OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
+
+
+def test_the_users_own_number_of_threads_is_kept(given: Settled):
+    assert given.threads == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a core")
@@ -48,23 +81,16 @@ def test_no_more_threads_than_cores_that_the_process_may_use():
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(mine)})  # inherited by the process that is looked at
     try:
-        assert threads() == 1
+        assert settle().threads == 1
     finally:
         os.sched_setaffinity(0, mine)
 
 
 @pytest.mark.skipif(cores() < 2, reason="one core: there is nothing to divide")
-def test_the_threads_are_the_cores_divided_by_the_jobs_whatever_else_runs():
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    try:
-        assert threads() == cores()
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    assert threads("2") == cores() // 2
-    assert threads("1000") == 1
-    assert threads("1", OMP_NUM_THREADS="1") == 1
+def test_the_threads_are_the_cores_divided_by_the_jobs_whatever_else_runs(alone: Settled, one_of_1000: Settled):
+    assert alone.threads == cores()
+    assert settle("2").threads == cores() // 2
+    assert one_of_1000.threads == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
@@ -82,10 +108,10 @@ def test_a_process_that_ended_is_a_zombie_until_its_parent_notices():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP than GNU's")
-def test_a_thread_that_waits_sleeps_soon_unless_the_environment_says_otherwise():
-    assert turns_before_sleep() == "'10000'"
-    assert turns_before_sleep(GOMP_SPINCOUNT="77") == "'77'"
-    assert turns_before_sleep(OMP_WAIT_POLICY="passive") == "'0'"
+def test_a_thread_that_waits_sleeps_soon_unless_the_environment_says_otherwise(
+    alone: Settled, one_of_1000: Settled, given: Settled
+):
+    assert (alone.turns, one_of_1000.turns, given.turns) == ("'10000'", "'77'", "'0'")
 
 
 @pytest.mark.parametrize(
