@@ -83,9 +83,12 @@ class GraphClassifier(Classifier):
         """Free the memory of the graphs."""
         self._graphs = None
 
-    def configure_optimizers(self) -> Any:
-        """Make the optimizer and its scheduler, which this class steps itself."""
-        made = super().configure_optimizers()
+    def make_optimization(self, steps: int) -> Any:
+        """Make the optimizer and its scheduler, which this class steps itself. Raises UserError as Classifier does.
+
+        An optimizer that computes the loss several times in a step, as LBFGS does, is refused.
+        """
+        made = super().make_optimization(steps)
         optimizer = made["optimizer"] if isinstance(made, dict) else made
         closure = inspect.signature(optimizer.step).parameters.get("closure")
         if closure and closure.default is inspect.Parameter.empty:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from handwriting.training.graphs import GraphClassifier
+from handwriting.utils.errors import UserError
 
 SMALL = ("data=digits", "data.limit=300", "data.batch_size=32", "trainer.max_epochs=4")
 SMALL += ("model.widths=[4,8]", "model.hidden=[16]", "trainer.log_every_n_steps=3")
@@ -85,3 +86,16 @@ def test_graph_training_refuses_what_it_cannot_do(main, tmp_path: Path, override
     assert outcome.code == 2
     assert what in outcome.errors
     assert not list(tmp_path.glob("outputs/*/*/checkpoints"))
+
+
+def test_an_optimizer_that_computes_the_loss_several_times_is_refused():
+    model = GraphClassifier(torch.nn.Linear(4, 2), torch.optim.LBFGS, num_classes=2)
+    with pytest.raises(UserError, match="compile=graph cannot train with LBFGS"):
+        model.make_optimization(steps=10)
+
+
+def test_plateau_without_a_validation_in_each_epoch_is_one_sentence(main):
+    more = ("compile=graph", "scheduler=plateau", "trainer.check_val_every_n_epoch=2")
+    outcome = main(*SMALL, *more)
+    assert outcome.code == 2
+    assert "scheduler=plateau needs val/loss after every epoch" in outcome.errors
