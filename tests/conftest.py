@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hydra._internal.config_repository import ConfigRepository
 
@@ -121,6 +122,15 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., i
     assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
     (result,) = folder.glob("outputs/digits/*/result.json")
     return result.parent
+
+
+@pytest.fixture(scope="session")
+def ten_digits() -> tuple[np.ndarray, list[int]]:
+    """Ten images of the digits' test set, uint8 (10, 28, 28), and their labels."""
+    from handwriting.data.digits import read_digits  # torch
+
+    test = read_digits().test
+    return test.images[:10, 0].numpy(), test.labels[:10].tolist()
 
 
 @pytest.fixture(scope="session")

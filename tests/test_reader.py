@@ -10,25 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from handwriting.data.digits import read_digits
 from handwriting.reader import Reader
 
 
-@pytest.fixture(scope="module")
-def run(digits_run: Path) -> Path:
-    return digits_run
-
-
-@pytest.fixture(scope="module")
-def images() -> tuple[np.ndarray, list[int]]:
-    """Ten images of the test set, uint8 (10, 28, 28), and their labels."""
-    test = read_digits().test
-    return test.images[:10, 0].numpy(), test.labels[:10].tolist()
-
-
-def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndarray, list[int]], tmp_path: Path):
-    reader = Reader.load(run)
-    pictures, labels = images
+def test_a_reader_takes_files_images_and_arrays(
+    digits_run: Path, ten_digits: tuple[np.ndarray, list[int]], tmp_path: Path
+):
+    reader = Reader.load(digits_run)
+    pictures, labels = ten_digits
     expected = [prediction.label for prediction in reader.read(pictures)]
     assert sum(map(int.__eq__, expected, labels)) >= 9
     with torch.inference_mode():
@@ -48,8 +37,8 @@ def test_a_reader_takes_files_images_and_arrays(run: Path, images: tuple[np.ndar
         assert [prediction.label for prediction in reader.read(source)] == expected, kind
 
 
-def test_a_reading_has_the_probabilities_of_five_classes(run: Path, images: tuple[np.ndarray, list[int]]):
-    (prediction,) = Reader.load(run).read(images[0][:1])
+def test_a_reading_has_the_probabilities_of_five_classes(digits_run: Path, ten_digits: tuple[np.ndarray, list[int]]):
+    (prediction,) = Reader.load(digits_run).read(ten_digits[0][:1])
     assert prediction.name == str(prediction.label)
     assert len(prediction.likeliest) == 5
     assert prediction.likeliest[0] == (prediction.name, prediction.probability)
@@ -57,15 +46,15 @@ def test_a_reading_has_the_probabilities_of_five_classes(run: Path, images: tupl
         value for _, value in prediction.likeliest
     ]
     assert prediction.preprocessed is not None
-    assert np.array_equal(prediction.preprocessed.image, images[0][0])
+    assert np.array_equal(prediction.preprocessed.image, ten_digits[0][0])
 
 
 @pytest.mark.parametrize("level", [0, 0.5, 1], ids=["black", "grey", "white"])
-def test_a_blank_image_of_the_model_s_size_is_not_classified(run: Path, level: float, tmp_path: Path):
+def test_a_blank_image_of_the_model_s_size_is_not_classified(digits_run: Path, level: float, tmp_path: Path):
     blank = np.full((28, 28), level, np.float32)
     Image.fromarray(np.rint(255 * blank).astype(np.uint8)).save(tmp_path / "blank.png")
     noisy = np.clip(blank + np.random.default_rng(0).normal(0, 0.01, blank.shape), 0, 1)
-    for prediction in Reader.load(run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
+    for prediction in Reader.load(digits_run).read([blank, noisy, torch.from_numpy(blank), tmp_path / "blank.png"]):
         assert "no writing was found" in prediction.error
         assert (prediction.label, prediction.probability) == (-1, 0)
 
@@ -82,20 +71,22 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 @pytest.mark.long
-def test_forty_photographs_need_no_more_memory_than_two(run: Path, tmp_path: Path):
+def test_forty_photographs_need_no_more_memory_than_two(digits_run: Path, tmp_path: Path):
     page = np.full((3000, 4000), 230, np.uint8)  # 12 megapixels
     Image.fromarray(page).save(tmp_path / "blank.jpg")
     page[800:2200, 1900:2080] = 20
     Image.fromarray(page).save(tmp_path / "written.jpg")
     photos = [str(tmp_path / "blank.jpg"), str(tmp_path / "written.jpg")] * 20
-    done = subprocess.run([sys.executable, "-c", PEAK, str(run), *photos], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(digits_run), *photos], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 100  # MiB; the grey levels of the 38 others need 435
 
 
 @pytest.mark.parametrize("level", [0, 20], ids=["written", "blank"])
-def test_only_the_preprocessed_image_of_a_photograph_is_kept(run: Path, level: int):
-    reader, page = Reader.load(run), np.full((600, 800), 20, np.uint8)
+def test_only_the_preprocessed_image_of_a_photograph_is_kept(digits_run: Path, level: int):
+    reader, page = Reader.load(digits_run), np.full((600, 800), 20, np.uint8)
     page[150:450, 380:420] = level + 200 * (level == 0)
     reader.read([page])
     tracemalloc.start()
@@ -108,8 +99,8 @@ def test_only_the_preprocessed_image_of_a_photograph_is_kept(run: Path, level: i
     assert kept < page.size / 2
 
 
-def test_steps_are_kept_for_the_requested_number_of_images(run: Path, images: tuple[np.ndarray, list[int]]):
-    reader, large = Reader.load(run), np.kron(images[0][:4], np.ones((1, 30, 30), np.uint8))
+def test_steps_are_kept_for_the_requested_number_of_images(digits_run: Path, ten_digits: tuple[np.ndarray, list[int]]):
+    reader, large = Reader.load(digits_run), np.kron(ten_digits[0][:4], np.ones((1, 30, 30), np.uint8))
     sources = [np.zeros((50, 50)), *large]
     kept = [len(one.preprocessed.steps) if one.preprocessed else None for one in reader.read(sources, steps=2)]
     assert kept == [None, 5, 5, 0, 0]

@@ -21,9 +21,9 @@ from speed import unseen
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Subset
 from torch.utils.flop_counter import FlopCounterMode
 
+from handwriting.data.dataset import LabelledImages
 from handwriting.data.mnist import read_mnist
 from handwriting.models.glyph_net import GlyphNet
 from handwriting.models.net import Net
@@ -110,13 +110,15 @@ def measure_ceilings() -> Ceilings:
     return Ceilings(flops, copied, 1 / seconds_each(partial(tiny.add_, 1), 2000))
 
 
-def bounds(make: type[nn.Module], batch: int, precision: str, ceilings: Ceilings) -> dict[str, float]:
+def bounds(
+    dataset: LabelledImages, make: type[nn.Module], batch: int, precision: str, ceilings: Ceilings
+) -> dict[str, float]:
     """Return images per second if a step took only its FLOPs, only its bytes, or only its kernel launches.
 
     Bytes: each layer's output is written once and read once, and so is its gradient; each weight is read twice, its
     gradient is written and read, and Adam reads and writes the weight and two means: ten accesses.
     """
-    step = PlainStep(make, batch, precision)
+    step = PlainStep(dataset, make, batch, precision)
     outputs: list[int] = []
     hooks = [
         module.register_forward_hook(lambda *call: outputs.append(call[-1].numel()))
@@ -141,18 +143,32 @@ def bounds(make: type[nn.Module], batch: int, precision: str, ceilings: Ceilings
     }
 
 
+def recorded(compute: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """Return a CUDA graph of what a function computes, after three calls of it on another stream."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            compute()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        compute()
+    return graph
+
+
 class PlainStep:
     """A step of a plain PyTorch loop with the data on the device; with ``graph`` it is a CUDA graph."""
 
-    def __init__(self, make: type[nn.Module], batch: int, precision: str, graph: bool = False):
-        part = read_mnist_once()
-        self.images, self.labels, self.batch = part.images.cuda(), part.labels.cuda(), batch
+    def __init__(self, dataset: LabelledImages, make: type[nn.Module], batch: int, precision: str, graph: bool = False):
+        self.images, self.labels, self.batch = dataset.images.cuda(), dataset.labels.cuda(), batch
         self.net = make().cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=0.001, fused=True, capturable=graph)
-        self.precision, self.place, self.graph = precision, 0, None
+        self.precision, self.place, self.graph, self.keeps_casts = precision, 0, None, not graph
         self.order = torch.randperm(len(self.images), device="cuda")
         if graph:
-            self._record()
+            self.pixels, self.targets = self.images[:batch].clone(), self.labels[:batch].clone()
+            self.graph = recorded(partial(self._compute, self.pixels, self.targets))
 
     def __call__(self) -> None:
         """Take a step on the next batch."""
@@ -169,22 +185,10 @@ class PlainStep:
 
     def _compute(self, images: Tensor, labels: Tensor) -> None:
         self.optimizer.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16, self.precision == "bf16", cache_enabled=self.graph is None):
+        with torch.autocast("cuda", torch.bfloat16, self.precision == "bf16", cache_enabled=self.keeps_casts):
             loss = F.cross_entropy(self.net((images / 255 - 0.1307) / 0.3081), labels)
         loss.backward()
         self.optimizer.step()
-
-    def _record(self) -> None:
-        self.pixels, self.targets = self.images[: self.batch].clone(), self.labels[: self.batch].clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self._compute(self.pixels, self.targets)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._compute(self.pixels, self.targets)
 
 
 class Clock(lightning.Callback):
@@ -226,20 +230,16 @@ def package(root: Path, folder: Path, net: str, batch: int, precision: str, mode
     return batch / clock.seconds_per_step()
 
 
-_MNIST: dict[str, Any] = {}
-
-
-def read_mnist_once() -> Any:
-    """Return MNIST's training set, which ``compare_on_gpu`` has loaded."""
-    return _MNIST["train"]
-
-
-def dataset(root: Path, images: int) -> Dataset:
-    """Return so many training images as a map-style data set."""
-    return Subset(naive.mnist(str(root), train=True), range(images))
-
-
-def measure(root: Path, folder: Path, net: str, batch: int, precision: str, ceilings: Ceilings, slow: bool) -> Cell:
+def measure(
+    root: Path,
+    folder: Path,
+    dataset: LabelledImages,
+    net: str,
+    batch: int,
+    precision: str,
+    ceilings: Ceilings,
+    slow: bool,
+) -> Cell:
     """Measure all sides on one network, batch size and precision; without ``slow`` not the first two."""
     make, speeds = NETS[net], {}
     torch.use_deterministic_algorithms(False)  # which this package sets, and the other sides do not
@@ -247,16 +247,16 @@ def measure(root: Path, folder: Path, net: str, batch: int, precision: str, ceil
     steps = max(min(300, 100_000 // batch), 8)
     with multiplying_in(precision):
         if slow and precision != "bf16":
-            few, some = max(min(60, 4000 // batch), 3), dataset(root, 60_000)
+            few, some = max(min(60, 4000 // batch), 3), naive.mnist(str(root), train=True)
             with unseen():
                 optimizer = partial(torch.optim.Adam, lr=0.001)
                 model = make().cuda()
                 naive.train(model, optimizer(model.parameters()), some, batch, 3, "cuda")
                 speeds[NAIVE] = naive.train(model, optimizer(model.parameters()), some, batch, few, "cuda")
                 speeds[TEMPLATE] = template.train(make(), optimizer, some, batch, few, 10, folder / "template")
-        speeds[PLAIN] = batch / seconds_each(PlainStep(make, batch, precision), steps, 10)
-        speeds[PLAIN_GRAPH] = batch / seconds_each(PlainStep(make, batch, precision, graph=True), steps, 10)
-        limits = bounds(make, batch, precision, ceilings)
+        speeds[PLAIN] = batch / seconds_each(PlainStep(dataset, make, batch, precision), steps, 10)
+        speeds[PLAIN_GRAPH] = batch / seconds_each(PlainStep(dataset, make, batch, precision, graph=True), steps, 10)
+        limits = bounds(dataset, make, batch, precision, ceilings)
     in_epoch = max(min(100, 50_000 // batch), 4)
     for side, mode in ((PACKAGE, "false"), (PACKAGE_GRAPH, "graph")):
         try:
@@ -266,10 +266,9 @@ def measure(root: Path, folder: Path, net: str, batch: int, precision: str, ceil
     return Cell(net, batch, precision, speeds, limits)
 
 
-def stacked_step(seeds: int, batch: int) -> Callable[[], None]:
+def stacked_step(dataset: LabelledImages, seeds: int, batch: int) -> Callable[[], None]:
     """Return a step of several copies of Net, each with its own data, as one batched model in a CUDA graph."""
-    part = read_mnist_once()
-    images, labels = part.images.cuda(), part.labels.cuda()
+    images, labels = dataset.images.cuda(), dataset.labels.cuda()
     nets = [Net().cuda() for _ in range(seeds)]
     parameters, _ = stack_module_state(nets)
     weights = {name: value.detach().requires_grad_() for name, value in parameters.items()}
@@ -285,32 +284,24 @@ def stacked_step(seeds: int, batch: int) -> Callable[[], None]:
         (losses / batch).backward()
         optimizer.step()
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            compute()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        compute()
+    graph = recorded(compute)
 
-    def step() -> None:
+    def step(kept: object) -> None:
         index.random_(len(images))
         pixels.copy_(images[index])
         targets.copy_(labels[index])
         graph.replay()
 
-    return step
+    return partial(step, (weights, optimizer))  # a graph does not keep alive what it reads and writes
 
 
 def compare_on_gpu(root: Path, folder: Path, say: Callable[..., None], whole: bool) -> dict[str, Any]:
     """Measure the table, or a part of it, and stacked seeds; print each row when it is measured."""
-    _MNIST["train"] = read_mnist(str(root)).train
+    dataset = read_mnist(str(root)).train
     ceilings = measure_ceilings()
     tera = ", ".join(f"{name} {value / 1e12:.0f} TFLOP/s" for name, value in ceilings.flops.items())
     say(f"Ceilings: {tera}; {ceilings.bytes / 1e12:.2f} TB/s; {ceilings.launches / 1e3:.0f} launches a millisecond")
-    stacked = {seeds: seconds_each(stacked_step(seeds, 64), 200) for seeds in (1, 5, SEEDS)}
+    stacked = {seeds: seconds_each(stacked_step(dataset, seeds, 64), 200) for seeds in (1, 5, SEEDS)}
     say("Seeds of Net stacked with vmap in one CUDA graph, batch 64 each: microseconds a step")
     say(*(f"{seeds:4} seeds {1e6 * seconds:8.0f}" for seeds, seconds in stacked.items()), "", sep="\n")
     say("Training, images per second", heading(), sep="\n")
@@ -320,7 +311,7 @@ def compare_on_gpu(root: Path, folder: Path, say: Callable[..., None], whole: bo
             for precision in PRECISIONS:
                 if whole or precision == "TF32" or (net == "net" and batch == 64):
                     slow = whole or (net == "net" and batch < 4096 and precision == "TF32")
-                    table.append(measure(root, folder, net, batch, precision, ceilings, slow))
+                    table.append(measure(root, folder, dataset, net, batch, precision, ceilings, slow))
                     say(table[-1].line(), flush=True)
     say("")
     return {"ceilings": asdict(ceilings), "cells": [asdict(cell) for cell in table], "stacked": stacked}
