@@ -1,43 +1,89 @@
-"""LabelledImages and HandwritingSet: what every loader of a data set returns."""
+"""LabelledImages, Sequences and HandwritingSet: what every loader of a data set returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from handwriting.utils.errors import UserError
 
+END = -1  # in the labels of a sequence, after its last character
+FEWEST = 10  # images of a stratum
+
+
+class Sequences(NamedTuple):
+    """The targets of images with several characters each.
+
+    ``labels`` are int64 (N, L): class numbers in reading order, and END after the last one. ``boxes`` are float32
+    (N, L, 4): left, top, right and bottom of each character in pixels of the image, 0 after the last one; None if they
+    are not known.
+    """
+
+    labels: Tensor
+    boxes: Tensor | None = None
+
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images as uint8 (N, 1, H, W) and labels as int64 (N,)."""
+    """Images as uint8 (N, C, H, W), C 1 or 3, and labels as int64 (N,).
+
+    Of images with several characters each, labels are (N, L) and there may be ``boxes``, both as in Sequences.
+    """
 
     images: Tensor
     labels: Tensor
+    boxes: Tensor | None = None
 
     def __post_init__(self):
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 1:
-            raise ValueError(f"images: uint8 (N, 1, H, W) expected, got {self.images.dtype} {self.images.shape}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise ValueError(f"labels: int64 (N,) expected, got {self.labels.dtype} {self.labels.shape}")
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            raise ValueError(f"images: uint8 (N, 1 or 3, H, W) expected, got {self.images.dtype} {self.images.shape}")
+        if self.labels.dtype != torch.int64 or self.labels.ndim > 2 or len(self.labels) != len(self.images):
+            raise ValueError(f"labels: int64 (N,) or (N, L) expected, got {self.labels.dtype} {self.labels.shape}")
+        if self.boxes is not None and self.boxes.shape != (*self.labels.shape, 4):
+            raise ValueError(f"boxes: float (N, L, 4) for labels (N, L) expected, got {self.boxes.shape}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor) -> "LabelledImages":
-        return LabelledImages(self.images[index], self.labels[index])
+        return LabelledImages(self.images[index], self.labels[index], self._boxes_at(index))
 
     def to(self, device: torch.device) -> "LabelledImages":
         """Return a copy on a device."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
+        boxes = None if self.boxes is None else self.boxes.to(device)
+        return LabelledImages(self.images.to(device), self.labels.to(device), boxes)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | Sequences]:
+        """Return images and their targets by their indices: labels, or Sequences."""
+        labels = self.labels[index]
+        return self.images[index], labels if labels.ndim == 1 else Sequences(labels, self._boxes_at(index))
+
+    @property
+    def strata(self) -> Tensor:
+        """What splits are stratified by, int64 (N,): the label, or the number of characters.
+
+        A number of characters with fewer than FEWEST images counts as the next smaller one.
+        """
+        if self.labels.ndim == 1:
+            return self.labels
+        lengths = (self.labels != END).sum(1)
+        for length in range(int(lengths.max()) if len(lengths) else 0, 1, -1):
+            if 0 < (lengths == length).sum() < FEWEST:
+                lengths[lengths == length] = length - 1
+        return lengths
+
+    def _boxes_at(self, index: Tensor) -> Tensor | None:
+        return None if self.boxes is None else self.boxes[index]
 
 
 @dataclass(frozen=True)
 class HandwritingSet:
     """A data set as published: its training set, its test set, and the unique names of its classes.
 
-    The images are as in the file; DataModule inverts those that are dark on bright.
+    The images are as in the file; DataModule inverts grey ones that are dark on bright. ``photographs`` says that they
+    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background.
 
     ``glyphs`` are the characters of the classes, displayed instead of the names if a font has them: '' if unknown, and
     empty if the names are the characters themselves.
@@ -47,6 +93,7 @@ class HandwritingSet:
     test: LabelledImages
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...] = ()
+    photographs: bool = False
 
     @property
     def image_size(self) -> tuple[int, int]:
