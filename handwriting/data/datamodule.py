@@ -66,6 +66,21 @@ class DataModule(lightning.LightningDataModule):
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
         check_classes(self.train, self.test, self.class_names, source)
 
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the images have several characters each."""
+        return self.train.labels.ndim == 2
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.train.images.shape[1]
+
+    @property
+    def max_length(self) -> int:
+        """The largest number of characters in an image."""
+        return self.train.labels.shape[1] if self.is_sequence else 1
+
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels, scaled to 0…1."""
         counts = torch.bincount(self.train.images.flatten(), minlength=256).double()

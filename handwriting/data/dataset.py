@@ -78,6 +78,11 @@ class LabelledImages:
         return None if self.boxes is None else self.boxes[index]
 
 
+def characters_of(labels: Tensor) -> list[tuple[int, ...]]:
+    """Return the characters of each image without END, from labels (N, L)."""
+    return [tuple(label for label in row if label != END) for row in labels.tolist()]
+
+
 @dataclass(frozen=True)
 class HandwritingSet:
     """A data set as published: its training set, its test set, and the unique names of its classes.
