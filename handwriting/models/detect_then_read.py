@@ -55,7 +55,10 @@ class DetectThenRead(SequenceModel):
         return self._read(images, found)
 
     def loss(self, images: Tensor, targets: Sequences, criterion: nn.Module) -> tuple[Tensor, Outputs]:
-        """Return the sum of both losses, the recogniser's for the region of the true boxes; outside training outputs."""
+        """Return the sum of both losses, and outside training what forward returns.
+
+        The recogniser's loss is that for the region of the true boxes.
+        """
         if targets.boxes is None:
             raise UserError("model=detect_then_read learns from boxes of the characters, and this data set has none.")
         small = Sequences(targets.labels, targets.boxes / self.shrink)

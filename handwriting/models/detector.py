@@ -16,7 +16,6 @@ from handwriting.utils.errors import UserError
 STRIDE = 4  # pixels of the image for each cell of the heat maps
 CENTRE = 0.5  # cells with at least this value of a character's Gaussian learn its class and box
 PRIOR = 0.02  # probability of a centre before training, so that the many empty cells do not dominate the first steps
-BOX_LOSS = 1.0  # weight beside the two losses of the heat maps
 
 
 class Detector(SequenceModel):
@@ -25,9 +24,9 @@ class Detector(SequenceModel):
     Each cell has the probability that a character has its centre there, the probabilities of its class, and the
     distances to the sides of its box (arXiv:1904.07850; cells around a centre learn its box, as in Z. Liu et al., 2020,
     arXiv:1909.00700). ``widths`` and ``depths`` are the channels and residual blocks of the stages, at strides 2, 4, 8,
-    …; ``features`` are the channels of the pyramid. The ``candidates`` cells with the highest probabilities are kept;
-    those below ``threshold``, or that overlap a better one by more than ``overlap`` (intersection over union), are not
-    part of the transcript.
+    …; the first may have none. ``features`` are the channels of the pyramid. The ``candidates`` cells with the highest
+    probabilities are kept. Those below ``threshold``, or that overlap a better one by more than ``overlap``
+    (intersection over union), are not part of the transcript.
     """
 
     locates = True
@@ -37,9 +36,9 @@ class Detector(SequenceModel):
         num_classes: int,
         image_size: tuple[int, int],
         channels: int = 3,
-        widths: Sequence[int] = (24, 48, 96, 160),
-        depths: Sequence[int] = (1, 2, 2, 2),
-        features: int = 64,
+        widths: Sequence[int] = (16, 32, 64, 128, 192),
+        depths: Sequence[int] = (0, 1, 1, 1, 1),
+        features: int = 48,
         activation: str = "relu",
         candidates: int = 30,
         threshold: float = 0.3,
@@ -70,7 +69,7 @@ class Detector(SequenceModel):
         return self.find(*self.maps(images))
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits of centres (N, h, w) and of classes (N, classes, h, w), and distances (N, 4, h, w) in pixels."""
+        """Return logits of centres (N, h, w) and classes (N, classes, h, w), and distances (N, 4, h, w) in pixels."""
         maps, values = [], self.stem(images)
         for stage in self.stages:
             values = stage(values)
@@ -97,27 +96,27 @@ class Detector(SequenceModel):
         """Return the loss of a batch, and outside training its candidates.
 
         The loss is the sum of the focal loss of the centres, the cross-entropy of the classes and the generalised IoU
-        loss of the boxes, the last two near the centres; all are means over the characters of the batch.
+        loss of the boxes, the last two near the centres; each is summed over the characters of an image.
         """
         if targets.boxes is None:
             raise UserError("model=detector learns from boxes of the characters, and this data set has none.")
         maps = self.maps(images)
         return self.loss_of_maps(*maps, targets), {} if self.training else self.find(*maps)
 
-    def loss_of_maps(self, centres: Tensor, classes: Tensor, distances: Tensor, targets: Sequences) -> Tensor:
-        """Return the loss for maps, see ``loss``."""
+    @staticmethod
+    def loss_of_maps(centres: Tensor, classes: Tensor, distances: Tensor, targets: Sequences) -> Tensor:
+        """Return the mean loss of images for their maps, see ``loss``."""
+        assert targets.boxes is not None
         gaussians = centre_gaussians(targets, centres.shape[1:])  # (N, L, h, w)
-        number = (targets.labels != END).sum().clamp(min=1)
         heat, owner = gaussians.max(1)
-        found = centre_loss(centres, heat) / number
-        near = heat >= CENTRE
-        weight = heat[near]
-        label = targets.labels.gather(1, owner.flatten(1)).view_as(owner)[near]
+        near, owner = heat >= CENTRE, owner.flatten(1)
+        whole = gaussians.where(gaussians >= CENTRE, 0.0).sum((2, 3))  # (N, L), so that each character counts as one
+        weight = (heat.flatten(1) / whole.clamp(min=1e-6).gather(1, owner)).view_as(heat)[near]
+        label = targets.labels.gather(1, owner).view_as(heat)[near]
         named = F.cross_entropy(classes.movedim(1, -1)[near], label, reduction="none")
-        box = targets.boxes.gather(1, owner.flatten(1)[:, :, None].expand(-1, -1, 4)).view(*owner.shape, 4)[near]
+        box = targets.boxes.gather(1, owner[:, :, None].expand(-1, -1, 4)).view(*heat.shape, 4)[near]
         placed = generalized_box_iou_loss(_boxes(distances).movedim(1, -1)[near], box)
-        total = weight.sum().clamp(min=1e-6)
-        return found + (named * weight).sum() / total + BOX_LOSS * (placed * weight).sum() / total
+        return (centre_loss(centres, heat) + (weight * (named + placed)).sum()) / len(centres)
 
     def decode(self, outputs: Outputs) -> list[Transcript]:
         """Return the characters of each image from left to right."""
