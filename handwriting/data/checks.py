@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -98,5 +99,5 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (LabelledImages(change(split.images), split.labels) for split in (whole.train, whole.test))
-    return HandwritingSet(train, test, whole.class_names, whole.glyphs)
+    train, test = (replace(split, images=change(split.images)) for split in (whole.train, whole.test))
+    return replace(whole, train=train, test=test)

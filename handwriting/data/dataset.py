@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,9 +102,20 @@ class HandwritingSet:
         height, width = self.train.images.shape[2:]
         return height, width
 
+    @property
+    def channels(self) -> int:
+        """1 if the images are grey, 3 if they are in colour."""
+        return self.train.images.shape[1]
+
+
+def displayable(images: Tensor) -> np.ndarray:
+    """Return uint8 images (N, C, H, W) as arrays for figures: (N, H, W), or (N, H, W, 3) in colour."""
+    array = images.cpu().numpy()
+    return array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1)
+
 
 def typical_images(dataset: LabelledImages, num_classes: int) -> Tensor:
-    """Return for each class the image closest to the mean of its first 50, uint8 (classes, H, W)."""
+    """Return for each class of grey images the one closest to the mean of its first 50, uint8 (classes, H, W)."""
     typical = torch.zeros(num_classes, *dataset.images.shape[2:], dtype=torch.uint8)
     for label in range(num_classes):
         images = dataset.images[(dataset.labels == label).nonzero()[:50, 0], 0]
