@@ -1,4 +1,4 @@
-"""Checks of every data set after loading: its grey levels, and the classes of each split."""
+"""Checks of every data set after loading: the grey levels of writing, and the classes of each split."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ warn_once = functools.cache(log.warning)
 
 
 def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> HandwritingSet:
-    """Return a data set with bright foreground on dark background, in grey levels up to 255.
+    """Return a data set of writing with bright foreground on dark background, in grey levels up to 255.
 
     ``invert`` true means that the images are dark on bright; ``auto`` decides for the training and the test set
     together, by the borders of the images. Raises UserError if the two sets differ.

@@ -84,7 +84,8 @@ class HandwritingSet:
     """A data set as published: its training set, its test set, and the unique names of its classes.
 
     The images are as in the file; DataModule inverts grey ones that are dark on bright. ``photographs`` says that they
-    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background.
+    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background. Colour
+    images count as photographs.
 
     ``glyphs`` are the characters of the classes, displayed instead of the names if a font has them: '' if unknown, and
     empty if the names are the characters themselves.
