@@ -1,8 +1,9 @@
-"""Checks of every data set after loading: its grey levels, and the classes of each split."""
+"""Checks of every data set after loading: the grey levels of writing, and the classes of each split."""
 
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ warn_once = functools.cache(log.warning)
 
 
 def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> HandwritingSet:
-    """Return a data set with bright foreground on dark background, in grey levels up to 255.
+    """Return a data set of writing with bright foreground on dark background, in grey levels up to 255.
 
     ``invert`` true means that the images are dark on bright; ``auto`` decides for the training and the test set
     together, by the borders of the images. Raises UserError if the two sets differ.
@@ -98,5 +99,5 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (LabelledImages(change(split.images), split.labels) for split in (whole.train, whole.test))
-    return HandwritingSet(train, test, whole.class_names, whole.glyphs)
+    train, test = (replace(split, images=change(split.images)) for split in (whole.train, whole.test))
+    return replace(whole, train=train, test=test)

@@ -14,6 +14,7 @@ from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
+from handwriting.utils.errors import UserError
 
 LIST_LENGTH, LIST_IMAGES = 50, 16_384  # most batches and images in a list of batches
 EVAL_BATCH = 500  # validation and test need no gradients, which allows larger batches
@@ -25,9 +26,10 @@ class DataModule(lightning.LightningDataModule):
     ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
     means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
     applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
-    decides by their borders. With ``notebook_form`` there are four test sets, as in the characters notebook: also the
-    training set, and both in its seven offline variants. ``read`` loads the data set and gets all further settings.
-    Raises UserError if a number is out of its range or the data cannot be read.
+    decides by their borders. Photographs are never inverted, nor colour images, which count as photographs. With
+    ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in its
+    seven offline variants. ``read`` loads the data set and gets all further settings. Raises UserError if
+    a number is out of its range or the data cannot be read.
     """
 
     train: LabelledImages
@@ -58,7 +60,12 @@ class DataModule(lightning.LightningDataModule):
         self.in_lists = False  # whether training batches come in lists, as for compile=graph
         whole = read(**for_loader) if path is None else read(path, **for_loader)
         source = name if path is None else str(path)
-        whole = bright_on_dark(whole, invert, source)
+        self.channels = whole.channels
+        self.photographs = whole.photographs or self.channels > 1
+        if not self.photographs:
+            whole = bright_on_dark(whole, invert, source)
+        elif invert is True:
+            raise UserError(f"data.invert=true is for grey images of writing, and {source} has others: leave it out.")
         kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
         if limit is not None:
             kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
@@ -70,11 +77,6 @@ class DataModule(lightning.LightningDataModule):
     def is_sequence(self) -> bool:
         """Whether the images have several characters each."""
         return self.train.labels.ndim == 2
-
-    @property
-    def channels(self) -> int:
-        """1 for grey images, 3 for colour."""
-        return self.train.images.shape[1]
 
     @property
     def max_length(self) -> int:

@@ -89,7 +89,8 @@ class HandwritingSet:
     """A data set as published: its training set, its test set, and the unique names of its classes.
 
     The images are as in the file; DataModule inverts grey ones that are dark on bright. ``photographs`` says that they
-    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background.
+    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background. Colour
+    images count as photographs.
 
     ``glyphs`` are the characters of the classes, displayed instead of the names if a font has them: '' if unknown, and
     empty if the names are the characters themselves.
@@ -106,6 +107,11 @@ class HandwritingSet:
         """Height and width of every image, in pixels."""
         height, width = self.train.images.shape[2:]
         return height, width
+
+    @property
+    def channels(self) -> int:
+        """1 if the images are grey, 3 if they are in colour."""
+        return self.train.images.shape[1]
 
 
 def pictures(images: Tensor) -> np.ndarray:

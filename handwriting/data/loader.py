@@ -58,7 +58,7 @@ class BatchOrder:
 
 
 class Batches:
-    """Batches of images, uint8 (B, 1, H, W), and labels, int64 (B,), in a given order.
+    """Batches of images, uint8 (B, C, H, W), and labels, int64 (B,), in a given order.
 
     They are made on the device of the data: on a GPU, nothing is copied. This replaces torch's DataLoader, which takes
     longer than the indexing; a step of a small model takes 3 ms.

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
+from handwriting.data.photographs import letterbox
 from handwriting.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ SAMPLE = 1000  # training images that are measured
 
 @dataclass
 class Preprocessed:
-    """A preprocessed image, uint8 (H, W), foreground bright on black, and the results of the steps."""
+    """A preprocessed image, and the results of the steps: all uint8 (H, W), or (H, W, 3) in colour.
+
+    Grey writing is bright on black.
+    """
 
     image: np.ndarray
-    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result, uint8 (H, W)
+    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result
 
 
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
@@ -73,6 +77,14 @@ def to_grey(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L"), dtype=np.float64) / 255
 
 
+def to_colour(image: Image.Image) -> np.ndarray:
+    """Return an image of any mode in colour, uint8 (H, W, 3); transparent pixels become white."""
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_as_uint8(to_grey(image)))
+    image = image.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
 def _is_bright(image: Image.Image) -> bool:
     """Return whether an RGBA image is a bright foreground on a transparent background, not a page with dark writing."""
     levels, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))
@@ -111,6 +123,15 @@ def preprocess(grey: np.ndarray, size: tuple[int, int], foreground: Mapping[str,
         "size and stroke width of the training images": drawn,
     }
     return Preprocessed(_as_uint8(_centre(drawn, size)), {name: _as_uint8(image) for name, image in steps.items()})
+
+
+def fit_photograph(photograph: np.ndarray, size: tuple[int, int], channels: int) -> Preprocessed:
+    """Fit a photograph, uint8 (H, W, 3), to a ``size`` (height, width) as letterbox does; grey if ``channels`` is 1."""
+    fitted, _ = letterbox(photograph, size)
+    small = Image.fromarray(photograph)
+    small.thumbnail((WORK_SIZE, WORK_SIZE))
+    image = fitted if channels > 1 else np.asarray(Image.fromarray(fitted).convert("L"))
+    return Preprocessed(image, {"original": np.asarray(small), "fitted": fitted})
 
 
 def measure_foreground(images: "Tensor") -> dict[str, float]:

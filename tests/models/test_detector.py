@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from handwriting.models.digit_heads import DigitHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
 from handwriting.models.detect_then_read import DetectThenRead, region_of
 from handwriting.models.detector import STRIDE, Detector, centre_gaussians, centre_loss
-from handwriting.models.digit_heads import DigitHeads
 from handwriting.utils.errors import UserError
 
 SIZE = (32, 64)
@@ -180,5 +180,5 @@ def test_detect_then_read_overfits_a_few_images(shrink: int):
 
 
 def test_a_shrink_that_does_not_divide_the_image_is_refused():
-    with pytest.raises(UserError, match="model.shrink=3 must divide"):
+    with pytest.raises(UserError, match=r"model\.shrink=3 must divide"):
         detect_then_read(shrink=3)
