@@ -47,7 +47,16 @@ def opened(source: Path | IO[bytes], name: str = "") -> Iterator[Image.Image]:
         if error.errno:
             raise UserError(f"{name} cannot be read: {error.strerror}.") from error
         raise UserError(f"{name} is damaged: {error}.") from error
-    except (ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
+    except (
+        ValueError,
+        SyntaxError,
+        EOFError,
+        MemoryError,
+        OverflowError,
+        TypeError,
+        IndexError,
+        RuntimeError,
+    ) as error:
         raise UserError(f"{name} is damaged or in an unsupported format ({error}).") from error
 
 

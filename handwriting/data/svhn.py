@@ -62,27 +62,30 @@ def _download(root: Path) -> None:
 def _read_split(file: Path) -> LabelledImages:
     content = read_bytes(file, "MATLAB file")
     try:
-        # A small compressed file may be huge when decompressed: check the sizes in its header first.
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(io.BytesIO(content))}
-        if sum(prod(shapes.get(key, ())) for key in ("X", "y")) > files.MAX_BYTES:
-            raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is not SVHN.")
+        listed = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
+        _check_promises(file, listed)
         loaded = scipy.io.loadmat(io.BytesIO(content), variable_names=["X", "y"])
-        images, labels = np.asarray(loaded["X"]), np.ravel(loaded["y"])
     except UserError:
         raise
     except Exception as error:  # scipy raises many kinds of errors for damaged and other files
-        raise UserError(
-            f"{file} is truncated or not SVHN ({type(error).__name__}: {error}); download it again."
-        ) from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or not images.size:
-        raise UserError(
-            f"{file}: 'X' is {images.dtype} {images.shape}, but uint8 (height, width, 3, images) is expected."
-        )
+        raise UserError(f"{file} is truncated or not SVHN's ({type(error).__name__}); download it again.") from error
+    images, labels = loaded["X"], np.ravel(loaded["y"])
     if len(labels) != images.shape[3]:
         raise UserError(f"{file} has {images.shape[3]:,} images but {len(labels):,} labels; download it again.")
     if (bad := np.flatnonzero(~np.isin(labels, range(11)))).size:
         raise UserError(
-            f"{file}, label {bad[0] + 1}: the label is {labels[bad[0]]}, but the digits are 1 to 9, and 10 for 0."
+            f"{file}, label {bad[0] + 1}: the label is {labels[bad[0]]}, but the digits are 0 to 9, and 10 for 0."
         )
     pixels = np.ascontiguousarray(images.transpose(3, 2, 0, 1))
     return LabelledImages(torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64) % 10))
+
+
+def _check_promises(file: Path, listed: dict[str, tuple[tuple[int, ...], str]]) -> None:
+    """Check what the header of a file says: a small compressed file may be huge when decompressed."""
+    if lacking := {"X", "y"} - listed.keys():
+        raise UserError(f"{file} has no key {min(lacking)!r}, only {', '.join(sorted(listed))}; download it again.")
+    shape, kind = listed["X"]
+    if kind != "uint8" or len(shape) != 4 or shape[2] != 3 or not prod(shape):
+        raise UserError(f"{file}: 'X' is {kind} {shape}, but uint8 (height, width, 3, images) is expected.")
+    if prod(shape) + 8 * prod(listed["y"][0]) > files.MAX_BYTES:
+        raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is not SVHN.")
