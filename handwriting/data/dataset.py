@@ -56,7 +56,7 @@ class LabelledImages:
         boxes = None if self.boxes is None else self.boxes.to(device)
         return LabelledImages(self.images.to(device), self.labels.to(device), boxes)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | Sequences]:
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor | Sequences]:
         """Return images and their targets by their indices: labels, or Sequences."""
         labels = self.labels[index]
         return self.images[index], labels if labels.ndim == 1 else Sequences(labels, self._boxes_at(index))
@@ -75,7 +75,7 @@ class LabelledImages:
                 lengths[lengths == length] = length - 1
         return lengths
 
-    def _boxes_at(self, index: Tensor) -> Tensor | None:
+    def _boxes_at(self, index: Tensor | slice) -> Tensor | None:
         return None if self.boxes is None else self.boxes[index]
 
 
