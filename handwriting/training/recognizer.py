@@ -1,5 +1,6 @@
 """The training of a network for several characters in an image."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from handwriting.models.sequence_model import Outputs, SequenceModel, SequenceRe
 from handwriting.training.module import TrainingModule
 from handwriting.utils.metrics import SequenceTally, Tally, sequence_confusion
 
+logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it reports each step of the average precision
 LEAST_PROBABLE = 0.01  # of the boxes that count for the mean average precision
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchmetrics.text import CharErrorRate
 
 from handwriting.data.dataset import END, Sequences, characters_of
@@ -58,7 +59,7 @@ def after_test(said: list[tuple[int, ...]], moved: float = 0.0) -> tuple[Recogni
     model = Recognizer(Says(said, boxes + moved), torch.optim.Adam, max_length=3)
     batches = [(images[some], Sequences(labels[some], boxes[some])) for some in (slice(0, 3), slice(3, 5))]
     trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
-    trainer.test(model, [batches], verbose=False)
+    trainer.test(model, DataLoader(batches, batch_size=None), verbose=False)  # type: ignore[arg-type]
     return model, model.test_metrics
 
 
