@@ -16,7 +16,7 @@ from handwriting.models.detector import STRIDE, Detector, centre_gaussians, cent
 from handwriting.utils.errors import UserError
 
 SIZE = (32, 64)
-SMALL = {"widths": (8, 16, 24), "depths": (0, 1, 1), "features": 16}
+SMALL = {"widths": (8, 16, 24), "depths": (1, 2, 2), "features": 16}
 
 
 def boards(count: int) -> tuple[Tensor, Sequences]:
