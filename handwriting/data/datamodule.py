@@ -26,8 +26,9 @@ class DataModule(lightning.LightningDataModule):
     means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
     applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
     decides by their borders. ``is_sequence`` says whether an image has several characters, ``max_length`` how many at
-    most; ``photographs`` is that of HandwritingSet. With ``notebook_form`` there are four test sets, as in the characters notebook: also the
-    training set, and both in its seven offline variants. ``read`` loads the data set and gets all further settings.
+    most; ``photographs`` is that of HandwritingSet. With ``notebook_form`` there are four test sets, as in the
+    characters notebook: also the training set, and both in its seven offline variants. ``read`` loads the data set and
+    gets all further settings.
     Raises UserError if a number is out of its range or the data cannot be read.
     """
 
