@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handwriting.data.dataset import HandwritingSet, displayable
+from handwriting.data.dataset import HandwritingSet, pictures
 from handwriting.evaluate import main as evaluate
 from handwriting.export import main as export
 from handwriting.page.app import PEN, PNG, draw_chart, pen_width, read_drawing
@@ -61,8 +61,8 @@ def test_a_network_learns_and_its_evaluation_agrees(run: Path, monkeypatch: pyte
 def test_image_files_are_predicted_as_they_are(
     run: Path, reader: Reader, colour_digits: HandwritingSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    pictures = displayable(colour_digits.test.images[:6])
-    for number, picture in enumerate(pictures):
+    shown = pictures(colour_digits.test.images[:6])
+    for number, picture in enumerate(shown):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     figures = ["--figure", str(tmp_path / "a.pdf"), "--steps", str(tmp_path / "b.pdf")]
     with pytest.raises(SystemExit) as stop:
@@ -76,18 +76,18 @@ def test_image_files_are_predicted_as_they_are(
 
 def test_a_reader_takes_colour_from_every_source(reader: Reader, colour_digits: HandwritingSet, tmp_path: Path):
     images = colour_digits.test.images[:8]
-    pictures = displayable(images)
+    shown = pictures(images)
     expected = reader.trained.model.predict_proba(images).max(1).values.tolist()
-    for number, picture in enumerate(pictures):
+    for number, picture in enumerate(shown):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     files = sorted(tmp_path.iterdir())
     sources: dict[str, Any] = {
         "paths": files,
         "contents": [file.read_bytes() for file in files],
-        "images": map(Image.fromarray, pictures),
-        "transparent images": [Image.fromarray(picture).convert("RGBA") for picture in pictures],
-        "arrays": pictures,
-        "floats": pictures / 255,
+        "images": map(Image.fromarray, shown),
+        "transparent images": [Image.fromarray(picture).convert("RGBA") for picture in shown],
+        "arrays": shown,
+        "floats": shown / 255,
         "tensors": images,
         "one by one": images.split(1),
     }
@@ -95,12 +95,12 @@ def test_a_reader_takes_colour_from_every_source(reader: Reader, colour_digits: 
         read = reader.read(source, steps=1)
         assert [one.probability for one in read] == pytest.approx(expected, abs=1e-5), kind
         assert read[0].preprocessed is not None
-        assert np.array_equal(read[0].preprocessed.image, pictures[0])
+        assert np.array_equal(read[0].preprocessed.image, shown[0])
         assert list(read[0].preprocessed.steps) == ["original", "fitted"]
 
 
 def test_a_grey_array_is_a_colour_image_of_its_levels(reader: Reader, colour_digits: HandwritingSet):
-    grey = displayable(colour_digits.test.images[:4])[..., 0]
+    grey = pictures(colour_digits.test.images[:4])[..., 0]
     threefold = np.repeat(grey[..., None], 3, axis=3)
     found, expected = (
         [one.probability for one in reader.read(source)] for source in (list(grey) + list(grey / 255), threefold)

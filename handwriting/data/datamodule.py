@@ -8,13 +8,12 @@ import lightning
 import torch
 from torch import Tensor
 
-from handwriting.data.augment import Augmentation
+from handwriting.data.augment import Augmentation, Targets
 from handwriting.data.checks import bright_on_dark, check_classes
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
-from handwriting.utils.errors import UserError
 
 LIST_LENGTH, LIST_IMAGES = 50, 16_384  # most batches and images in a list of batches
 EVAL_BATCH = 500  # validation and test need no gradients, which allows larger batches
@@ -29,7 +28,8 @@ class DataModule(lightning.LightningDataModule):
     decides by their borders. Photographs are never inverted, nor colour images, which count as photographs. With
     ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in its
     seven offline variants. ``read`` loads the data set and gets all further settings. Raises UserError if
-    a number is out of its range or the data cannot be read.
+    a number is out of its range or the data cannot be read. ``is_sequence`` says whether an image has several
+    characters, ``max_length`` how many at most.
     """
 
     train: LabelledImages
@@ -62,19 +62,19 @@ class DataModule(lightning.LightningDataModule):
         source = name if path is None else str(path)
         self.channels = whole.channels
         self.photographs = whole.photographs or self.channels > 1
-        if not self.photographs:
-            whole = bright_on_dark(whole, invert, source)
-        elif invert is True:
-            raise UserError(f"data.invert=true is for grey images of writing, and {source} has others: leave it out.")
-        kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
+        whole = bright_on_dark(whole, invert, source)
+        self.is_sequence = whole.train.labels.ndim == 2
+        strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
+        kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
         if limit is not None:
-            kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
+            kept = kept[draw_subset(strata[kept], limit, split_seed, stratum)]
         self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
+        self.max_length = whole.train.labels.shape[1] if self.is_sequence else 1
         check_classes(self.train, self.test, self.class_names, source)
 
     def mean_and_std(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the training pixels, scaled to 0…1."""
+        """Return mean and standard deviation of the training pixels of all channels, scaled to 0…1."""
         counts = torch.bincount(self.train.images.flatten(), minlength=256).double()
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * levels).sum() / counts.sum()
@@ -117,10 +117,10 @@ class DataModule(lightning.LightningDataModule):
             return [self._augment(*one) for one in batch]
         return self._augment(*batch)
 
-    def _augment(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         trainer: Any = self.trainer
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
-        return self.augmentation.vary(images, labels, len(self.class_names), generator)
+        return self.augmentation.vary(images, targets, len(self.class_names), generator)
 
     def _serve_share(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""

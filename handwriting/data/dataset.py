@@ -56,7 +56,7 @@ class LabelledImages:
         boxes = None if self.boxes is None else self.boxes.to(device)
         return LabelledImages(self.images.to(device), self.labels.to(device), boxes)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | Sequences]:
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor | Sequences]:
         """Return images and their targets by their indices: labels, or Sequences."""
         labels = self.labels[index]
         return self.images[index], labels if labels.ndim == 1 else Sequences(labels, self._boxes_at(index))
@@ -75,8 +75,13 @@ class LabelledImages:
                 lengths[lengths == length] = length - 1
         return lengths
 
-    def _boxes_at(self, index: Tensor) -> Tensor | None:
+    def _boxes_at(self, index: Tensor | slice) -> Tensor | None:
         return None if self.boxes is None else self.boxes[index]
+
+
+def characters_of(labels: Tensor) -> list[tuple[int, ...]]:
+    """Return the characters of each image without END, from labels (N, L)."""
+    return [tuple(label for label in row if label != END) for row in labels.tolist()]
 
 
 @dataclass(frozen=True)
@@ -109,14 +114,31 @@ class HandwritingSet:
         return self.train.images.shape[1]
 
 
-def displayable(images: Tensor) -> np.ndarray:
-    """Return uint8 images (N, C, H, W) as arrays for figures: (N, H, W), or (N, H, W, 3) in colour."""
-    array = images.cpu().numpy()
-    return array[:, 0] if array.shape[1] == 1 else array.transpose(0, 2, 3, 1)
+def pictures(images: Tensor) -> np.ndarray:
+    """Return uint8 images (N, C, H, W) as arrays for figures: (N, H, W), or (N, H, W, 3) if they have colours."""
+    return (images[:, 0] if images.shape[1] == 1 else images.permute(0, 2, 3, 1)).cpu().numpy()
+
+
+def texts(labels: Tensor, names: Sequence[str]) -> list[str]:
+    """Return for each image the name of its class (N,), or those of its characters (N, L), joined."""
+    rows: list[list[int]] = labels.view(len(labels), -1).tolist()
+    return ["".join(names[label] for label in row if label != END) for row in rows]
+
+
+def boxes_of(labels: Tensor, boxes: Tensor | None) -> list[np.ndarray]:
+    """Return for each image the boxes of its characters, (characters, 4); none if they are not known."""
+    if boxes is None:
+        return [np.zeros((0, 4), np.float32)] * len(labels)
+    return [some[row != END].cpu().numpy() for row, some in zip(labels, boxes, strict=True)]
 
 
 def typical_images(dataset: LabelledImages, num_classes: int) -> Tensor:
-    """Return for each class of grey images the one closest to the mean of its first 50, uint8 (classes, H, W)."""
+    """Return for each class the image closest to the mean of its first 50, uint8 (classes, H, W).
+
+    Of photographs and of several characters there are none: (0, H, W).
+    """
+    if dataset.labels.ndim > 1 or dataset.images.shape[1] > 1:
+        return torch.zeros(0, *dataset.images.shape[2:], dtype=torch.uint8)
     typical = torch.zeros(num_classes, *dataset.images.shape[2:], dtype=torch.uint8)
     for label in range(num_classes):
         images = dataset.images[(dataset.labels == label).nonzero()[:50, 0], 0]

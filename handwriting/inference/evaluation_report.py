@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from handwriting.data.dataset import displayable
+from handwriting.data.dataset import pictures
 from handwriting.inference.checkpoints import load_all
 from handwriting.inference.evaluation import Evaluation, Group, evaluate_all, group_by_images, measure_speed
 from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_confusions, draw_predictions
@@ -64,7 +64,7 @@ def _folder(group: Group, options: dict[str, Any], data_settings: Sequence[str],
 def _figures(found: Sequence[Evaluation], group: Group) -> dict[str, Any]:
     """Draw confusion, mistakes and a sample of the last evaluation, and the confusion of each if there are several."""
     last, names, part = found[-1], shown_names(group.class_names, group.glyphs), group.part
-    images, labels = displayable(part.images), part.labels.numpy()
+    images, labels = pictures(part.images), part.labels.numpy()
     sure, read = (values.numpy() for values in last.probabilities.max(1))
 
     def gallery(chosen: np.ndarray, title: str) -> Any:

@@ -1,4 +1,4 @@
-"""Preprocessing of photographs and scans into images like those that a model was trained on. Imports no torch."""
+"""Preprocessing of photographs and scans into images like those that a model was trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from scipy import ndimage
 
-from handwriting.data.photographs import letterbox
+from handwriting.data.photographs import deep_levels, is_deep, is_transparent, letterbox, opened
 from handwriting.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_PIXELS = 50_000_000  # of an image file; photographs from a phone have 12 to 50 million
 WORK_SIZE = 400  # pixels of the longer side during preprocessing: enough for thin strokes, and fast
 FITTED = 100  # pixels per side that the background is fitted to
 SPECK = 0.02  # connected components smaller than this fraction of the largest are dust
@@ -40,25 +39,11 @@ class Preprocessed:
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
     """Read an image file as grey levels, float (H, W) of 0…1, rotated upright; to_grey explains transparency.
 
-    Raises UserError if it is not an image, damaged, or has more than MOST_PIXELS pixels.
+    Raises UserError if it is not an image, damaged, or has too many pixels.
     """
-    name = name or str(source)
-    try:
-        with Image.open(source) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise UserError(f"{name} has {image.width}×{image.height} pixels; the maximum is {MOST_PIXELS:,}.")
-            image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # for JPEG: large photographs open 4 times as fast
-            return to_grey(ImageOps.exif_transpose(image))
-    except UserError:
-        raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not an image that can be read.") from error
-    except OSError as error:
-        if error.errno:
-            raise UserError(f"{name} cannot be read: {error.strerror}.") from error
-        raise UserError(f"{name} is damaged: {error}.") from error
-    except (ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
-        raise UserError(f"{name} is damaged or in an unsupported format ({error}).") from error
+    with opened(source, name) as image:
+        image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # for JPEG: large photographs open 4 times as fast
+        return to_grey(ImageOps.exif_transpose(image))
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
@@ -66,12 +51,9 @@ def to_grey(image: Image.Image) -> np.ndarray:
 
     Transparent pixels become white, or black if the foreground is bright and the border transparent.
     """
-    if image.mode.startswith(("I", "F")):  # 16 bits or more; the values show how many are used
-        levels = np.asarray(image, dtype=np.float64)
-        most = levels.max(initial=0)
-        scale = 1.0 if most <= 1 else 255.0 if most <= 255 else 65535.0 if most <= 65535 else most
-        return np.clip(levels / scale, 0, 1)
-    if image.mode in ("P", "LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+    if is_deep(image):
+        return deep_levels(image)
+    if is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if _is_bright(image) else "white"), image)
     return np.asarray(image.convert("L"), dtype=np.float64) / 255

@@ -63,13 +63,14 @@ class Number(Constraint):
 
 @dataclass(frozen=True)
 class Wholes(Constraint):
-    """A list of whole numbers from 1 to ``at_most``; at least ``shortest`` of them."""
+    """A list of ``shortest`` to ``longest`` whole numbers from 1 to ``at_most``."""
 
     shortest: int = 0
     at_most: float = inf
+    longest: float = inf
 
     def _check(self, setting: str, value: Any) -> None:
-        fits = _is_list(value) and len(value) >= self.shortest
+        fits = _is_list(value) and self.shortest <= len(value) <= self.longest
         if not fits or any(type(one) is not int or not 1 <= one <= self.at_most for one in value):
             raise UserError(f"{setting}={value} must be a list of whole numbers of at least 1, as in [32,64].")
 
@@ -79,7 +80,7 @@ class Numbers(Constraint):
     """A list of as many numbers as the example ``like`` has, ``each`` within its limits."""
 
     like: Sequence[float]
-    each: Number = Number()
+    each: Constraint = Number()
 
     def _check(self, setting: str, value: Any) -> None:
         if not _is_list(value) or len(value) != len(self.like):
@@ -151,6 +152,16 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "split_seed": SEED,
         "limit": Whole(1, optional=True),  # and at most the number of training images
         "shuffle_seed": SEED,
+        "image_size": Numbers((64, 160), Whole(16, 1024)),
+        "images": Whole(1),
+        "test_images": Whole(1),
+        "composition_seed": SEED,
+    },
+    "handwriting.data.street.read_street": {
+        "image_size": Wholes(2, 1024, longest=2, says="a height and a width of at most 1024 pixels, as in [64,160]"),
+        "extra": OneOf((False, True), says="true or false"),
+        "crop": OneOf((False, True), says="true or false"),
+        "margin": Number(at_least=0, at_most=10),
     },
     # augment
     "handwriting.data.augment.Augmentation": {
@@ -171,10 +182,29 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "probability": FRACTION,
         "smallest": FRACTION,
         "largest": FRACTION,  # and at least smallest
+        "fill": OneOf(("black", "colour")),
     },
     "handwriting.data.augment.Noise": {"probability": FRACTION, "deviation": NOT_NEGATIVE},
     "handwriting.data.augment.Blur": {"probability": FRACTION, "deviation": Number(at_least=0, at_most=4)},
     "handwriting.data.augment.Mixup": {"probability": FRACTION, "alpha": Number(above=0)},
+    "handwriting.data.augment_scenes.SceneWarp": {
+        "probability": FRACTION,
+        "zoom": Number(at_least=0, at_most=2),
+        "aspect": Number(at_least=0, at_most=2),
+        "degrees": Number(at_least=0, at_most=360),
+        "shear": Number(at_least=0, at_most=2),
+        "perspective": Number(at_least=0, at_most=0.3),  # from 0.5 on a corner is infinitely far
+        "shift": FRACTION,
+    },
+    "handwriting.data.augment_scenes.Colour": {
+        "probability": FRACTION,
+        "brightness": FRACTION,
+        "contrast": Number(at_least=0, at_most=2),
+        "saturation": Number(at_least=0, at_most=2),
+        "hue": Number(at_least=0, at_most=360),
+    },
+    "handwriting.data.augment_scenes.Inversion": {"probability": FRACTION},
+    "handwriting.data.augment_scenes.CutPaste": {"probability": FRACTION},
     # model
     "handwriting.models.net.Net": {"widths": Wholes(shortest=1), "hidden": Wholes(), "dropout": DROPOUT},
     "handwriting.models.net.MLP": {"hidden": Wholes(), "dropout": DROPOUT},

@@ -63,6 +63,9 @@ def check_part(kind: str, config: Any) -> None:
     target = str(config.get("_target_"))
     maker = _find(kind, target)
     constraints = constraints_of(maker)
+    loader = config.get("read")
+    if kind == "data" and isinstance(loader, Mapping) and "_target_" in loader:  # it gets the other settings
+        constraints = {**constraints_of(_find("data.read", str(loader["_target_"]))), **constraints}
     if not target.startswith("handwriting."):
         constraints = {**_constraints_by_defaults(maker), **constraints}
     _check_values(kind, config, constraints)

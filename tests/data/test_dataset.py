@@ -6,14 +6,14 @@ import torch
 
 from handwriting.data import DataModule
 from handwriting.data.augment import Augmentation, Noise
-from handwriting.data.dataset import HandwritingSet, LabelledImages, displayable
+from handwriting.data.dataset import HandwritingSet, LabelledImages, pictures
 from handwriting.utils.errors import UserError
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(1, (5, 4, 6)), (3, (5, 4, 6, 3))])
-def test_displayable_images_have_their_pixels_in_place(channels: int, shape: tuple[int, ...]):
+def test_pictures_images_have_their_pixels_in_place(channels: int, shape: tuple[int, ...]):
     images = torch.randint(256, (5, channels, 4, 6), dtype=torch.uint8)
-    shown = displayable(images)
+    shown = pictures(images)
     assert shown.shape == shape
     for row, column in ((0, 0), (3, 1), (2, 5)):
         assert np.array_equal(shown[:, row, column].reshape(5, channels), images[:, :, row, column].numpy())

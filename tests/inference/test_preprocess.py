@@ -202,7 +202,7 @@ def test_a_damaged_image_is_one_sentence(kind: str):
 
 
 def test_a_huge_image_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("handwriting.inference.preprocess.MOST_PIXELS", 99)
+    monkeypatch.setattr("handwriting.data.photographs.MOST_PIXELS", 99)
     with pytest.raises(UserError, match="10×10 pixels"):
         open_image(io.BytesIO(content_of(Image.new("L", (10, 10)))))
 
