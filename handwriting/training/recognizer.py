@@ -86,7 +86,7 @@ class Recognizer(SequenceRecognizer, TrainingModule):
 
 def _found(outputs: Outputs) -> list[dict[str, Tensor]]:
     """Return the boxes that a network found, also improbable ones, in torchmetrics' form."""
-    transcripts = decode_detections(outputs["boxes"], outputs["probabilities"], threshold=LEAST_PROBABLE)
+    transcripts = decode_detections(outputs["boxes"], outputs["probabilities"], LEAST_PROBABLE, overlap=0.5)
     return [
         {
             "boxes": torch.tensor(one.boxes).reshape(-1, 4),
