@@ -104,7 +104,7 @@ def _read_numbers(file: Path, folder: Path) -> list[Number]:
         ) from error
     missing = [name for name in entries if name not in there]
     if len(missing) == len(entries):
-        raise UserError(f"{file} lists {len(entries):,} images, but none of them is in {folder}: unpack them there.")
+        raise UserError(f"{file} lists {len(entries):,} images, and none of them is in {folder}: unpack them there.")
     if missing and file.name != DIGIT_STRUCT:
         raise UserError(f"{folder / missing[0]} does not exist, but {file} lists it: unpack the images again.")
     if missing:

@@ -25,7 +25,7 @@ COLOURS = np.stack([GREYS, 255 - GREYS, np.roll(GREYS, 9, 1)], axis=-1)
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+    """An empty cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("HANDWRITING_CACHE", str(folder))
     return folder
@@ -197,7 +197,7 @@ def test_a_box_lies_where_its_content_is_in_the_input(shape: tuple[int, int]):
     photograph[top:bottom, left:right] = 255
     image, fit = letterbox(photograph, SIZE)
     inside = image[..., 0] > 127
-    rows, columns = inside.any(1).nonzero()[0], inside.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     assert fit.to_input([left, top, right, bottom])[0] == pytest.approx(found, abs=0.6)
 
