@@ -1,6 +1,6 @@
 """LabelledImages, Sequences and HandwritingSet: what every loader of a data set returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,6 +81,12 @@ class LabelledImages:
 def characters_of(labels: Tensor) -> list[tuple[int, ...]]:
     """Return the characters of each image without END, from labels (N, L)."""
     return [tuple(label for label in row if label != END) for row in labels.tolist()]
+
+
+def text_of(characters: Iterable[int], class_names: Sequence[str]) -> str:
+    """Return characters as text; with spaces if a class name has several letters."""
+    between = "" if max(map(len, class_names)) == 1 else " "
+    return between.join(class_names[label] for label in characters)
 
 
 @dataclass(frozen=True)
