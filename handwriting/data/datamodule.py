@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from handwriting.data.augment import Augmentation
+from handwriting.data.augment import Augmentation, Targets
 from handwriting.data.checks import bright_on_dark, check_classes
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
@@ -125,10 +125,10 @@ class DataModule(lightning.LightningDataModule):
             return [self._augment(*one) for one in batch]
         return self._augment(*batch)
 
-    def _augment(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         trainer: Any = self.trainer
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
-        return self.augmentation.vary(images, labels, len(self.class_names), generator)
+        return self.augmentation.vary(images, targets, len(self.class_names), generator)
 
     def _serve_share(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""

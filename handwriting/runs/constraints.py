@@ -79,7 +79,7 @@ class Numbers(Constraint):
     """A list of as many numbers as the example ``like`` has, ``each`` within its limits."""
 
     like: Sequence[float]
-    each: Number = Number()
+    each: Constraint = Number()
 
     def _check(self, setting: str, value: Any) -> None:
         if not _is_list(value) or len(value) != len(self.like):
@@ -151,6 +151,10 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "split_seed": SEED,
         "limit": Whole(1, optional=True),  # and at most the number of training images
         "shuffle_seed": SEED,
+        "image_size": Numbers((64, 160), Whole(16, 1024)),
+        "images": Whole(1),
+        "test_images": Whole(1),
+        "composition_seed": SEED,
     },
     # augment
     "handwriting.data.augment.Augmentation": {
@@ -171,10 +175,29 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "probability": FRACTION,
         "smallest": FRACTION,
         "largest": FRACTION,  # and at least smallest
+        "fill": OneOf(("black", "colour")),
     },
     "handwriting.data.augment.Noise": {"probability": FRACTION, "deviation": NOT_NEGATIVE},
     "handwriting.data.augment.Blur": {"probability": FRACTION, "deviation": Number(at_least=0, at_most=4)},
     "handwriting.data.augment.Mixup": {"probability": FRACTION, "alpha": Number(above=0)},
+    "handwriting.data.augment_scenes.SceneWarp": {
+        "probability": FRACTION,
+        "zoom": Number(at_least=0, at_most=2),
+        "aspect": Number(at_least=0, at_most=2),
+        "degrees": Number(at_least=0, at_most=360),
+        "shear": Number(at_least=0, at_most=2),
+        "perspective": Number(at_least=0, at_most=0.3),  # from 0.5 on a corner is infinitely far
+        "shift": FRACTION,
+    },
+    "handwriting.data.augment_scenes.Colour": {
+        "probability": FRACTION,
+        "brightness": FRACTION,
+        "contrast": Number(at_least=0, at_most=2),
+        "saturation": Number(at_least=0, at_most=2),
+        "hue": Number(at_least=0, at_most=360),
+    },
+    "handwriting.data.augment_scenes.Inversion": {"probability": FRACTION},
+    "handwriting.data.augment_scenes.CutPaste": {"probability": FRACTION},
     # model
     "handwriting.models.net.Net": {"widths": Wholes(shortest=1), "hidden": Wholes(), "dropout": DROPOUT},
     "handwriting.models.net.MLP": {"hidden": Wholes(), "dropout": DROPOUT},
