@@ -1,6 +1,5 @@
 import torch
 from torchvision.ops import batched_nms
-
 from handwriting.models.sequence_model import Transcript
 
 

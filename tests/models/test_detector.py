@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from handwriting.models.digit_heads import DigitHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
 from handwriting.models.detect_then_read import DetectThenRead, region_of
 from handwriting.models.detector import STRIDE, Detector, centre_gaussians, centre_loss
+from handwriting.models.digit_heads import DigitHeads
 from handwriting.utils.errors import UserError
 
 SIZE = (32, 64)
@@ -69,9 +69,7 @@ def test_gaussians_are_one_in_the_cell_of_the_centre_and_fall_by_the_size_of_the
             row, column = int((top + bottom) / 2), int((left + right) / 2)
             expected = [
                 [
-                    math.exp(
-                        -(((y - row) / ((bottom - top) / 6)) ** 2 + ((x - column) / ((right - left) / 6)) ** 2) / 2
-                    )
+                    math.exp(-(((y - row) / ((bottom - top) / 6)) ** 2 + ((x - column) / ((right - left) / 6)) ** 2) / 2)
                     for x in range(values.shape[1])
                 ]
                 for y in range(values.shape[0])
