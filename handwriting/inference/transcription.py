@@ -17,7 +17,7 @@ from handwriting.models.detections import fuse
 from handwriting.models.sequence_model import SequenceRecognizer, Transcript, ViewOutputs, vote
 from handwriting.plots.images import draw_confusion, draw_predictions
 from handwriting.utils.errors import UserError
-from handwriting.utils.metrics import per_character, sequence_confusion, sequence_scores
+from handwriting.utils.metrics import NONE, per_character, sequence_confusion, sequence_scores
 
 COLUMNS = {
     "acc": "accuracy",
@@ -100,7 +100,7 @@ def draw_gallery(
     """Draw the images with the indices ``chosen``, with their boxes, and their true and predicted texts."""
     some = [answer.transcripts[image] for image in chosen]
     true = [text_of(characters, names) for characters in characters_of(dataset.labels[chosen])]
-    predicted, sure = [text_of(one.labels, names) for one in some], [one.probability for one in some]
+    predicted, sure = [text_of(one.labels, names) or NONE for one in some], [one.probability for one in some]
     images = dataset.images[chosen].permute(0, 2, 3, 1).numpy()
     return draw_predictions(images, true, predicted, sure, title)
 
@@ -119,7 +119,7 @@ def properties(dataset: LabelledImages) -> dict[str, np.ndarray]:
     present = dataset.labels != END
     length = present.sum(1).numpy()
     if dataset.boxes is None:
-        return {"length": length}
+        return {"number of characters": length}
     heights = (dataset.boxes[:, :, 3] - dataset.boxes[:, :, 1]).numpy()
     hulls = region_of(dataset.boxes, present, margin=0).round().int().tolist()
     grey = dataset.images.float().mean(1)
@@ -127,7 +127,11 @@ def properties(dataset: LabelledImages) -> dict[str, np.ndarray]:
         image[top : max(bottom, top + 1), left : max(right, left + 1)].std(correction=0).item()
         for image, (left, top, right, bottom) in zip(grey, hulls, strict=True)
     ]
-    return {"length": length, "height": heights.sum(1) / length, "contrast": np.array(contrast)}
+    return {
+        "number of characters": length,
+        "height of the characters (pixels)": heights.sum(1) / length,
+        "contrast (standard deviation of the grey levels)": np.array(contrast),
+    }
 
 
 def _recognizer(trained: Trained) -> SequenceRecognizer:
