@@ -13,7 +13,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Classify image files; exit code 1 if some of them could not be read, 2 for other bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.predict",
-        description="Classify image files with one character each: scans, or photographs of paper.",
+        description="Classify image files with one character each: scans and photographs of paper, or photographs like "
+        "those that the model was trained on.",
     )
     parser.add_argument(
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"

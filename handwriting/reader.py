@@ -9,13 +9,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from handwriting.data.photographs import open_photograph
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba
 from handwriting.inference.predictions import Prediction
-from handwriting.inference.preprocess import Preprocessed, open_image, preprocess, to_grey
+from handwriting.inference.preprocess import (
+    Preprocessed,
+    fit_photograph,
+    open_image,
+    preprocess,
+    to_colour,
+    to_grey,
+)
 from handwriting.utils.errors import UserError
 from handwriting.utils.text import shorten
 
-# A path, the content of a file, an image, or grey levels (H, W): uint8, or float of 0…1.
+# A path, the content of a file, an image, or an array (H, W) or (H, W, 3): uint8, or float of 0…1.
 Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 
@@ -49,11 +57,27 @@ class Reader:
             preprocessed.append(one)
         if not images:
             return [Prediction(error=one) for one in preprocessed if isinstance(one, str)]
-        answers = iter(predict_proba(self.trained, torch.from_numpy(np.stack(images))[:, None], views, augment))
+        stacked = torch.from_numpy(np.stack(images))
+        batch = stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+        answers = iter(predict_proba(self.trained, batch, views, augment))
         return [
             self._predict(one, next(answers)) if isinstance(one, Preprocessed) else Prediction(error=one)
             for one in preprocessed
         ]
+
+    def open(self, source: Source, name: str = "") -> np.ndarray:
+        """Return an image as the model needs it: a photograph, uint8 (H, W, 3), or grey levels, (H, W) of 0…1.
+
+        Raises UserError, which calls the image ``name``, if it cannot be read.
+        """
+        photographs = self.trained.photographs
+        if isinstance(source, (str, Path)):
+            return open_photograph(Path(source), name) if photographs else open_image(Path(source), name)
+        if isinstance(source, bytes):
+            content, name = io.BytesIO(source), name or "standard input"
+            return open_photograph(content, name) if photographs else open_image(content, name)
+        image = source if isinstance(source, Image.Image) else _as_image(source)
+        return to_colour(image) if photographs else to_grey(image)
 
     def called(self, label: int) -> str:
         """Return the glyph and the short name of a class."""
@@ -63,7 +87,10 @@ class Reader:
     def _preprocess(self, source: Source) -> Preprocessed | str:
         """Return the preprocessed image, or the error as text: the exception would keep the photograph in memory."""
         try:
-            return preprocess(_grey(source), self.trained.image_size, self.trained.foreground)
+            opened, size = self.open(source), self.trained.image_size
+            if self.trained.photographs:
+                return fit_photograph(opened, size, self.trained.channels)
+            return preprocess(opened, size, self.trained.foreground)
         except UserError as error:
             return str(error)
 
@@ -77,15 +104,20 @@ class Reader:
         return Prediction(label, self.trained.class_names[label], glyph, likeliest[0][1], likeliest, preprocessed)
 
 
-def _grey(source: Source) -> np.ndarray:
-    if isinstance(source, (str, Path)):
-        return open_image(Path(source))
-    if isinstance(source, bytes):
-        return open_image(io.BytesIO(source), "standard input")
-    if isinstance(source, Image.Image):
-        return to_grey(source)
+def _as_image(source: np.ndarray | Tensor) -> Image.Image:
+    """Return an array (H, W) or (H, W, 3), uint8 or float of 0…1, as an image; channels may come first.
+
+    Raises UserError for another shape, type or range.
+    """
     array = np.asarray(source.cpu() if isinstance(source, Tensor) else source)
-    whole = array.dtype == np.uint8
-    if not whole and (array.dtype.kind != "f" or array.min(initial=0) < 0 or array.max(initial=0) > 1):
+    if array.ndim > 2 and array.shape[-1] != 3:
+        array = array.squeeze()
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim < 2 or array.shape[2:] not in ((), (3,)) or not array.size:
+        raise UserError(f"An array of shape {array.shape} cannot be read: (H, W) or (H, W, 3) is expected.")
+    if array.dtype == np.uint8:
+        return Image.fromarray(array)
+    if array.dtype.kind != "f" or not (array.min() >= 0 and array.max() <= 1):
         raise UserError(f"An array of {array.dtype} cannot be read: uint8, or float of 0…1, is expected.")
-    return array.squeeze() / (255 if whole else 1)
+    return Image.fromarray(array.astype(np.float32) if array.ndim == 2 else np.rint(255 * array).astype(np.uint8))

@@ -1,13 +1,14 @@
-"""Checks of every data set after loading: its grey levels, and the classes of each split."""
+"""Checks of every data set after loading: the grey levels of writing, and the classes of each split."""
 
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.data.dataset import END, HandwritingSet, LabelledImages
 from handwriting.utils.errors import UserError
 
 MOST = 0.75  # fraction of images that decides; strokes reach the border in few images
@@ -19,12 +20,17 @@ warn_once = functools.cache(log.warning)
 
 
 def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> HandwritingSet:
-    """Return a data set with bright foreground on dark background, in grey levels up to 255.
+    """Return a data set of writing with bright foreground on dark background, in grey levels up to 255.
 
     ``invert`` true means that the images are dark on bright; ``auto`` decides for the training and the test set
-    together, by the borders of the images. Raises UserError if the two sets differ.
+    together, by the borders of the images. Photographs and other colour images stay as they are. Raises UserError if
+    the two sets differ, or if ``invert`` is true for colour images.
     """
     whole = _up_to_255(whole, source)
+    if whole.photographs or whole.train.images.shape[1] == 3:
+        if invert is True:
+            raise UserError(f"data.invert=true is for grey images of writing, and {source} has others: leave it out.")
+        return whole
     if invert == "auto":
         invert = _is_dark_on_bright(whole, source)
         if invert:
@@ -34,7 +40,7 @@ def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> Ha
 
 def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[str], source: str) -> None:
     """Warn, once per data set, of a training set with one class, and of classes that one of the two sets lacks."""
-    trained, tested = set(train.labels.tolist()), set(test.labels.tolist())
+    trained, tested = (set(split.labels.unique().tolist()) - {END} for split in (train, test))
     if len(trained) == 1:
         warn_once(f"{source}: all training images are of {_named(trained, names)}: there is nothing to learn.")
     if tested - trained:
@@ -98,5 +104,5 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (LabelledImages(change(split.images), split.labels) for split in (whole.train, whole.test))
-    return HandwritingSet(train, test, whole.class_names, whole.glyphs)
+    train, test = (replace(split, images=change(split.images)) for split in (whole.train, whole.test))
+    return replace(whole, train=train, test=test)

@@ -25,9 +25,11 @@ class DataModule(lightning.LightningDataModule):
     ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
     means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
     applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
-    decides by their borders. With ``notebook_form`` there are four test sets, as in the characters notebook: also the
-    training set, and both in its seven offline variants. ``read`` loads the data set and gets all further settings.
-    Raises UserError if a number is out of its range or the data cannot be read.
+    decides by their borders. Photographs are never inverted, nor colour images, which count as photographs. With
+    ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in its
+    seven offline variants. ``read`` loads the data set and gets all further settings. Raises UserError if
+    a number is out of its range or the data cannot be read. ``is_sequence`` says whether an image has several
+    characters, ``max_length`` how many at most.
     """
 
     train: LabelledImages
@@ -58,31 +60,21 @@ class DataModule(lightning.LightningDataModule):
         self.in_lists = False  # whether training batches come in lists, as for compile=graph
         whole = read(**for_loader) if path is None else read(path, **for_loader)
         source = name if path is None else str(path)
+        self.channels = whole.channels
+        self.photographs = whole.photographs or self.channels > 1
         whole = bright_on_dark(whole, invert, source)
-        kept, self.held_out = split_training(whole.train.labels, split, val_fraction, folds, fold, split_seed)
+        self.is_sequence = whole.train.labels.ndim == 2
+        strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
+        kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
         if limit is not None:
-            kept = kept[draw_subset(whole.train.labels[kept], limit, split_seed)]
+            kept = kept[draw_subset(strata[kept], limit, split_seed, stratum)]
         self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
+        self.max_length = whole.train.labels.shape[1] if self.is_sequence else 1
         check_classes(self.train, self.test, self.class_names, source)
 
-    @property
-    def is_sequence(self) -> bool:
-        """Whether the images have several characters each."""
-        return self.train.labels.ndim == 2
-
-    @property
-    def channels(self) -> int:
-        """1 for grey images, 3 for colour."""
-        return self.train.images.shape[1]
-
-    @property
-    def max_length(self) -> int:
-        """The largest number of characters in an image."""
-        return self.train.labels.shape[1] if self.is_sequence else 1
-
     def mean_and_std(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the training pixels, scaled to 0…1."""
+        """Return mean and standard deviation of the training pixels of all channels, scaled to 0…1."""
         counts = torch.bincount(self.train.images.flatten(), minlength=256).double()
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * levels).sum() / counts.sum()

@@ -1,12 +1,12 @@
 """Batches by indexing tensors, which is faster than fetching image by image."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 
 import torch
 from torch import Tensor
 
-from handwriting.data.dataset import LabelledImages
+from handwriting.data.dataset import LabelledImages, Sequences
 from handwriting.utils.errors import UserError
 
 
@@ -58,7 +58,7 @@ class BatchOrder:
 
 
 class Batches:
-    """Batches of images, uint8 (B, 1, H, W), and labels, int64 (B,), in a given order.
+    """Batches of images, uint8 (B, C, H, W), and their targets, labels (B,) or Sequences, in a given order.
 
     They are made on the device of the data: on a GPU, nothing is copied. This replaces torch's DataLoader, which takes
     longer than the indexing; a step of a small model takes 3 ms.
@@ -71,10 +71,9 @@ class Batches:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self.data.images, self.data.labels
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | Sequences]]:
         for index in self.batch_sampler:
-            yield images[index], labels[index]
+            yield self.data.batch(index)
 
 
 class BatchLists:
@@ -86,12 +85,12 @@ class BatchLists:
     def __len__(self) -> int:
         return -(-len(self.batch_sampler) // self.length)
 
-    def __iter__(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    def __iter__(self) -> Iterator[list[tuple[Tensor, Tensor | Sequences]]]:
         indices = iter(self.batch_sampler)
         while some := list(islice(indices, self.length)):
-            together, sizes = torch.cat(some), [len(index) for index in some]  # one copy for all
-            images, labels = self.data.images[together], self.data.labels[together]
-            yield list(zip(images.split(sizes), labels.split(sizes), strict=True))
+            together = self.data[torch.cat(some)]  # one copy for all
+            ends = list(accumulate(map(len, some)))
+            yield [together.batch(slice(start, end)) for start, end in pairwise([0, *ends])]
 
 
 def serve(

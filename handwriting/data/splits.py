@@ -10,9 +10,11 @@ from handwriting.utils.errors import LARGEST_SEED, UserError, check_whole
 
 
 def split_training(
-    labels: Tensor, split: str, val_fraction: float, folds: int, fold: int, seed: int
+    labels: Tensor, split: str, val_fraction: float, folds: int, fold: int, seed: int, stratum: str = "class"
 ) -> tuple[Tensor, Tensor]:
     """Return the indices (training, validation) of a stratified split, the same for the same seed.
+
+    ``labels`` are what it is stratified by, and ``stratum`` is the word for one of them in messages.
 
     ``holdout`` holds out ``val_fraction`` of the images, ``kfold`` the fold with number ``fold`` of ``folds``.
     ``bootstrap`` draws as many images as there are, with replacement (draw number ``fold``), and holds out those not
@@ -23,33 +25,35 @@ def split_training(
     if split == "holdout":
         if fold:
             raise UserError(f"data.fold={fold} has no effect with data.split=holdout: add data.split=kfold.")
-        return split_holdout(labels, val_fraction, seed)
+        return split_holdout(labels, val_fraction, seed, stratum)
     if split == "kfold":
-        return split_fold(labels, folds, fold, seed)
-    return split_bootstrap(labels, seed + fold)
+        return split_fold(labels, folds, fold, seed, stratum)
+    return split_bootstrap(labels, seed + fold, stratum)
 
 
-def split_fold(labels: Tensor, folds: int, fold: int, seed: int) -> tuple[Tensor, Tensor]:
+def split_fold(labels: Tensor, folds: int, fold: int, seed: int, stratum: str = "class") -> tuple[Tensor, Tensor]:
     """Return the indices (all others, one fold) of stratified folds."""
     rarest, count = min(enumerate(labels.bincount().tolist()), key=lambda pair: (pair[1] or len(labels), pair[0]))
     if count < folds:
-        raise UserError(f"data.folds={folds} needs as many images of each class, but class {rarest} has {count}.")
+        raise UserError(
+            f"data.folds={folds} needs as many images of each {stratum}, but {stratum} {rarest} has {count}."
+        )
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
     kept, held_out = list(splits)[fold]
     return torch.from_numpy(kept), torch.from_numpy(held_out)
 
 
-def split_bootstrap(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def split_bootstrap(labels: Tensor, seed: int, stratum: str = "class") -> tuple[Tensor, Tensor]:
     """Return the indices (drawn with replacement, not drawn) of a stratified bootstrap."""
     whole = np.arange(len(labels))
     drawn = np.sort(np.asarray(resample(whole, random_state=seed, stratify=labels.numpy())))
     held_out = np.setdiff1d(whole, drawn)
-    _check_classes(labels, torch.from_numpy(drawn), "data.split=bootstrap", "training")
-    _check_classes(labels, torch.from_numpy(held_out), "data.split=bootstrap", "validation")
+    _check_strata(labels, torch.from_numpy(drawn), "data.split=bootstrap", "training", stratum)
+    _check_strata(labels, torch.from_numpy(held_out), "data.split=bootstrap", "validation", stratum)
     return torch.from_numpy(drawn), torch.from_numpy(held_out)
 
 
-def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+def split_holdout(labels: Tensor, val_fraction: float, seed: int, stratum: str = "class") -> tuple[Tensor, Tensor]:
     """Return the indices (training, validation) of a stratified draw, the same for the same seed.
 
     ``val_fraction`` 0 holds nothing out. Raises UserError if a class would have no image in one of the sets.
@@ -58,13 +62,13 @@ def split_holdout(labels: Tensor, val_fraction: float, seed: int) -> tuple[Tenso
         return torch.arange(len(labels)), torch.arange(0)
     size = round(len(labels) * val_fraction)
     setting = f"data.val_fraction={val_fraction:g}"
-    kept, held_out = _draw(labels, size, seed, setting)
-    _check_classes(labels, kept, setting, "training")
-    _check_classes(labels, held_out, setting, "validation")
+    kept, held_out = _draw(labels, size, seed, setting, stratum)
+    _check_strata(labels, kept, setting, "training", stratum)
+    _check_strata(labels, held_out, setting, "validation", stratum)
     return kept, held_out
 
 
-def draw_subset(labels: Tensor, limit: int, seed: int) -> Tensor:
+def draw_subset(labels: Tensor, limit: int, seed: int, stratum: str = "class") -> Tensor:
     """Return the indices of a stratified draw of ``limit`` images.
 
     Raises UserError when there are fewer images, or when a class would have none.
@@ -73,30 +77,32 @@ def draw_subset(labels: Tensor, limit: int, seed: int) -> Tensor:
         raise UserError(f"data.limit={limit} asks for more than the {len(labels):,} training images there are.")
     if limit == len(labels):
         return torch.arange(limit)
-    chosen = _draw(labels, limit, seed, f"data.limit={limit}")[1]
-    _check_classes(labels, chosen, f"data.limit={limit}", "training")
+    chosen = _draw(labels, limit, seed, f"data.limit={limit}", stratum)[1]
+    _check_strata(labels, chosen, f"data.limit={limit}", "training", stratum)
     return chosen
 
 
-def _draw(labels: Tensor, size: int, seed: int, setting: str) -> tuple[Tensor, Tensor]:
-    classes = len(labels.unique())
-    if not classes <= size <= len(labels) - classes:
+def _draw(labels: Tensor, size: int, seed: int, setting: str, stratum: str) -> tuple[Tensor, Tensor]:
+    strata = len(labels.unique())
+    if not strata <= size <= len(labels) - strata:
         raise UserError(
-            f"{setting} takes {size:,} of {len(labels):,} images, but each set needs one of each of the "
-            f"{classes} classes: choose a value that takes {classes} to {len(labels) - classes:,} images."
+            f"{setting} takes {size:,} of {len(labels):,} images, but each set needs one of each {stratum}, of which "
+            f"there are {strata}: choose a value that takes {strata} to {len(labels) - strata:,} images."
         )
     counts = labels.bincount()
     if 1 in counts:
         lonely = counts.tolist().index(1)
-        raise UserError(f"{setting} needs two images of each class, but class {lonely} has only one; use more images.")
+        raise UserError(
+            f"{setting} needs two images of each {stratum}, but {stratum} {lonely} has only one; use more images."
+        )
     rest, drawn = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
     return torch.from_numpy(rest), torch.from_numpy(drawn)
 
 
-def _check_classes(labels: Tensor, chosen: Tensor, setting: str, use: str) -> None:
-    # A stratified draw rounds, and the number of images of a rare class may round to zero.
+def _check_strata(labels: Tensor, chosen: Tensor, setting: str, use: str, stratum: str) -> None:
+    # A stratified draw rounds, and the number of images of a rare stratum may round to zero.
     if lost := set(labels.tolist()) - set(labels[chosen].tolist()):
         raise UserError(
-            f"{setting} leaves class {min(lost)}, a rare one, without a {use} image: "
+            f"{setting} leaves {stratum} {min(lost)}, a rare one, without a {use} image: "
             "choose a value nearer to half of the images."
         )

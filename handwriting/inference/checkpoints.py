@@ -18,7 +18,7 @@ from torch import Tensor
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.models.sequence_model import SequenceModel, SequenceRecognizer, Transcript, ViewOutputs
 from handwriting.runs.config import CONF, augmentation_of_views
-from handwriting.runs.instantiate import build
+from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import RESULT, read_result, rename
 from handwriting.utils.errors import UserError, folders_beside
 
@@ -36,6 +36,8 @@ class Trained:
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...]
     image_size: tuple[int, int]
+    channels: int  # 1 grey, 3 colour
+    photographs: bool  # whether images are fitted by letterbox, not prepared as grey writing
     examples: np.ndarray  # uint8 (classes, H, W), a training image of each class, or (0, H, W)
     foreground: dict[str, float]  # medians over training images, in pixels: longer side (size), stroke width (stroke)
 
@@ -59,7 +61,7 @@ class Trained:
 
 
 def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
-    """Return the probabilities (N, classes) of a model for uint8 images (N, 1, H, W); uses a GPU if there is one.
+    """Return the probabilities (N, classes) of a model for uint8 images (N, C, H, W); uses a GPU if there is one.
 
     With ``views`` > 1 they are the mean over as many views of each image (test-time augmentation), made by the
     augmentation ``augment``, or else as in the run. Raises UserError if the augmentation makes fewer views.
@@ -160,7 +162,10 @@ def load_trained(path: Path) -> Trained:
         size = facts["image_size"]
         check_targets(settings["model"], "model", path)
         height, width = int(size[0]), int(size[1])
-        net = build("model", settings["model"], num_classes=len(names), image_size=(height, width))
+        channels, photographs = int(facts.get("channels", 1)), bool(facts.get("photographs", False))
+        if channels not in (1, 3):
+            raise ValueError(f"images of {channels} channels")
+        net = build_model(settings["model"], len(names), (height, width), channels)
         model = SequenceRecognizer(net) if isinstance(net, SequenceModel) else ImageClassifier(net)
         model.load_state_dict(content["state_dict"])
         glyphs, foreground = (
@@ -178,7 +183,8 @@ def load_trained(path: Path) -> Trained:
         raise UserError(
             f"{path} does not have one glyph and one example for each of its {len(names)} classes: it is not loaded."
         )
-    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, foreground)
+    classes, size = tuple(names), (height, width)
+    return Trained(path, model.eval(), settings, classes, glyphs, size, channels, photographs, examples, foreground)
 
 
 def load_all(places: Sequence[Path]) -> tuple[list[Trained], list[UserError]]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from handwriting.data import LabelledImages
+from handwriting.data.dataset import pictures, texts
 from handwriting.inference.checkpoints import Trained, predict_proba
 from handwriting.inference.ensembles import combine as combine_probabilities
 from handwriting.inference.ensembles import stack
@@ -37,29 +38,28 @@ def combine(trained: Sequence[Trained], answers: Sequence[Tensor], way: str) -> 
 
 
 def evaluate(
-    probabilities: Tensor, dataset: LabelledImages, classes: int
+    answer: Tensor, dataset: LabelledImages, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
     """Return which images are predicted right, the probabilities of predictions, confusion matrix and scores."""
-    (sure, predicted), labels = probabilities.max(1), dataset.labels
+    (sure, predicted), labels = answer.max(1), dataset.labels
     counts = confusion(predicted, labels, classes)
-    return (predicted == labels).numpy(), sure.numpy(), counts, score(probabilities, labels)
+    return (predicted == labels).numpy(), sure.numpy(), counts, score(answer, labels)
 
 
 def draw_gallery(
-    probabilities: Tensor, dataset: LabelledImages, names: Sequence[str], chosen: np.ndarray, title: str
+    answer: Tensor, dataset: LabelledImages, names: Sequence[str], chosen: np.ndarray, title: str
 ) -> Figure:
     """Draw the images with the indices ``chosen``, with their true and predicted classes."""
-    sure, predicted = probabilities[chosen].max(1)
-    true = [names[label] for label in dataset.labels[chosen]]
-    images = dataset.images[chosen, 0].numpy()
-    return draw_predictions(images, true, [names[label] for label in predicted], sure.tolist(), title)
+    sure, predicted = answer[chosen].max(1)
+    images, true = pictures(dataset.images[chosen]), texts(dataset.labels[chosen], names)
+    return draw_predictions(images, true, texts(predicted, names), sure.tolist(), title)
 
 
 def draw_counts(counts: np.ndarray, dataset: LabelledImages, names: Sequence[str]) -> Figure:
     """Draw the confusion matrix; of many classes also the pairs that are confused most often."""
     if len(names) <= 20:
         return draw_confusion(counts, names)
-    pairs, images, labels = confused_pairs(counts), dataset.images[:, 0].numpy(), dataset.labels.numpy()
+    pairs, images, labels = confused_pairs(counts), pictures(dataset.images), dataset.labels.numpy()
     first_of = {label: images[np.argmax(labels == label)] for pair in pairs for label in pair[:2]}
     examples = [(first_of[first], first_of[second]) for first, second, _ in pairs]
     named = [(names[first], names[second], times) for first, second, times in pairs]

@@ -161,6 +161,11 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
         raise UserError(f"{trained.name} is for {kinds[0]}, and data={data.name} has {kinds[1]}: they do not fit.")
     if tuple(data.image_size) != trained.image_size:
         raise UserError(f"{trained.name} takes images of {trained.image_size}, data={data.name} has {data.image_size}.")
+    if data.channels != trained.channels:
+        kinds = {1: "grey", 3: "colour"}
+        raise UserError(
+            f"{trained.name} takes {kinds[trained.channels]} images, data={data.name} has {kinds[data.channels]} ones."
+        )
     if not len(dataset):
         raise UserError(
             f"split={split} is empty: {trained.name} was trained without a validation set (data.val_fraction=0)."

@@ -57,7 +57,7 @@ def _as_onnx(trained: Trained) -> bytes:
             logits = self.model(images)
             return logits.softmax(1), logits
 
-    images = torch.zeros(2, 1, *trained.image_size, dtype=torch.uint8)
+    images = torch.zeros(2, trained.channels, *trained.image_size, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's warnings about itself
@@ -78,12 +78,13 @@ def _as_onnx(trained: Trained) -> bytes:
 
 
 def _some_images(trained: Trained) -> tuple[torch.Tensor, str]:
-    """Return test images of the model, uint8 (N, 1, H, W), or noise if its data are not available."""
+    """Return test images of the model, uint8 (N, C, H, W), or noise if its data are not available."""
     try:
         images = read_part(trained, "test", [])[1].images
     except UserError as error:
         noise = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (CHECKED, 1, *trained.image_size), dtype=torch.uint8, generator=noise)
+        shape = (CHECKED, trained.channels, *trained.image_size)
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=noise)
         return images, f"noise images (its test images are not available: {str(error).rstrip('.')})"
     return images[:: max(len(images) // CHECKED, 1)][:CHECKED], "test images"
 

@@ -1,4 +1,4 @@
-"""Preprocessing of photographs and scans into images like those that a model was trained on. Imports no torch."""
+"""Preprocessing of photographs and scans into images like those that a model was trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from scipy import ndimage
 
+from handwriting.data.photographs import deep_levels, is_deep, is_transparent, letterbox, opened
 from handwriting.utils.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_PIXELS = 50_000_000  # of an image file; photographs from a phone have 12 to 50 million
 WORK_SIZE = 400  # pixels of the longer side during preprocessing: enough for thin strokes, and fast
 FITTED = 100  # pixels per side that the background is fitted to
 SPECK = 0.02  # connected components smaller than this fraction of the largest are dust
@@ -27,34 +27,23 @@ SAMPLE = 1000  # training images that are measured
 
 @dataclass
 class Preprocessed:
-    """A preprocessed image, uint8 (H, W), foreground bright on black, and the results of the steps."""
+    """A preprocessed image, and the results of the steps: all uint8 (H, W), or (H, W, 3) in colour.
+
+    Grey writing is bright on black.
+    """
 
     image: np.ndarray
-    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result, uint8 (H, W)
+    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result
 
 
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
     """Read an image file as grey levels, float (H, W) of 0…1, rotated upright; to_grey explains transparency.
 
-    Raises UserError if it is not an image, damaged, or has more than MOST_PIXELS pixels.
+    Raises UserError if it is not an image, damaged, or has too many pixels.
     """
-    name = name or str(source)
-    try:
-        with Image.open(source) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise UserError(f"{name} has {image.width}×{image.height} pixels; the maximum is {MOST_PIXELS:,}.")
-            image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # for JPEG: large photographs open 4 times as fast
-            return to_grey(ImageOps.exif_transpose(image))
-    except UserError:
-        raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not an image that can be read.") from error
-    except OSError as error:
-        if error.errno:
-            raise UserError(f"{name} cannot be read: {error.strerror}.") from error
-        raise UserError(f"{name} is damaged: {error}.") from error
-    except (ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError) as error:
-        raise UserError(f"{name} is damaged or in an unsupported format ({error}).") from error
+    with opened(source, name) as image:
+        image.draft("L", (2 * WORK_SIZE, 2 * WORK_SIZE))  # for JPEG: large photographs open 4 times as fast
+        return to_grey(ImageOps.exif_transpose(image))
 
 
 def to_grey(image: Image.Image) -> np.ndarray:
@@ -62,15 +51,20 @@ def to_grey(image: Image.Image) -> np.ndarray:
 
     Transparent pixels become white, or black if the foreground is bright and the border transparent.
     """
-    if image.mode.startswith(("I", "F")):  # 16 bits or more; the values show how many are used
-        levels = np.asarray(image, dtype=np.float64)
-        most = levels.max(initial=0)
-        scale = 1.0 if most <= 1 else 255.0 if most <= 255 else 65535.0 if most <= 65535 else most
-        return np.clip(levels / scale, 0, 1)
-    if image.mode in ("P", "LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+    if is_deep(image):
+        return deep_levels(image)
+    if is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if _is_bright(image) else "white"), image)
     return np.asarray(image.convert("L"), dtype=np.float64) / 255
+
+
+def to_colour(image: Image.Image) -> np.ndarray:
+    """Return an image of any mode in colour, uint8 (H, W, 3); transparent pixels become white."""
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_as_uint8(to_grey(image)))
+    image = image.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 def _is_bright(image: Image.Image) -> bool:
@@ -111,6 +105,15 @@ def preprocess(grey: np.ndarray, size: tuple[int, int], foreground: Mapping[str,
         "size and stroke width of the training images": drawn,
     }
     return Preprocessed(_as_uint8(_centre(drawn, size)), {name: _as_uint8(image) for name, image in steps.items()})
+
+
+def fit_photograph(photograph: np.ndarray, size: tuple[int, int], channels: int) -> Preprocessed:
+    """Fit a photograph, uint8 (H, W, 3), to a ``size`` (height, width) as letterbox does; grey if ``channels`` is 1."""
+    fitted, _ = letterbox(photograph, size)
+    small = Image.fromarray(photograph)
+    small.thumbnail((WORK_SIZE, WORK_SIZE))
+    image = fitted if channels > 1 else np.asarray(Image.fromarray(fitted).convert("L"))
+    return Preprocessed(image, {"original": np.asarray(small), "fitted": fitted})
 
 
 def measure_foreground(images: "Tensor") -> dict[str, float]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torchmetrics.detection import MeanAveragePrecision
 
 from handwriting.data import LabelledImages
-from handwriting.data.dataset import END, Sequences, characters_of, text_of
+from handwriting.data.dataset import END, Sequences, characters_of, pictures, text_of, texts
 from handwriting.inference.checkpoints import Trained, outputs_of
 from handwriting.models.average_precision import found_boxes, true_boxes
 from handwriting.models.detect_then_read import region_of
@@ -41,7 +41,7 @@ class Answer:
 def predict(trained: Trained, images: torch.Tensor, views: int = 1, augment: str = "") -> Answer:
     """Return the transcripts of uint8 images (N, C, H, W), as transcribe does, and the outputs of the network."""
     outputs = outputs_of(trained, images, views, augment)
-    return Answer(trained.model.transcripts(outputs), outputs)
+    return Answer(_recognizer(trained).transcripts(outputs), outputs)
 
 
 def combine(trained: Sequence[Trained], answers: Sequence[Answer], way: str) -> tuple[str, Answer]:
@@ -99,10 +99,10 @@ def draw_gallery(
 ) -> Figure:
     """Draw the images with the indices ``chosen``, with their boxes, and their true and predicted texts."""
     some = [answer.transcripts[image] for image in chosen]
-    true = [text_of(characters, names) for characters in characters_of(dataset.labels[chosen])]
+    true = texts(dataset.labels[chosen], names)
     predicted, sure = [text_of(one.labels, names) or NONE for one in some], [one.probability for one in some]
-    images = dataset.images[chosen].permute(0, 2, 3, 1).numpy()
-    return draw_predictions(images, true, predicted, sure, title)
+    images = pictures(dataset.images[chosen])
+    return draw_predictions(images, true, predicted, sure, title, [one.boxes for one in some])
 
 
 def draw_counts(counts: np.ndarray, dataset: LabelledImages, names: Sequence[str]) -> Figure:

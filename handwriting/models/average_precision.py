@@ -1,5 +1,7 @@
 """Located characters in the form of torchmetrics' MeanAveragePrecision."""
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from handwriting.data.dataset import END, Sequences
 from handwriting.models.detections import decode_detections
 from handwriting.models.sequence_model import Outputs
 
+logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it reports each step of the average precision
 LEAST_PROBABLE = 0.01  # of the boxes that count
 
 

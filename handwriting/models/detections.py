@@ -1,5 +1,6 @@
 import torch
 from torchvision.ops import batched_nms
+
 from handwriting.models.sequence_model import Transcript
 
 

@@ -11,6 +11,7 @@ from handwriting.data.dataset import END, Sequences
 from handwriting.models.detections import decode_detections, fuse
 from handwriting.models.layers import make_activation
 from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
+from handwriting.models.stages import residual_stages
 from handwriting.utils.errors import UserError
 
 STRIDE = 4  # pixels of the image for each cell of the heat maps
@@ -23,10 +24,10 @@ class Detector(SequenceModel):
 
     Each cell has the probability that a character has its centre there, the probabilities of its class, and the
     distances to the sides of its box (arXiv:1904.07850; cells around a centre learn its box, as in Z. Liu et al., 2020,
-    arXiv:1909.00700). ``widths`` and ``depths`` are the channels and residual blocks of the stages, at strides 2, 4, 8,
-    …; the first may have none. ``features`` are the channels of the pyramid. The ``candidates`` cells with the highest
-    probabilities are kept. Those below ``threshold``, or that overlap a better one by more than ``overlap``
-    (intersection over union), are not part of the transcript.
+    arXiv:1909.00700). ``widths`` and ``depths`` are the channels and convolutions of the stages, at strides 2, 4, 8, …;
+    ``features`` are the channels of the pyramid. The ``candidates`` cells with the highest probabilities are kept.
+    Those below ``threshold``, or that overlap a better one by more than ``overlap`` (intersection over union), are not
+    part of the transcript.
     """
 
     locates = True
@@ -37,7 +38,7 @@ class Detector(SequenceModel):
         image_size: tuple[int, int],
         channels: int = 3,
         widths: Sequence[int] = (16, 32, 64, 128, 192),
-        depths: Sequence[int] = (0, 1, 1, 1, 1),
+        depths: Sequence[int] = (1, 2, 2, 2, 2),
         features: int = 48,
         activation: str = "relu",
         candidates: int = 30,
@@ -45,21 +46,14 @@ class Detector(SequenceModel):
         overlap: float = 0.5,
     ):
         super().__init__()
-        if len(widths) != len(depths) or len(widths) < 2:
-            raise UserError(
-                f"model.widths={list(widths)} and model.depths={list(depths)} must be equally long, from 2."
-            )
+        if len(widths) < 2:
+            raise UserError(f"model.widths={list(widths)} must have at least two stages.")
         self.image_size, self.candidates, self.threshold, self.overlap = image_size, candidates, threshold, overlap
-        self.stem = nn.Sequential(*_convolution(channels, widths[0], activation, stride=2))
-        before = [widths[0], *widths[:-1]]
-        self.stages = nn.ModuleList(
-            _stage(inside, width, depth, activation, stride=1 if number == 0 else 2)
-            for number, (inside, width, depth) in enumerate(zip(before, widths, depths, strict=True))
-        )
+        self.stages = residual_stages(channels, widths, depths, [2] * len(widths), activation)
         self.lateral = nn.ModuleList(nn.Conv2d(width, features, 1) for width in widths[1:])
-        self.smooth = nn.Sequential(*_convolution(features, features, activation))
+        self.smooth = nn.Sequential(*_convolution(features, activation))
         self.centre, self.classes, self.sides = (
-            nn.Sequential(*_convolution(features, features, activation), nn.Conv2d(features, outputs, 1))
+            nn.Sequential(*_convolution(features, activation), nn.Conv2d(features, outputs, 1))
             for outputs in (1, num_classes, 4)
         )
         nn.init.constant_(self.centre[-1].bias, -torch.tensor(1 / PRIOR - 1).log().item())
@@ -70,7 +64,7 @@ class Detector(SequenceModel):
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of centres (N, h, w) and classes (N, classes, h, w), and distances (N, 4, h, w) in pixels."""
-        maps, values = [], self.stem(images)
+        maps, values = [], images
         for stage in self.stages:
             values = stage(values)
             maps.append(values)
@@ -161,31 +155,6 @@ def _boxes(distances: Tensor) -> Tensor:
     return torch.stack([x - left, y - top, x + right, y + bottom], 1)
 
 
-def _convolution(inside: int, outside: int, activation: str, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-    return [convolution, nn.BatchNorm2d(outside), make_activation(activation)]
-
-
-class Residual(nn.Module):
-    """Two convolutions beside a connection that skips them (K. He et al., 2015, arXiv:1512.03385)."""
-
-    def __init__(self, inside: int, outside: int, activation: str, stride: int = 1):
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            *_convolution(inside, outside, activation, stride), *_convolution(outside, outside, activation)[:2]
-        )
-        shrink = nn.AvgPool2d(2, ceil_mode=True) if stride == 2 else nn.Identity()
-        project = nn.Conv2d(inside, outside, 1, bias=False) if inside != outside else nn.Identity()
-        self.skip = nn.Sequential(shrink, project)
-        self.activation = make_activation(activation)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the sum of both paths after the activation, (N, C, H / stride, W / stride)."""
-        return self.activation(self.convolutions(values) + self.skip(values))
-
-
-def _stage(inside: int, outside: int, depth: int, activation: str, stride: int) -> nn.Sequential:
-    blocks = [
-        Residual(inside if n == 0 else outside, outside, activation, stride if n == 0 else 1) for n in range(depth)
-    ]
-    return nn.Sequential(*blocks)
+def _convolution(channels: int, activation: str) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(channels), make_activation(activation)]

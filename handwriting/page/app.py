@@ -12,12 +12,12 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from handwriting.inference.preprocess import open_image
 from handwriting.reader import Reader
 from handwriting.utils.errors import UserError
 
 HERE = Path(__file__).parent
 PAD = 420  # pixels per side of the pad, as in pad.html
+PEN = 40  # its width in pixels for a model of photographs, whose stroke width is not known
 MOST_CHARACTERS = 1_000_000  # of a drawing from the browser; one from the pad has about ten thousand
 PNG = "data:image/png;base64,"
 KEPT = 8  # models in memory at once
@@ -80,10 +80,10 @@ def read_drawing(reader: Reader, drawing: str | None) -> tuple[dict[str, float] 
         content = base64.b64decode(drawing.removeprefix(PNG), validate=True)
     except ValueError as error:
         raise UserError("The drawing is damaged.") from error
-    (prediction,) = reader.read([open_image(io.BytesIO(content), "The drawing")])
+    (prediction,) = reader.read([reader.open(content, "The drawing")])
     if prediction.preprocessed is None:
         return None, "", _paragraph(prediction.error)
-    height, width = prediction.preprocessed.image.shape
+    height, width = prediction.preprocessed.image.shape[:2]
     seen = _picture(prediction.preprocessed.image) + _paragraph(f"The {height}×{width} pixels that the model sees")
     return dict(prediction.likeliest), seen, _paragraph(HINT)
 
@@ -93,6 +93,8 @@ def pen_width(reader: Reader) -> int:
 
     It is a little thinner, since preprocessing thickens thin strokes and never makes thick ones thinner.
     """
+    if reader.trained.photographs:
+        return PEN
     foreground = reader.trained.foreground
     return int(np.clip(round(0.7 * PAD * foreground["stroke"] / max(reader.trained.image_size)), 6, 40))
 
@@ -110,7 +112,7 @@ def draw_chart(reader: Reader) -> str:
 
 
 def _picture(image: np.ndarray) -> str:
-    """Return a uint8 image (H, W) as HTML with the image embedded, without a file."""
+    """Return a uint8 image (H, W) or (H, W, 3) as HTML with the image embedded, without a file."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, "PNG")
     return f'<img alt="" src="{PNG}{base64.b64encode(content.getvalue()).decode()}">'

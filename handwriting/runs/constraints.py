@@ -63,13 +63,14 @@ class Number(Constraint):
 
 @dataclass(frozen=True)
 class Wholes(Constraint):
-    """A list of whole numbers from 1 to ``at_most``; at least ``shortest`` of them."""
+    """A list of ``shortest`` to ``longest`` whole numbers from 1 to ``at_most``."""
 
     shortest: int = 0
     at_most: float = inf
+    longest: float = inf
 
     def _check(self, setting: str, value: Any) -> None:
-        fits = _is_list(value) and len(value) >= self.shortest
+        fits = _is_list(value) and self.shortest <= len(value) <= self.longest
         if not fits or any(type(one) is not int or not 1 <= one <= self.at_most for one in value):
             raise UserError(f"{setting}={value} must be a list of whole numbers of at least 1, as in [32,64].")
 
@@ -155,6 +156,12 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "images": Whole(1),
         "test_images": Whole(1),
         "composition_seed": SEED,
+    },
+    "handwriting.data.street.read_street": {
+        "image_size": Wholes(2, 1024, longest=2, says="a height and a width of at most 1024 pixels, as in [64,160]"),
+        "extra": OneOf((False, True), says="true or false"),
+        "crop": OneOf((False, True), says="true or false"),
+        "margin": Number(at_least=0, at_most=10),
     },
     # augment
     "handwriting.data.augment.Augmentation": {

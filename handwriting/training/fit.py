@@ -26,7 +26,7 @@ from handwriting.models.baselines import Baseline
 from handwriting.models.sequence_model import SequenceModel
 from handwriting.runs.checks import check_baseline, check_plateau, check_settings, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
-from handwriting.runs.instantiate import build
+from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import setting_of
 from handwriting.training.callbacks import RunBar
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
@@ -81,7 +81,7 @@ def build_job(
     _quiet_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
-    net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
+    net = build_model(config.model, len(data.class_names), data.image_size, data.channels)
     check_kind(config, net, data, overrides)
     if isinstance(net, Baseline):
         check_baseline(config, overrides)
@@ -145,14 +145,18 @@ def _build_trainer(
 
 def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of a checkpoint, so that the model can be used with its file alone."""
-    return {
+    facts = {
         "settings": settings,
         "class_names": list(data.class_names),
         "glyphs": list(data.glyphs),
         "image_size": list(data.image_size),
-        "ink": measure_foreground(data.train.images),
-        "examples": typical_images(data.train, len(data.class_names)),
+        "channels": data.channels,
+        "photographs": data.photographs,
     }
+    if data.photographs:
+        return facts
+    examples = typical_images(data.train, len(data.class_names))
+    return facts | {"ink": measure_foreground(data.train.images), "examples": examples}
 
 
 def _quiet_lightning() -> None:

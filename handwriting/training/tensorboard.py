@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from handwriting.data import DataModule, LabelledImages
+from handwriting.data.dataset import Sequences, boxes_of, pictures, texts
 from handwriting.plots.images import draw_confusion, draw_gallery, draw_variants
 from handwriting.plots.style import as_png, shown_names
 from handwriting.runs.record import HELD_OUT, flatten, setting_of
@@ -67,26 +68,29 @@ class Tested(Protocol):
 
 
 def show_images(logger: RunLogger, data: DataModule) -> None:
-    """Show TensorBoard some of the training images."""
-    some = _spread(data.train, 32)
-    names = shown_names(data.class_names, data.glyphs)
-    logger.experiment.add_figure(
-        "train/images", draw_gallery(some.images[:, 0].numpy(), [names[label] for label in some.labels])
-    )
+    """Show TensorBoard some of the training images, with the boxes of their characters."""
+    some, names = _spread(data.train, 32), shown_names(data.class_names, data.glyphs)
+    figure = draw_gallery(pictures(some.images), texts(some.labels, names), boxes=boxes_of(some.labels, some.boxes))
+    logger.experiment.add_figure("train/images", figure)
 
 
 def show_augmentation(logger: RunLogger, data: DataModule, folder: Path) -> None:
-    """Draw sixteen training images above their augmented versions: augment.png, also in TensorBoard."""
-    augmentation, some = data.augmentation, _spread(data.train, 16)
+    """Draw training images above their augmented versions, with boxes: augment.png, also in TensorBoard."""
+    height, width = data.image_size
+    augmentation, some = data.augmentation, _spread(data.train, 6 if width > 1.5 * height else 16)
     if not augmentation.steps and len(augmentation.variants) == 1:
         return
     fixed = augmentation.expand(some).images.split(len(some))
     rows = {name: images for name, images in zip(augmentation.variants, fixed, strict=True) if name != "original"}
+    boxes = {"original": boxes_of(some.labels, some.boxes)}
     if augmentation.steps:
         generator = torch.Generator().manual_seed(augmentation.seed)
-        varied = [augmentation.vary(some.images, some.labels, len(data.class_names), generator)[0] for _ in range(4)]
-        rows |= {f"random {number}": images for number, images in enumerate(varied, 1)}
-    figure = draw_variants(some.images[:, 0].numpy(), {name: images[:, 0].numpy() for name, images in rows.items()})
+        for name in (f"random {number}" for number in range(1, 5)):
+            batch = some.batch(torch.arange(len(some)))
+            rows[name], targets = augmentation.vary(*batch, len(data.class_names), generator)
+            if isinstance(targets, Sequences):
+                boxes[name] = boxes_of(*targets)
+    figure = draw_variants(pictures(some.images), {name: pictures(images) for name, images in rows.items()}, boxes)
     write_bytes(folder / "augment.png", as_png(figure))
     logger.experiment.add_figure("train/augmented", figure)
 
@@ -125,5 +129,5 @@ def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides:
 
 
 def _spread(part: LabelledImages, count: int) -> LabelledImages:
-    """Return ``number`` images of a split, evenly spaced, or all if it has fewer."""
+    """Return ``count`` images of a split, evenly spaced, or all if it has fewer."""
     return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]

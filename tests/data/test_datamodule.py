@@ -144,14 +144,14 @@ def test_the_largest_seed_is_taken(make, setting):
 
 
 @pytest.mark.parametrize(
-    "images", [torch.zeros(3, 4, 4).byte(), torch.zeros(3, 1, 4, 4), torch.zeros(3, 3, 4, 4).byte()]
+    "images", [torch.zeros(3, 4, 4).byte(), torch.zeros(3, 1, 4, 4), torch.zeros(3, 2, 4, 4).byte()]
 )
 def test_a_loader_that_returns_invalid_images_is_a_bug(images):
     with pytest.raises(ValueError, match="images: uint8"):
         LabelledImages(images, torch.zeros(3, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("labels", [torch.zeros(2).long(), torch.zeros(3), torch.zeros(3, 1).long()])
+@pytest.mark.parametrize("labels", [torch.zeros(2).long(), torch.zeros(3), torch.zeros(3, 1, 1).long()])
 def test_a_loader_that_returns_invalid_labels_is_a_bug(labels):
     with pytest.raises(ValueError, match="labels: int64"):
         LabelledImages(torch.zeros(3, 1, 4, 4).byte(), labels)

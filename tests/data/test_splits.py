@@ -54,7 +54,9 @@ def test_the_split_does_not_move_the_random_state_of_torch_and_numpy(labels):
 
 @pytest.mark.parametrize(("fraction", "size"), [(0.0001, 0), (0.015, 4), (0.99, 238), (0.9999, 240)])
 def test_a_fraction_that_makes_a_set_too_small_is_refused(labels, fraction, size, complaint):
-    with complaint(f"data.val_fraction={fraction:g} takes {size} of 240", "each of the 5 classes", "5 to 235 images"):
+    with complaint(
+        f"data.val_fraction={fraction:g} takes {size} of 240", "each class, of which there are 5", "5 to 235 images"
+    ):
         split_holdout(labels, fraction, 0)
 
 

@@ -122,7 +122,35 @@ def test_weights_that_do_not_fit_the_named_model_are_one_sentence(file: Path, ch
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changed", [{"image_size": [28]}, {"ink": 5}, {"glyphs": 5}, {"settings": 5}])
+def test_without_channels_a_model_is_of_grey_writing(file: Path):
+    trained = load_trained(file)
+    assert (trained.channels, trained.photographs, len(trained.examples)) == (1, False, 0)
+    torch.save(content(channels=1, photographs=True), file)
+    assert load_trained(file).photographs
+
+
+def test_a_colour_model_is_rebuilt(file: Path):
+    net = Net(10, (28, 28), 3, widths=[4, 8], hidden=[16])
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    saved = content(channels=3, photographs=True)
+    torch.save(saved | {"state_dict": saved["state_dict"] | weights}, file)
+    trained = load_trained(file)
+    assert (trained.channels, trained.photographs) == (3, True)
+    assert trained.model(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"image_size": [28]},
+        {"ink": 5},
+        {"glyphs": 5},
+        {"settings": 5},
+        {"channels": 3},
+        {"channels": 0},
+        {"channels": "many"},
+    ],
+)
 def test_damaged_metadata_are_one_sentence(file: Path, changed: dict[str, Any]):
     torch.save(content(**changed), file)
     with pytest.raises(UserError, match="does not fit the model that it names"):

@@ -6,17 +6,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from handwriting.models.digit_heads import DigitHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
 from handwriting.models.detect_then_read import DetectThenRead, region_of
 from handwriting.models.detector import STRIDE, Detector, centre_gaussians, centre_loss
-from handwriting.models.digit_heads import DigitHeads
 from handwriting.utils.errors import UserError
 
 SIZE = (32, 64)
-SMALL = {"widths": (8, 16, 24), "depths": (0, 1, 1), "features": 16}
+SMALL = {"widths": (8, 16, 24), "depths": (1, 2, 2), "features": 16}
 
 
 def boards(count: int) -> tuple[Tensor, Sequences]:
@@ -69,7 +69,9 @@ def test_gaussians_are_one_in_the_cell_of_the_centre_and_fall_by_the_size_of_the
             row, column = int((top + bottom) / 2), int((left + right) / 2)
             expected = [
                 [
-                    math.exp(-(((y - row) / ((bottom - top) / 6)) ** 2 + ((x - column) / ((right - left) / 6)) ** 2) / 2)
+                    math.exp(
+                        -(((y - row) / ((bottom - top) / 6)) ** 2 + ((x - column) / ((right - left) / 6)) ** 2) / 2
+                    )
                     for x in range(values.shape[1])
                 ]
                 for y in range(values.shape[0])
@@ -178,5 +180,5 @@ def test_detect_then_read_overfits_a_few_images(shrink: int):
 
 
 def test_a_shrink_that_does_not_divide_the_image_is_refused():
-    with pytest.raises(UserError, match="model.shrink=3 must divide"):
+    with pytest.raises(UserError, match=r"model\.shrink=3 must divide"):
         detect_then_read(shrink=3)

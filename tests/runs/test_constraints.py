@@ -99,8 +99,14 @@ def nodes(configs: list[DictConfig]) -> list[Node]:
     return found
 
 
+def tables_of(content: dict[str, Any]) -> list[Any]:
+    """The constraints of what a node makes, and for a data set those of its loader, which gets the other settings."""
+    makers = [content, *([content["read"]] if "read" in content else [])]
+    return [constraints_of(resolve_name(maker["_target_"])) for maker in makers]
+
+
 def node_with(nodes: list[Node], maker: str, name: str) -> Node:
-    made = [node for node in nodes if constraints_of(resolve_name(node.content["_target_"])) is CONSTRAINTS[maker]]
+    made = [node for node in nodes if any(table is CONSTRAINTS[maker] for table in tables_of(node.content))]
     return next(node for node in made if name in node.content)
 
 
@@ -113,9 +119,10 @@ def bad_values(constraint: Constraint) -> list[Any]:
         case Number():
             closed = [nextafter(constraint.at_least, -inf), nextafter(constraint.at_most, inf)]
             bad += [nan, inf, -inf, "0.5", *closed, constraint.above, constraint.below]
-        case Wholes(shortest=shortest, at_most=most):
+        case Wholes(shortest=shortest, at_most=most, longest=longest):
             bad += [64, [0], [32, -1], [1.0], [True], ["a"], [None], *([[]] if shortest else [])]
-            bad += [[most + 1]] if most < inf else []
+            bad += [[most + 1] * max(shortest, 1)] if most < inf else []
+            bad += [[1] * (longest + 1)] if isinstance(longest, int) else []
         case Numbers(like=like, each=each):
             bad += [like[0], like[:-1], [*like, like[0]], *([one, *like[1:]] for one in bad_values(each))]
         case OneOf(choices=choices):
@@ -134,8 +141,8 @@ def good_values(constraint: Constraint) -> list[Any]:
         case Number():
             least = max(constraint.at_least, nextafter(constraint.above, inf), -1e9)
             return [*good, least, min(constraint.at_most, nextafter(constraint.below, -inf), 1e9)]
-        case Wholes(shortest=shortest, at_most=most):
-            return [*good, [1] * shortest, (1, 2), [most if most < inf else 10**9] * 9]
+        case Wholes(shortest=shortest, at_most=most, longest=longest):
+            return [*good, [1] * shortest, (1, 2), [most if most < inf else 10**9] * int(min(longest, 9))]
         case Numbers(like=like, each=each):
             return [*good, *([one] * len(like) for one in good_values(each))]
         case OneOf(choices=choices):
@@ -196,7 +203,7 @@ def test_every_number_has_a_constraint(configs: list[DictConfig], nodes: list[No
     for node in nodes:
         target = node.content["_target_"]
         if target.startswith("handwriting."):
-            known = constraints_of(resolve_name(target))
+            known = {name for table in tables_of(node.content) for name in table}
             forgotten |= {(target, key) for key, one in node.content.items() if is_numeric(one) and key not in known}
     for config in configs:
         plain: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
