@@ -81,7 +81,8 @@ def outputs_of(trained: Trained, images: Tensor, views: int = 1, augment: str = 
 
 def transcribe(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> list[Transcript]:
     """Return the transcripts of uint8 images (N, C, H, W), merged over the views; the arguments are of outputs_of."""
-    return trained.model.transcripts(outputs_of(trained, images, views, augment))
+    outputs = outputs_of(trained, images, views, augment)
+    return _on_device(trained).transcripts(outputs)
 
 
 def _on_device(trained: Trained) -> Any:

@@ -41,7 +41,7 @@ class Evaluation:
 
 
 class Kind(Protocol):
-    """What differs between models of single characters and of several in an image: ``classification``, ``transcription``.
+    """What differs between models of single characters and of several, in the modules classification and transcription.
 
     An answer is what a model predicts for images: probabilities (N, classes), or an Answer with transcripts.
     """
