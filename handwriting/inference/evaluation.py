@@ -106,7 +106,8 @@ def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[s
     groups: dict[str, Group] = {}
     loaded: dict[str, str] = {}  # data settings to the key of their group, of what is already loaded
     for net in trained:
-        source = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
+        kind = [net.class_names, net.image_size, net.channels]
+        source = json.dumps([_image_settings(net), *kind], sort_keys=True, default=str)
         if source not in loaded:
             data, dataset = read_part(net, split, settings)
             loaded[source] = _digest(data, dataset)

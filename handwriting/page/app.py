@@ -17,7 +17,7 @@ from handwriting.utils.errors import UserError
 
 HERE = Path(__file__).parent
 PAD = 420  # pixels per side of the pad, as in pad.html
-PEN = 40  # its width in pixels for a model of photographs, whose stroke width is not known
+PEN = 50  # its width in pixels for models of photographs: those of street numbers then classify drawn digits best
 MOST_CHARACTERS = 1_000_000  # of a drawing from the browser; one from the pad has about ten thousand
 PNG = "data:image/png;base64,"
 KEPT = 8  # models in memory at once
