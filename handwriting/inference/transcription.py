@@ -97,12 +97,21 @@ def _average_precision(found: Sequence[ViewOutputs], dataset: LabelledImages) ->
 def draw_gallery(
     answer: Answer, dataset: LabelledImages, names: Sequence[str], chosen: np.ndarray, title: str
 ) -> Figure:
-    """Draw the images with the indices ``chosen``, with their boxes, and their true and predicted texts."""
-    some = [answer.transcripts[image] for image in chosen]
-    true = texts(dataset.labels[chosen], names)
-    predicted, sure = [text_of(one.labels, names) or NONE for one in some], [one.probability for one in some]
-    images = pictures(dataset.images[chosen])
-    return draw_predictions(images, true, predicted, sure, title, [one.boxes for one in some])
+    """Draw the images with the indices ``chosen`` as draw_transcripts does."""
+    transcripts = [answer.transcripts[image] for image in chosen]
+    return draw_transcripts(dataset[torch.from_numpy(chosen)], transcripts, names, title)
+
+
+def draw_transcripts(
+    dataset: LabelledImages, transcripts: Sequence[Transcript], names: Sequence[str], title: str
+) -> Figure:
+    """Draw images with the predicted boxes, and their true and predicted texts."""
+    predicted, sure = (
+        [text_of(one.labels, names) or NONE for one in transcripts],
+        [one.probability for one in transcripts],
+    )
+    true, sure = texts(dataset.labels, names), [one.probability for one in transcripts]
+    return draw_predictions(pictures(dataset.images), true, predicted, sure, title, [one.boxes for one in transcripts])
 
 
 def draw_counts(counts: np.ndarray, dataset: LabelledImages, names: Sequence[str]) -> Figure:

@@ -10,12 +10,12 @@ from handwriting.models.detections import decode_detections
 from handwriting.models.sequence_model import Outputs
 
 logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it reports each step of the average precision
-LEAST_PROBABLE = 0.01  # of the boxes that count
+LEAST_PROBABLE, OVERLAP = 0.01, 0.5  # of the boxes that count, see decode_detections
 
 
 def found_boxes(outputs: Outputs) -> list[dict[str, Tensor]]:
     """Return the boxes of each image that a network found, also improbable ones."""
-    transcripts = decode_detections(outputs["boxes"], outputs["probabilities"], threshold=LEAST_PROBABLE)
+    transcripts = decode_detections(outputs["boxes"], outputs["probabilities"], LEAST_PROBABLE, OVERLAP)
     return [
         {
             "boxes": torch.tensor(one.boxes).reshape(-1, 4),
