@@ -106,7 +106,13 @@ def log_probability(frames: Tensor, labels: Tensor, zero_infinity: bool = False)
     lengths = (labels != END).sum(1)
     blank = frames.shape[2] - 1
     return -F.ctc_loss(
-        frames.transpose(0, 1), labels.clamp(min=0), steps, lengths, blank, reduction="none", zero_infinity=zero_infinity
+        frames.transpose(0, 1),
+        labels.clamp(min=0),
+        steps,
+        lengths,
+        blank,
+        reduction="none",
+        zero_infinity=zero_infinity,
     )
 
 

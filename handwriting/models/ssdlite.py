@@ -118,9 +118,7 @@ def _mobilenet(width: float, norm: Callable[..., nn.Module], weights: str | None
         load_weights(net, weights, last="classifier.")
     blocks = list(net.features)
     (expand3, *rest3), expand4 = blocks[C3].block, blocks[C4].block[0]
-    return nn.ModuleList(
-        [nn.Sequential(*blocks[:C3], expand3), nn.Sequential(*rest3, *blocks[C3 + 1 : C4], expand4)]
-    )
+    return nn.ModuleList([nn.Sequential(*blocks[:C3], expand3), nn.Sequential(*rest3, *blocks[C3 + 1 : C4], expand4)])
 
 
 def _maps(backbone: nn.Module, images: Tensor) -> list[Tensor]:
