@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handwriting.data.photographs import open_photograph
+from handwriting.data.photographs import open_photograph, to_colour
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba
 from handwriting.inference.predictions import Prediction
 from handwriting.inference.preprocess import (
@@ -17,7 +17,6 @@ from handwriting.inference.preprocess import (
     fit_photograph,
     open_image,
     preprocess,
-    to_colour,
     to_grey,
 )
 from handwriting.utils.errors import UserError
