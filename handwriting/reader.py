@@ -1,7 +1,8 @@
-"""Python API to classify images with a trained model: ``Reader.load("outputs/mnist/optim=adam").read(["7.png"])``."""
+"""Python API to predict with a trained model: ``Reader.load("outputs/mnist/optim=adam").read(["7.png"])``."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from handwriting.data.photographs import open_photograph, to_colour
-from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba
-from handwriting.inference.predictions import Prediction
+from handwriting.data.dataset import text_of
+from handwriting.data.photographs import fit_to, open_photograph, to_colour
+from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba, transcribe
+from handwriting.inference.predictions import Box, Character, Prediction
 from handwriting.inference.preprocess import (
     Preprocessed,
     fit_photograph,
@@ -19,6 +21,7 @@ from handwriting.inference.preprocess import (
     preprocess,
     to_grey,
 )
+from handwriting.models.sequence_model import Transcript
 from handwriting.utils.errors import UserError
 from handwriting.utils.text import shorten
 
@@ -27,7 +30,7 @@ Source = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 
 class Reader:
-    """A trained model that classifies scans and photographs of any size, in batches."""
+    """A trained model that predicts scans and photographs of any size, in batches: one character, or several."""
 
     def __init__(self, trained: Trained):
         self.trained = trained
@@ -39,28 +42,24 @@ class Reader:
         return cls(load_trained(find_checkpoint(Path(place))))
 
     def read(self, sources: Iterable[Source], views: int = 1, augment: str = "", steps: int = 0) -> list[Prediction]:
-        """Classify images. An image that cannot be read has a Prediction with an ``error``.
+        """Predict images. An image that cannot be read has a Prediction with an ``error``.
 
         Sources are opened one by one, and only the preprocessed image of each is kept. The first ``steps`` images that
-        can be read also keep the result of each step in ``preprocessed.steps``. With ``views`` > 1 the probabilities
-        are the mean over the image and ``views - 1`` augmented versions (test-time augmentation), made as in the run or
-        by the augmentation ``augment``, such as ``affine``. Raises UserError if the augmentation makes fewer views.
+        can be read also keep the result of each step in ``preprocessed.steps``. With ``views`` > 1 the predictions are
+        merged over the image and ``views - 1`` augmented versions (test-time augmentation), made as in the run or by
+        the augmentation ``augment``, such as ``affine``. Raises UserError if the augmentation makes fewer views.
         """
         preprocessed: list[Preprocessed | str] = []
-        images: list[np.ndarray] = []
+        kept = steps
         for source in sources:
             one = self._preprocess(source)
             if isinstance(one, Preprocessed):
-                one = one if len(images) < steps else Preprocessed(one.image)
-                images.append(one.image)
+                one, kept = (one if kept > 0 else replace(one, steps={})), kept - 1
             preprocessed.append(one)
-        if not images:
-            return [Prediction(error=one) for one in preprocessed if isinstance(one, str)]
-        stacked = torch.from_numpy(np.stack(images))
-        batch = stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
-        answers = iter(predict_proba(self.trained, batch, views, augment))
+        predicted = iter(self._predict([one for one in preprocessed if isinstance(one, Preprocessed)], views, augment))
+        none = () if self.trained.is_sequence else None
         return [
-            self._predict(one, next(answers)) if isinstance(one, Preprocessed) else Prediction(error=one)
+            next(predicted) if isinstance(one, Preprocessed) else Prediction(characters=none, error=one)
             for one in preprocessed
         ]
 
@@ -93,7 +92,16 @@ class Reader:
         except UserError as error:
             return str(error)
 
-    def _predict(self, preprocessed: Preprocessed, probabilities: Tensor) -> Prediction:
+    def _predict(self, preprocessed: list[Preprocessed], views: int, augment: str) -> list[Prediction]:
+        if not preprocessed:
+            return []
+        stacked = torch.from_numpy(np.stack([one.image for one in preprocessed]))
+        images = stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+        if self.trained.is_sequence:
+            return list(map(self._text, preprocessed, transcribe(self.trained, images, views, augment)))
+        return list(map(self._class, preprocessed, predict_proba(self.trained, images, views, augment)))
+
+    def _class(self, preprocessed: Preprocessed, probabilities: Tensor) -> Prediction:
         top = probabilities.topk(min(5, len(probabilities)))
         likeliest = tuple(
             (self.called(label), value) for label, value in zip(top.indices.tolist(), top.values.tolist(), strict=True)
@@ -101,6 +109,26 @@ class Reader:
         label = int(top.indices[0])
         glyph = self.trained.glyphs[label] if self.trained.glyphs else ""
         return Prediction(label, self.trained.class_names[label], glyph, likeliest[0][1], likeliest, preprocessed)
+
+    def _text(self, preprocessed: Preprocessed, transcript: Transcript) -> Prediction:
+        names, labels = self.trained.class_names, transcript.labels
+        text, boxes = text_of(labels, names), _on_photograph(transcript.boxes, preprocessed)
+        characters = tuple(
+            Character(names[label], transcript.probabilities[place], boxes[place] if boxes else None)
+            for place, label in enumerate(labels)
+        )
+        glyphs = text_of(labels, self.trained.glyphs) if self.trained.glyphs else ""
+        return Prediction(-1, text, glyphs, transcript.probability, (), preprocessed, characters)
+
+
+def _on_photograph(boxes: Sequence[Box], preprocessed: Preprocessed) -> list[Box]:
+    """Return boxes in pixels of the model's input as boxes in pixels of the photograph, within it."""
+    if preprocessed.photograph is None:
+        return list(boxes)
+    height, width = preprocessed.photograph
+    fit = fit_to(preprocessed.photograph, preprocessed.image.shape[:2])
+    inside = np.clip(fit.to_photograph(boxes), 0, (width, height, width, height))
+    return [(left, top, right, bottom) for left, top, right, bottom in inside.tolist()]
 
 
 def _as_image(source: np.ndarray | Tensor) -> Image.Image:

@@ -56,6 +56,14 @@ def configs_parsed_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no test write into the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HANDWRITING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     """Run ``python -m MODULE ARGUMENTS`` in tmp_path, without data sets and without network."""

@@ -43,6 +43,27 @@ def test_what_must_start_quickly_imports_no_torch_and_predictions_no_lightning()
     assert not result.stdout.split()
 
 
+def imported(module: str, known: set[str]) -> set[str]:
+    """All modules that a module of this package imports when it is imported, itself or by others of the package."""
+    parts = module.split(".")[1:]
+    for place in [PACKAGE.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]:
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        nodes = ast.parse(file.read_text()).body if file.is_file() else []
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for name in names | {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}:
+            if name not in known:
+                known.add(name)
+                known |= imported(name, known) if name.startswith("handwriting.") else set()
+    return known
+
+
+@pytest.mark.parametrize("module", ["handwriting.reader", "handwriting.models.sequence_model"])
+def test_a_prediction_imports_no_lightning(module: str):
+    names = imported(module, set())
+    assert "handwriting.data.photographs" in names or "handwriting.data.dataset" in names
+    assert not [name for name in names if name.split(".")[0] == "lightning"]
+
+
 @pytest.mark.parametrize("folder", ["models"])
 def test_models_are_plain_modules(folder: str):
     text = "".join(file.read_text() for file in (PACKAGE / folder).glob("*.py"))

@@ -28,14 +28,14 @@ def cached(
     """Return what the file ``name`` of the cache holds; if it is absent or damaged, it is made and saved.
 
     One process makes it, and others wait for it. If the cache is not writable, or the disk is full, it is made each
-    time. ``load`` raises ValueError for a damaged file.
+    time. ``load`` raises ValueError or EOFError for a damaged file.
     """
     file = cache_root() / name
 
     def loaded() -> Made | None:
         try:
             return load(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
 
     if (found := loaded()) is not None:

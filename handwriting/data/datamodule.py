@@ -25,11 +25,10 @@ class DataModule(lightning.LightningDataModule):
     ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
     means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
     applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
-    decides by their borders. Photographs are never inverted, nor colour images, which count as photographs. With
-    ``notebook_form`` there are four test sets, as in the characters notebook: also the training set, and both in its
-    seven offline variants. ``read`` loads the data set and gets all further settings. Raises UserError if
-    a number is out of its range or the data cannot be read. ``is_sequence`` says whether an image has several
-    characters, ``max_length`` how many at most.
+    decides by their borders; photographs and colour images are never inverted. ``is_sequence`` says whether an image
+    has several characters, ``max_length`` how many at most. With ``notebook_form`` there are four test sets, as in the
+    characters notebook: also the training set, and both in its seven offline variants. ``read`` loads the data set and
+    gets all further settings. Raises UserError if a number is out of its range or the data cannot be read.
     """
 
     train: LabelledImages

@@ -1,6 +1,6 @@
 """LabelledImages, Sequences and HandwritingSet: what every loader of a data set returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,7 +122,13 @@ def pictures(images: Tensor) -> np.ndarray:
 def texts(labels: Tensor, names: Sequence[str]) -> list[str]:
     """Return for each image the name of its class (N,), or those of its characters (N, L), joined."""
     rows: list[list[int]] = labels.view(len(labels), -1).tolist()
-    return ["".join(names[label] for label in row if label != END) for row in rows]
+    return [text_of([label for label in row if label != END], names) for row in rows]
+
+
+def text_of(characters: Iterable[int], names: Sequence[str]) -> str:
+    """Return the names of characters, joined; with spaces if one has several letters."""
+    between = "" if max(map(len, names)) == 1 else " "
+    return between.join(names[label] for label in characters)
 
 
 def boxes_of(labels: Tensor, boxes: Tensor | None) -> list[np.ndarray]:

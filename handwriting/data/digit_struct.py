@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
-from h5py import h5d, h5r, h5s
+from h5py import h5o, h5r, h5s  # type: ignore[attr-defined]  # h5o is compiled
 
 from handwriting.data.cache import cached
 from handwriting.data.files import read_bytes
@@ -75,16 +75,16 @@ def _read_hdf5(file: Path) -> dict[str, dict[str, list[float]]]:
     # h5py's low level: 33,402 images with 20 objects each take 90 instead of 230 s.
     found = {}
     with h5py.File(file, "r") as opened:
-        names, boxes = (np.ravel(opened["digitStruct"][key]) for key in ("name", "bbox"))
+        names, boxes = (_values(h5o.open(opened.id, f"digitStruct/{key}".encode())) for key in ("name", "bbox"))
         log.info(f"Reading the boxes of {len(names):,} images from {file}")
         for name, box in zip(names, boxes, strict=True):
             text = "".join(map(chr, _values(h5r.dereference(name, opened.id))))
             digits = h5r.dereference(box, opened.id)
-            found[text] = {key: _numbers(h5d.open(digits, key.encode()), opened.id) for key in KEYS}
+            found[text] = {key: _numbers(h5o.open(digits, key.encode()), opened.id) for key in KEYS}
     return found
 
 
-def _numbers(dataset: h5d.DatasetID, file: Any) -> list[float]:
+def _numbers(dataset: Any, file: Any) -> list[float]:
     """Return the values of the digits of an image: that of a single one is inline, those of several are references."""
     values = _values(dataset)
     if values.dtype != object:
@@ -92,7 +92,7 @@ def _numbers(dataset: h5d.DatasetID, file: Any) -> list[float]:
     return [float(value) for one in values for value in _values(h5r.dereference(one, file))]
 
 
-def _values(dataset: h5d.DatasetID) -> np.ndarray:
+def _values(dataset: Any) -> np.ndarray:
     values = np.empty(dataset.shape, dataset.dtype)
     dataset.read(h5s.ALL, h5s.ALL, values)
     return values.ravel()

@@ -21,6 +21,8 @@ from handwriting.data.cache import cached
 from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import cores
 
+# What Pillow raises for damaged files, beside OSError; found by changing bytes of 15 formats.
+DAMAGED = (ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError, RuntimeError)
 MOST_PIXELS = 50_000_000  # of an image file; photographs from a phone have 12 to 50 million
 VERSION = 1  # of open_photograph and letterbox; another one decodes cached photographs again
 
@@ -47,16 +49,7 @@ def opened(source: Path | IO[bytes], name: str = "") -> Iterator[Image.Image]:
         if error.errno:
             raise UserError(f"{name} cannot be read: {error.strerror}.") from error
         raise UserError(f"{name} is damaged: {error}.") from error
-    except (
-        ValueError,
-        SyntaxError,
-        EOFError,
-        MemoryError,
-        OverflowError,
-        TypeError,
-        IndexError,
-        RuntimeError,
-    ) as error:
+    except DAMAGED as error:
         raise UserError(f"{name} is damaged or in an unsupported format ({error}).") from error
 
 
@@ -134,8 +127,7 @@ def letterbox(photograph: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray
     rows, columns = photograph.shape[:2]
     fit = fit_to((rows, columns), size)
     inner = round(fit.scale[0] * columns), round(fit.scale[1] * rows)
-    # With a gap, a photograph of more than twice the size is first reduced by a whole number, which is fast.
-    scaled = Image.fromarray(photograph).resize(inner, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    scaled = Image.fromarray(photograph).resize(inner, Image.Resampling.BILINEAR)
     right, bottom = size[1] - inner[0] - fit.left, size[0] - inner[1] - fit.top
     return np.pad(np.asarray(scaled), ((fit.top, bottom), (fit.left, right), (0, 0)), "edge"), fit
 

@@ -5,6 +5,7 @@ test/. http://ufldl.stanford.edu/housenumbers; for non-commercial research.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,9 +63,8 @@ def read_street(
         for listed in _find(root, extra)
     )
     length = max(len(number.digits["label"]) for number in train + test)
-    return HandwritingSet(
-        *(_load(split, length, size, margin if crop else None) for split in (train, test)), DIGITS, photographs=True
-    )
+    load = partial(_load, length=length, size=size, margin=margin if crop else None)
+    return HandwritingSet(load(train), load(test), DIGITS, photographs=True)
 
 
 def _find(root: Path, extra: bool) -> tuple[list[Listed], list[Listed]]:
@@ -104,7 +104,7 @@ def _read_numbers(file: Path, folder: Path) -> list[Number]:
         ) from error
     missing = [name for name in entries if name not in there]
     if len(missing) == len(entries):
-        raise UserError(f"{file} lists {len(entries):,} images, but none of them is in {folder}: unpack them there.")
+        raise UserError(f"{file} lists {len(entries):,} images, and none of them is in {folder}: unpack them there.")
     if missing and file.name != DIGIT_STRUCT:
         raise UserError(f"{folder / missing[0]} does not exist, but {file} lists it: unpack the images again.")
     if missing:

@@ -29,11 +29,12 @@ SAMPLE = 1000  # training images that are measured
 class Preprocessed:
     """A preprocessed image, and the results of the steps: all uint8 (H, W), or (H, W, 3) in colour.
 
-    Grey writing is bright on black.
+    Grey writing is bright on black. ``photograph`` are height and width of the photograph, if it was only fitted.
     """
 
     image: np.ndarray
     steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result
+    photograph: tuple[int, int] | None = None
 
 
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
@@ -105,7 +106,8 @@ def fit_photograph(photograph: np.ndarray, size: tuple[int, int], channels: int)
     small = Image.fromarray(photograph)
     small.thumbnail((WORK_SIZE, WORK_SIZE))
     image = fitted if channels > 1 else np.asarray(Image.fromarray(fitted).convert("L"))
-    return Preprocessed(image, {"original": np.asarray(small), "fitted": fitted})
+    height, width = photograph.shape[:2]
+    return Preprocessed(image, {"original": np.asarray(small), "fitted": fitted}, (height, width))
 
 
 def measure_foreground(images: "Tensor") -> dict[str, float]:

@@ -92,7 +92,7 @@ class DetectThenRead(SequenceModel):
         score = found["probabilities"].sum(2)
         likely = score >= self.detector.threshold
         best = F.one_hot(score.argmax(1), score.shape[1]).bool()  # where none is likely
-        region = region_of(boxes, torch.where(likely.any(1, keepdim=True), likely, best), self.margin)
+        region = region_of(boxes, likely | (best & ~likely.any(1, keepdim=True)), self.margin)
         return {"boxes": boxes, "probabilities": found["probabilities"], **self.recogniser(self._crop(images, region))}
 
     def _shrunk(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Images are uint8 (H, W), or (H, W, 3) with red, green and blue.
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import rc_context
@@ -17,6 +18,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from handwriting.plots.style import fonts_for
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_CELLS = 20  # classes up to which the cells of a confusion matrix have numbers
 WRONG = "#D55E00"
@@ -105,6 +109,24 @@ def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str]
             axes.set_visible(False)
         whole = MaxNLocator(integer=True)
         figure.colorbar(colours, ax=places, label="misclassified images", shrink=0.8, ticks=whole)
+    return figure
+
+
+def draw_accuracy_by(tables: Mapping[str, "pd.DataFrame"]) -> Figure:
+    """Draw the accuracy of groups of images with 95 % intervals, one panel for each property that they are grouped by.
+
+    Tables are those of accuracy_by in handwriting.utils.metrics.
+    """
+    figure = Figure(figsize=(4.2 * len(tables), 3.6), dpi=110, layout="constrained")
+    for axes, (name, table) in zip(figure.subplots(1, len(tables), squeeze=False).flat, tables.items(), strict=True):
+        place, accuracy = np.arange(len(table)), 100 * table["acc"]
+        reach = [accuracy - 100 * table["acc_low"], 100 * table["acc_high"] - accuracy]
+        axes.errorbar(place, accuracy, reach, fmt="o", capsize=3)
+        ends = zip(table["from"], table["to"], table["images"], strict=True)
+        labels = [f"{low:.3g}" + f"–{high:.3g}" * (high > low) + f"\nn = {images:,}" for low, high, images in ends]
+        axes.set_xticks(place, labels, fontsize=7.5)
+        axes.set(xlabel=name, ylabel="accuracy (%)", ylim=(0, 103), xlim=(-0.5, len(table) - 0.5))
+        axes.grid(axis="y", alpha=0.3)
     return figure
 
 

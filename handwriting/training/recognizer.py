@@ -1,6 +1,5 @@
 """The training of a network for several characters in an image."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +9,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics.detection import MeanAveragePrecision
 
-from handwriting.data.dataset import END, Sequences, characters_of
-from handwriting.models.detections import decode_detections
+from handwriting.data.dataset import Sequences, characters_of
+from handwriting.models.average_precision import found_boxes, true_boxes
 from handwriting.models.sequence_model import Outputs, SequenceModel, SequenceRecognizer, Transcript
 from handwriting.training.module import TrainingModule
 from handwriting.utils.metrics import SequenceTally, Tally, sequence_confusion
-
-logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it reports each step of the average precision
-LEAST_PROBABLE = 0.01  # of the boxes that count for the mean average precision
 
 
 class Recognizer(SequenceRecognizer, TrainingModule):
@@ -71,7 +67,7 @@ class Recognizer(SequenceRecognizer, TrainingModule):
         predicted, true = [one.labels for one in transcripts], characters_of(targets.labels)
         self.confused += torch.from_numpy(sequence_confusion(predicted, true, self.num_classes))
         if self.average_precision is not None and targets.boxes is not None:
-            self.average_precision.update(_found(outputs), _true(targets))
+            self.average_precision.update(found_boxes(outputs), true_boxes(targets))
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracies of the test set, and the mean average precision (COCO) of the boxes."""
@@ -82,25 +78,3 @@ class Recognizer(SequenceRecognizer, TrainingModule):
             row = {"test/map": float(precision["map"]), "test/map_50": float(precision["map_50"])}
             self.log_dict(row)
             self.test_metrics |= row
-
-
-def _found(outputs: Outputs) -> list[dict[str, Tensor]]:
-    """Return the boxes that a network found, also improbable ones, in torchmetrics' form."""
-    transcripts = decode_detections(outputs["boxes"], outputs["probabilities"], threshold=LEAST_PROBABLE)
-    return [
-        {
-            "boxes": torch.tensor(one.boxes).reshape(-1, 4),
-            "scores": torch.tensor(one.probabilities),
-            "labels": torch.tensor(one.labels, dtype=torch.int64),
-        }
-        for one in transcripts
-    ]
-
-
-def _true(targets: Sequences) -> list[dict[str, Tensor]]:
-    assert targets.boxes is not None
-    present = targets.labels != END
-    return [
-        {"boxes": boxes[some].cpu(), "labels": labels[some].cpu()}
-        for boxes, labels, some in zip(targets.boxes, targets.labels, present, strict=True)
-    ]

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_calibration_error,
     multiclass_accuracy,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
@@ -73,6 +75,7 @@ class Tally:
         return Tally(self.top)
 
 
+NONE = "none"  # the name of a missing character
 Characters = Sequence[int]  # the labels of the characters in an image, in reading order
 
 
@@ -190,18 +193,50 @@ def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in scores.items()}
 
 
+def sequence_scores(
+    predicted: Sequence[Characters], true: Sequence[Characters], probabilities: Sequence[float]
+) -> dict[str, float]:
+    """Return the accuracies of SequenceTally, also by length, and the expected calibration error of whole sequences.
+
+    ``probabilities`` are those of the predicted sequences.
+    """
+    tally = SequenceTally(max(map(len, true)), by_length=True)
+    scores = tally.fractions(len(true), tally.count(predicted, true).tolist())
+    right = torch.tensor([tuple(one) == tuple(other) for one, other in zip(predicted, true, strict=True)])
+    error = binary_calibration_error(torch.tensor(probabilities), right.long(), n_bins=BINS)
+    return scores | {"calibration_error": float(error)}
+
+
+def accuracy_by(right: np.ndarray, values: np.ndarray, most: int = 6) -> pd.DataFrame:
+    """Return the accuracy of images grouped by a property: a row for each group, from low to high ``values`` (N,).
+
+    ``right`` (N,) says which images are predicted right. Each value is a group, or, if there are more than ``most``,
+    groups have about equal numbers of images. ``acc_low`` and ``acc_high`` are the 95 % interval (E. Wilson, 1927).
+    """
+    distinct = np.unique(values)
+    starts = distinct if len(distinct) <= most else np.unique(np.quantile(values, np.arange(most) / most))
+    group = np.searchsorted(starts, values, side="right") - 1
+    rows = []
+    for number in np.unique(group):
+        inside, hits = values[group == number], int(right[group == number].sum())
+        interval = binomtest(hits, len(inside)).proportion_ci(method="wilson")
+        ends = {"from": inside.min(), "to": inside.max(), "images": len(inside), "right": hits}
+        rows.append(ends | {"acc": hits / len(inside), "acc_low": interval.low, "acc_high": interval.high})
+    return pd.DataFrame(rows)
+
+
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> np.ndarray:
     """Return the confusion matrix (true classes, predicted classes) from predictions (N,) and labels (N,)."""
     return multiclass_confusion_matrix(predictions, labels, num_classes=classes).numpy()
 
 
-def agreement(predictions: Sequence[Tensor], labels: Tensor) -> list[int]:
-    """Return how many images are classified correctly by none, one, two … and all of several models.
+def agreement(right: Sequence[np.ndarray]) -> list[int]:
+    """Return how many images are predicted right by none, one, two … and all of several models.
 
-    ``predictions`` are (N,) for each model. More models of the same kind hardly help on images that all misclassify.
+    ``right`` says for each model which images, bool (N,). More models of the same kind hardly help on images that all
+    misclassify.
     """
-    right = sum((predicted == labels).long() for predicted in predictions)
-    return torch.bincount(torch.as_tensor(right), minlength=len(predictions) + 1).tolist()
+    return np.bincount(np.sum(right, axis=0), minlength=len(right) + 1).tolist()
 
 
 def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
@@ -230,6 +265,16 @@ def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[s
             }
         )
     return pd.DataFrame(rows)
+
+
+def per_character(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
+    """Return what per_class does from a confusion matrix of sequence_confusion; images are characters here.
+
+    The last row, none, counts characters too many; missing ones are mistaken for none.
+    """
+    table = per_class(counts, [*class_names, NONE], [*glyphs, ""] if glyphs else ())
+    table.loc[len(class_names), ["acc", "precision", "f1"]] = float("nan")  # of what is not there
+    return table
 
 
 def confused_pairs(counts: np.ndarray, most: int = 20) -> list[tuple[int, int, int]]:

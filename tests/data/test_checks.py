@@ -1,6 +1,7 @@
 """What DataModule checks of every data set: foreground and background, and the classes of each split."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from handwriting.data import DataModule
 from handwriting.data.characters import read_characters
-from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.data.dataset import END, HandwritingSet, LabelledImages
 from handwriting.data.mnist import FILES, read_mnist
 from handwriting.data.mnist_csv import read_mnist_csv
 
@@ -161,3 +162,44 @@ def test_classes_are_those_that_a_limit_leaves(caplog):
     with caplog.at_level(logging.WARNING):
         load(classes_of([0, 1, 2] * 20, [0, 1, 2]), "limited set", limit=9)
     assert not caplog.messages
+
+
+def numbers_of(*labels: list[list[int]], level: int = 255) -> HandwritingSet:
+    """Bright photographs of numbers, with boxes."""
+    parts = (torch.tensor(of) for of in labels)
+    made = (
+        LabelledImages(torch.full((len(of), 3, 8, 20), level, dtype=torch.uint8), of, torch.rand(*of.shape, 4))
+        for of in parts
+    )
+    return HandwritingSet(*made, class_names=tuple("abcdefghij"), photographs=True)
+
+
+def test_photographs_and_colour_images_are_never_inverted(complaint):
+    whole = numbers_of([[1, 2], [2, END]] * 5, [[2, 1]])
+    colours = HandwritingSet(LabelledImages(whole.train.images, torch.arange(10)), whole.test, tuple("abcdefghij"))
+    grey = LabelledImages(whole.train.images[:, :1], whole.train.labels, whole.train.boxes)
+    for one in (whole, colours, replace(whole, train=grey)):
+        for invert in ("auto", False):
+            assert load(one, "photographs", invert=invert).train.images.eq(255).all()
+        with complaint("data.invert=true is for grey images, but those of photographs are in colour"):
+            load(one, "photographs", invert=True)
+
+
+def test_zeros_and_ones_become_grey_levels_beside_their_boxes():
+    whole = numbers_of([[1, 2], [2, END]] * 5, [[2, 1]], level=1)
+    data = load(whole)
+    assert data.train.images.eq(255).all()
+    assert data.photographs
+    assert data.train.boxes is not None
+    assert torch.equal(data.train.boxes, whole.train.boxes)
+
+
+def test_the_classes_of_sequences_are_the_characters_that_occur(caplog):
+    with caplog.at_level(logging.WARNING):
+        load(numbers_of([[1, 2], [2, END]] * 5, [[2, 1]]), "complete numbers")
+        assert not caplog.messages
+        load(numbers_of([[1, 2], [2, END]] * 5, [[7, 1]]), "other numbers")
+    assert [message.split(",")[0] for message in caplog.messages] == [
+        "other numbers: the training set has no image of class h",
+        "other numbers: the test set has no image of class c",
+    ]

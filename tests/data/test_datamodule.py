@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handwriting.data import DataModule
 from handwriting.data.datamodule import EVAL_BATCH
-from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.data.dataset import END, HandwritingSet, LabelledImages, Sequences
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +164,51 @@ def test_every_split_is_served_on_the_trainers_device(make):
     )
     loaders = [data.train_dataloader(), data.val_dataloader(), *data.test_dataloader()]
     assert {tensor.device.type for loader in loaders for batch in loader for tensor in batch} == {"meta"}
+
+
+def numbers(lengths: list[int], seed: int, longest: int = 4) -> LabelledImages:
+    """Colour images with as many characters; the first two pixels say which image it is."""
+    rng = np.random.default_rng(seed)
+    count = len(lengths)
+    images = rng.integers(0, 256, (count, 3, 8, 20), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(count), 256)
+    there = np.arange(longest) < np.array(lengths)[:, None]
+    labels = np.where(there, rng.integers(0, 10, there.shape), END)
+    boxes = rng.uniform(0, 8, (*there.shape, 4)).astype(np.float32) * there[..., None]
+    return LabelledImages(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(boxes))
+
+
+@pytest.fixture(scope="module")
+def street() -> HandwritingSet:
+    lengths = [1] * 60 + [2] * 200 + [3] * 90 + [4] * 20
+    return HandwritingSet(numbers(lengths, 0), numbers([2] * 30, 1), tuple("0123456789"), photographs=True)
+
+
+def test_sequences_are_split_by_their_length_and_served_with_their_boxes(street):
+    data = DataModule("numbers", lambda: street, val_fraction=0.2, limit=148, batch_size=32)
+    assert ((data.val.labels != END).sum(1).bincount()).tolist() == [0, 12, 40, 18, 4]
+    assert ((data.train.labels != END).sum(1).bincount()).tolist() == [0, 24, 80, 36, 8]
+    for loader, dataset in ((data.train_dataloader(), data.train), (data.test_dataloader()[0], data.test)):
+        for images, targets in loader:
+            assert isinstance(targets, Sequences)
+            for image, labels, boxes in zip(images, *targets, strict=True):
+                (row,) = [row for row, one in enumerate(dataset.images) if torch.equal(one, image)]
+                assert torch.equal(labels, dataset.labels[row])
+                assert torch.equal(boxes, dataset.boxes[row])
+
+
+def test_a_data_set_says_what_it_has(make, street):
+    data, plain = DataModule("numbers", lambda: street), make()
+    assert (data.photographs, data.is_sequence, data.channels, data.max_length) == (True, True, 3, 4)
+    assert (plain.photographs, plain.is_sequence, plain.channels, plain.max_length) == (False, False, 1, 1)
+
+
+def test_mean_and_std_are_of_all_channels_together(street):
+    data = DataModule("numbers", lambda: street)
+    pixels = data.train.images.numpy() / 255
+    assert data.mean_and_std() == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
+
+
+def test_a_draw_of_too_few_sequences_names_the_length(street, complaint):
+    with complaint("data.limit=3 takes 3 of 333", "each length, of which there are 4"):
+        DataModule("numbers", lambda: street, limit=3)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from handwriting.data.dataset import LabelledImages
-from handwriting.data.loader import BatchOrder, serve
+from handwriting.data.dataset import LabelledImages, Sequences
+from handwriting.data.loader import BatchLists, BatchOrder, serve
 from handwriting.utils.errors import UserError
 
 
@@ -91,3 +91,18 @@ def test_images_are_served_with_their_own_labels(dataset, seed):
 def test_batches_are_on_the_device_of_the_data(dataset):
     for images, labels in serve(dataset.to(torch.device("meta")), 10, 0):
         assert images.device.type == labels.device.type == "meta"
+
+
+def test_lists_of_batches_hold_the_same_batches(dataset):
+    boxes = torch.rand(103, 2, 4)
+    sequences = LabelledImages(dataset.images, dataset.labels[:, None].expand(-1, 2).contiguous(), boxes)
+    for whole in (dataset, sequences):
+        batches = serve(whole, 10, 3)
+        lists = list(BatchLists(batches, 4))
+        assert list(map(len, lists)) == [4, 4, 3]
+        for (images, targets), (wanted, others) in zip([one for some in lists for one in some], batches, strict=True):
+            assert torch.equal(images, wanted)
+            for values, expected in zip(
+                *(one if isinstance(one, Sequences) else [one] for one in (targets, others)), strict=True
+            ):
+                assert torch.equal(values, expected)

@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from handwriting.models.digit_heads import DigitHeads
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
 from handwriting.models.detect_then_read import DetectThenRead, region_of
 from handwriting.models.detector import STRIDE, Detector, centre_gaussians, centre_loss
+from handwriting.models.digit_heads import DigitHeads
 from handwriting.utils.errors import UserError
 
 SIZE = (32, 64)
