@@ -51,6 +51,10 @@ class SequenceModel(nn.Module):
         """
         raise NotImplementedError
 
+    def fits(self, labels: Tensor) -> Tensor:
+        """Return whether the network can represent each row of labels (N, L), bool (N,); others are not in the loss."""
+        return torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+
     def decode(self, outputs: Outputs) -> list[Transcript]:
         """Return the most probable transcript of each image."""
         raise NotImplementedError
