@@ -102,18 +102,9 @@ def log_probability(frames: Tensor, labels: Tensor, zero_infinity: bool = False)
 
     Without a path it is -inf, or 0 and without gradient with ``zero_infinity``.
     """
-    steps = torch.full((len(frames),), frames.shape[1])
-    lengths = (labels != END).sum(1)
-    blank = frames.shape[2] - 1
-    return -F.ctc_loss(
-        frames.transpose(0, 1),
-        labels.clamp(min=0),
-        steps,
-        lengths,
-        blank,
-        reduction="none",
-        zero_infinity=zero_infinity,
-    )
+    steps, lengths = torch.full((len(frames),), frames.shape[1]), (labels != END).sum(1)
+    blank, time_first = frames.shape[2] - 1, frames.transpose(0, 1)
+    return -F.ctc_loss(time_first, labels.clamp(min=0), steps, lengths, blank, "none", zero_infinity)
 
 
 def best_paths(frames: Tensor) -> list[Labels]:
@@ -150,7 +141,7 @@ def beam_search(frames: np.ndarray, beam: int) -> list[Labels]:
 
 
 def mean_probability(several: Sequence[Tensor], images: list[int], labels: list[Labels]) -> Tensor:
-    """Return the probability (rows,) of labels in the image of each row, the mean over the frames of several members."""
+    """Return the probability (rows,) of each row of labels in its image, the mean over the members."""
     if not labels:  # torch's ctc_loss refuses an empty batch
         return several[0].new_zeros(0)
     longest = max([1, *map(len, labels)])

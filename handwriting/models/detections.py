@@ -139,9 +139,7 @@ def to_image(boxes: Tensor, matrix: Tensor | None) -> Tensor:
     """
     if matrix is None:
         return boxes
-    corners = boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(
-        2, (4, 2)
-    )  # left top, right top, right bottom, left bottom
+    corners = boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(2, (4, 2))  # left top, then clockwise
     mapped = torch.cat([corners, torch.ones_like(corners[..., :1])], 3) @ matrix.to(boxes)[:, None].mT
     x, y = (mapped[..., :2] / mapped[..., 2:]).unbind(3)
     sides = [x[..., [0, 3]], y[..., [0, 1]], x[..., [1, 2]], y[..., [2, 3]]]

@@ -16,10 +16,14 @@ from handwriting.utils.errors import UserError
 class DigitHeads(SequenceModel):
     """A backbone, and a linear head for each of ``max_length`` positions, with an extra class "no digit".
 
-    I. Goodfellow et al., 2013, arXiv:1312.6082. The heads see the flattened maps of the backbone, so that positions in
-    the image count. ``backbone`` is ``ours`` (stages that halve the maps; ``widths`` are their channels, ``depths``
-    their numbers of convolutions) or torchvision's ``resnet18``, whose ``weights`` may come from a local file; grey
-    images are then repeated as three channels. ``dropout`` is before the heads.
+    I. Goodfellow et al., 2013, arXiv:1312.6082. ``pooling`` says what a head sees of the backbone's maps: ``flat``, all
+    of them flattened, as in the paper; or ``attention``, their mean weighted by a map of its own, as Z. Wojna et al.
+    (2017, arXiv:1704.03549) attend to one character after the other, but for all positions at once. The heads then
+    share their weights, so that a digit is learnt once for all places of the image.
+
+    ``backbone`` is ``ours`` (stages that halve the maps; ``widths`` are their channels, ``depths`` their numbers of
+    convolutions) or torchvision's ``resnet18``, whose ``weights`` may come from a local file; grey images are then
+    repeated as three channels. ``dropout`` is before the heads.
 
     The output ``positions`` are logits (N, max_length, num_classes + 1); "no digit" has the index num_classes. Numbers
     that are longer than max_length are ignored by the loss. Raises UserError for weights that do not fit.
@@ -37,29 +41,36 @@ class DigitHeads(SequenceModel):
         weights: str | None = None,
         widths: Sequence[int] = (24, 48, 96, 192),
         depths: Sequence[int] = (1, 2, 2, 2),
+        pooling: str = "attention",
         activation: str = "relu",
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.num_classes, self.max_length = num_classes, max_length
+        self.max_length, self.repeats_grey = max_length, backbone == "resnet18"
         if backbone == "resnet18":
             self.backbone, width, halvings = _resnet18(weights), 512, 5
+        elif weights:
+            raise UserError(f"model.weights={weights} needs model.backbone=resnet18: leave it out.")
         else:
-            if weights:
-                raise UserError(f"model.weights={weights} needs model.backbone=resnet18: leave it out.")
             self.backbone = residual_stages(channels, widths, depths, [2] * len(widths), activation)
             width, halvings = widths[-1], len(widths)
-        self.expand = backbone == "resnet18"
-        height, length = (-(-side // 2**halvings) for side in image_size)  # rounded up
-        self.dropout = nn.Dropout(dropout)
-        self.heads = nn.Linear(width * height * length, max_length * (num_classes + 1))
+        self.num_classes, self.dropout = num_classes, nn.Dropout(dropout)
+        if pooling == "attention":
+            self.attention = nn.Conv2d(width, max_length, 1)
+            self.heads = nn.Linear(width, num_classes + 1)
+        else:
+            height, length = (-(-side // 2**halvings) for side in image_size)  # rounded up
+            self.attention = None
+            self.heads = nn.Linear(width * height * length, max_length * (num_classes + 1))
 
     def forward(self, images: Tensor) -> Outputs:
         """Return the logits ``positions`` (N, max_length, num_classes + 1) of images (N, C, H, W)."""
-        if self.expand:
-            images = images.expand(-1, 3, -1, -1)
-        logits = self.heads(self.dropout(self.backbone(images).flatten(1)))
-        return {"positions": logits.unflatten(1, (self.max_length, self.num_classes + 1))}
+        maps = self.backbone(images.expand(-1, 3, -1, -1) if self.repeats_grey else images)
+        if self.attention is None:
+            logits = self.heads(self.dropout(maps.flatten(1)))
+            return {"positions": logits.unflatten(1, (self.max_length, self.num_classes + 1))}
+        weights = self.attention(maps).flatten(2).softmax(2)  # (N, max_length, h·w)
+        return {"positions": self.heads(self.dropout(weights @ maps.flatten(2).mT))}
 
     def loss(self, images: Tensor, targets: Sequences, criterion: nn.Module) -> tuple[Tensor, Outputs]:
         """Return the mean of the criterion over all positions of all numbers that fit, and the outputs."""

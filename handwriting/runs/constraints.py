@@ -237,6 +237,28 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
     "handwriting.models.classic.vgg": {"depth": OneOf((11, 13, 16)), "width": WIDTH, "dropout": DROPOUT},
     "handwriting.models.classic.googlenet": {"width": WIDTH, "dropout": DROPOUT},
     "handwriting.models.classic.resnet": {"depth": OneOf((10, 18, 34)), "width": WIDTH},
+    "handwriting.models.digit_heads.DigitHeads": {
+        "max_length": Whole(1, 100),
+        "backbone": OneOf(("ours", "resnet18")),
+        "widths": Wholes(shortest=1),
+        "depths": Wholes(shortest=1),
+        "pooling": OneOf(("attention", "flat")),
+        "dropout": DROPOUT,
+    },
+    "handwriting.models.crnn.CRNN": {
+        "widths": Wholes(shortest=1),
+        "depths": Wholes(shortest=1),
+        "hidden": Whole(1),
+        "dropout": DROPOUT,
+        "beam": Whole(1, 1000),
+    },
+    "handwriting.models.ssdlite.SSDLite": {
+        "width": WIDTH,
+        "upsample": Whole(1, 4),
+        "candidates": Whole(1),
+        "threshold": FRACTION,
+        "overlap": FRACTION,
+    },
     "handwriting.models.baselines.Baseline": {"features": OneOf(("pixels", "hog"))},
     # optim, scheduler, loss
     "handwriting.training.optim.Muon": {
