@@ -12,7 +12,7 @@ from torch import Tensor
 from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
 
 
-class Detector(SequenceModel):
+class DetectionModel(SequenceModel):
     """The base class of networks whose outputs are candidate boxes ``boxes`` and ``probabilities``.
 
     A candidate is a digit if its score is at least ``threshold``. Of candidates that overlap by more than ``overlap``

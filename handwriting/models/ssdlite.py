@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
-from handwriting.models.detections import Detector, intersection_over_union
+from handwriting.models.detections import DetectionModel, intersection_over_union
 from handwriting.models.sequence_model import Outputs
 from handwriting.models.weights import load_weights
 from handwriting.utils.errors import UserError
@@ -22,7 +22,7 @@ STRIDE = 16  # that of the last maps
 C3, C4 = 7, 13  # blocks of MobileNetV3-Large that halve the maps to stride 16 and to stride 32
 
 
-class SSDLite(Detector):
+class SSDLite(DetectionModel):
     """SSD (W. Liu et al., 2016, arXiv:1512.02325) with depthwise separable heads on MobileNetV3-Large.
 
     A. Howard et al., 2019, arXiv:1905.02244. Modules and loss are torchvision's; unlike its ssdlite320, the heads are
