@@ -128,7 +128,7 @@ def properties(dataset: LabelledImages) -> dict[str, np.ndarray]:
     present = dataset.labels != END
     length = present.sum(1).numpy()
     if dataset.boxes is None:
-        return {"number of characters": length}
+        return {"length": length}
     heights = (dataset.boxes[:, :, 3] - dataset.boxes[:, :, 1]).numpy()
     hulls = region_of(dataset.boxes, present, margin=0).round().int().tolist()
     grey = dataset.images.float().mean(1)
@@ -136,11 +136,7 @@ def properties(dataset: LabelledImages) -> dict[str, np.ndarray]:
         image[top : max(bottom, top + 1), left : max(right, left + 1)].std(correction=0).item()
         for image, (left, top, right, bottom) in zip(grey, hulls, strict=True)
     ]
-    return {
-        "number of characters": length,
-        "height of the characters (pixels)": heights.sum(1) / length,
-        "contrast (standard deviation of the grey levels)": np.array(contrast),
-    }
+    return {"length": length, "height": heights.sum(1) / length, "contrast": np.array(contrast)}
 
 
 def _recognizer(trained: Trained) -> SequenceRecognizer:

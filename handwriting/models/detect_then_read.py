@@ -101,14 +101,11 @@ class DetectThenRead(SequenceModel):
     def _crop(self, images: Tensor, region: Tensor) -> Tensor:
         """Return the regions (N, 4) of images, resampled to ``crop_size``; the border repeats beyond the image."""
         height, width = images.shape[2:]
-        left, top, right, bottom = region.unbind(1)
-        zero = torch.zeros_like(left)
-        rows = [
-            torch.stack([(right - left) / width, zero, (right + left) / width - 1], 1),
-            torch.stack([zero, (bottom - top) / height, (bottom + top) / height - 1], 1),
-        ]
-        shape = [len(images), images.shape[1], *self.crop_size]
-        grid = F.affine_grid(torch.stack(rows, 1), shape, align_corners=False).to(images.dtype)
+        left, top, right, bottom = (side[:, None] for side in region.unbind(1))
+        down, across = ((torch.arange(cells, device=region.device) + 0.5) / cells for cells in self.crop_size)
+        x, y = left + across * (right - left), top + down * (bottom - top)  # (N, cells), in pixels
+        places = torch.broadcast_tensors((2 * x / width - 1)[:, None, :], (2 * y / height - 1)[:, :, None])
+        grid = torch.stack(places, 3).to(images.dtype)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 

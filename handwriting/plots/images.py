@@ -26,6 +26,11 @@ MOST_CELLS = 20  # classes up to which the cells of a confusion matrix have numb
 WRONG = "#D55E00"
 BOX = "#00E05A"  # seen on bright and on dark images
 
+PROPERTIES = {  # of images by which their accuracy is drawn
+    "length": "number of characters",
+    "height": "height of the characters (pixels)",
+    "contrast": "contrast (standard deviation of grey levels)",
+}
 Boxes = Sequence[Sequence[float]] | np.ndarray  # of an image: left, top, right and bottom of each, in pixels
 
 
@@ -125,7 +130,7 @@ def draw_accuracy_by(tables: Mapping[str, "pd.DataFrame"]) -> Figure:
         ends = zip(table["from"], table["to"], table["images"], strict=True)
         labels = [f"{low:.3g}" + f"–{high:.3g}" * (high > low) + f"\nn = {images:,}" for low, high, images in ends]
         axes.set_xticks(place, labels, fontsize=7.5)
-        axes.set(xlabel=name, ylabel="accuracy (%)", ylim=(0, 103), xlim=(-0.5, len(table) - 0.5))
+        axes.set(xlabel=PROPERTIES.get(name, name), ylabel="accuracy (%)", ylim=(0, 103), xlim=(-0.5, len(table) - 0.5))
         axes.grid(axis="y", alpha=0.3)
     return figure
 
