@@ -32,6 +32,9 @@ class CRNN(SequenceModel):
     path has a label or the blank in each frame; equal neighbours count once, then blanks are left out. Numbers that
     need more frames, one for each character and one between equal neighbours, are ignored by the loss.
 
+    With boxes, the frame at the centre of a character also learns its label, with the weight ``guide`` beside CTC, which
+    alone takes thousands of steps to find where the characters are.
+
     ``beam`` 1 decodes the best path; more searches that many prefixes. Either way the probability of a transcript is
     the exact sum over all of its paths, and that of a character is relative to all characters in its place.
     """
@@ -47,11 +50,12 @@ class CRNN(SequenceModel):
         activation: str = "relu",
         dropout: float = 0.0,
         beam: int = 1,
+        guide: float = 1.0,
     ):
         super().__init__()
         strides = [(2, 2 if stage < 2 else 1) for stage in range(len(widths))]
         self.frames = -(-image_size[1] // 2 ** min(2, len(widths)))  # rounded up
-        self.num_classes, self.beam = num_classes, beam
+        self.num_classes, self.beam, self.guide, self.width = num_classes, beam, guide, image_size[1]
         self.features = residual_stages(channels, widths, depths, strides, activation)
         self.recurrent = nn.LSTM(widths[-1], hidden, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout)
@@ -66,9 +70,18 @@ class CRNN(SequenceModel):
         return {"frames": logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(2)}
 
     def loss(self, images: Tensor, targets: Sequences, criterion: nn.Module) -> tuple[Tensor, Outputs]:
-        """Return the CTC loss in nats, the mean over the images whose number fits, and the outputs."""
+        """Return the CTC loss in nats, the mean over the images whose number fits, and the outputs.
+
+        With boxes, the cross-entropy of the frames at their centres is added, summed over the characters of an image.
+        """
         outputs, fits = self(images), self.fits(targets.labels)
         losses = -log_probability(outputs["frames"], targets.labels, zero_infinity=True)  # 0 where it does not fit
+        if targets.boxes is not None and self.guide:
+            centres = targets.boxes[..., [0, 2]].mean(2) * self.frames / self.width
+            frame = centres.long().clamp(0, self.frames - 1)
+            there = outputs["frames"].gather(1, frame[..., None].expand(-1, -1, self.num_classes + 1))
+            named = there.gather(2, targets.labels.clamp(min=0)[..., None])[..., 0]
+            losses = losses - self.guide * (named * (targets.labels != END) * fits[:, None]).sum(1)
         return losses.sum() / fits.sum().clamp(min=1), outputs
 
     def fits(self, labels: Tensor) -> Tensor:
