@@ -154,7 +154,10 @@ def _run(content: bytes, images: Tensor) -> dict[str, Tensor]:
     names = [output.name for output in session.get_outputs()]
     batches = [images[:1], images[1:]] if len(images) > 1 else [images]
     found = [session.run(None, {"images": batch.numpy()}) for batch in batches]
-    return {name: torch.from_numpy(np.concatenate(values)) for name, values in zip(names, zip(*found, strict=True), strict=True)}
+    return {
+        name: torch.from_numpy(np.concatenate(values))
+        for name, values in zip(names, zip(*found, strict=True), strict=True)
+    }
 
 
 def _compare_probabilities(trained: Trained, outputs: dict[str, Tensor], images: Tensor) -> float:

@@ -32,7 +32,7 @@ class CRNN(SequenceModel):
     path has a label or the blank in each frame; equal neighbours count once, then blanks are left out. Numbers that
     need more frames, one for each character and one between equal neighbours, are ignored by the loss.
 
-    With boxes, the frame at the centre of a character also learns its label, with the weight ``guide`` beside CTC, which
+    With boxes, the frame at the centre of a character also learns its label, with the weight ``guide`` beside CTC. CTC
     alone takes thousands of steps to find where the characters are.
 
     ``beam`` 1 decodes the best path; more searches that many prefixes. Either way the probability of a transcript is

@@ -42,8 +42,6 @@ class Detector(DetectionModel):
         overlap: float = 0.5,
     ):
         super().__init__(threshold, overlap)
-        if len(widths) < 2:
-            raise UserError(f"model.widths={list(widths)} must have at least two stages.")
         self.image_size, self.candidates = image_size, candidates
         self.stages = residual_stages(channels, widths, depths, [2] * len(widths), activation)
         self.pyramid = Pyramid(widths[1:], features, activation)

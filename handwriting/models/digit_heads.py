@@ -16,10 +16,11 @@ from handwriting.utils.errors import UserError
 class DigitHeads(SequenceModel):
     """A backbone, and a classifier for each of ``max_length`` positions, with an extra class "no digit".
 
-    I. Goodfellow et al., 2013, arXiv:1312.6082. There each classifier sees all maps at once; here the one of a
-    position sees their mean, weighted by an attention map of its own, so that a digit looks alike wherever it is. With
-    boxes, the attention also learns where the digit of its position is, with the weight ``guide`` beside the criterion
-    (Z. Cheng et al., 2017, arXiv:1709.02054); otherwise thousands of steps pass before anything is learned.
+    I. Goodfellow et al., 2013, arXiv:1312.6082. There each classifier sees all maps at once. Here the one of a position
+    sees their mean, weighted by an attention map of its own, as in Z. Wojna et al., 2017, arXiv:1704.03549, and all
+    positions share their classifier: what a digit looks like is learned once. With boxes, the attention also learns
+    where the digit of its position is, with the weight ``guide`` beside the criterion (Z. Cheng et al., 2017,
+    arXiv:1709.02054). Otherwise thousands of steps pass before anything is learned.
 
     ``backbone`` is ``ours`` (stages that halve the maps; ``widths`` are their channels, ``depths`` their numbers of
     convolutions) or torchvision's ``resnet18``, whose ``weights`` may come from a local file; grey images are then

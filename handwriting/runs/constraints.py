@@ -242,8 +242,9 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "backbone": OneOf(("ours", "resnet18")),
         "widths": Wholes(shortest=1),
         "depths": Wholes(shortest=1),
-        "pooling": OneOf(("attention", "flat")),
+        "features": Whole(1),
         "dropout": DROPOUT,
+        "guide": NOT_NEGATIVE,
     },
     "handwriting.models.crnn.CRNN": {
         "widths": Wholes(shortest=1),
@@ -251,6 +252,21 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "hidden": Whole(1),
         "dropout": DROPOUT,
         "beam": Whole(1, 1000),
+        "guide": NOT_NEGATIVE,
+    },
+    "handwriting.models.detector.Detector": {
+        "widths": Wholes(shortest=2),
+        "depths": Wholes(shortest=2),
+        "features": Whole(1),
+        "candidates": Whole(1, 1000),
+        "threshold": FRACTION,
+        "overlap": FRACTION,
+    },
+    "handwriting.models.detect_then_read.DetectThenRead": {
+        "shrink": Whole(1, 16),
+        "crop_size": Wholes(shortest=2),
+        "margin": NOT_NEGATIVE,
+        "jitter": NOT_NEGATIVE,
     },
     "handwriting.models.ssdlite.SSDLite": {
         "width": WIDTH,
