@@ -103,11 +103,13 @@ class Fit:
 
     def to_input(self, boxes: ArrayLike) -> np.ndarray:
         """Return boxes in pixels of the photograph as boxes in pixels of the input, float (N, 4)."""
-        return np.reshape(boxes, (-1, 4)) * (*self.scale, *self.scale) + (self.left, self.top, self.left, self.top)
+        x, y = self.scale
+        return np.asarray(boxes, float).reshape(-1, 4) * (x, y, x, y) + (self.left, self.top, self.left, self.top)
 
     def to_photograph(self, boxes: ArrayLike) -> np.ndarray:
         """Return boxes in pixels of the input as boxes in pixels of the photograph, float (N, 4)."""
-        return (np.reshape(boxes, (-1, 4)) - (self.left, self.top, self.left, self.top)) / (*self.scale, *self.scale)
+        x, y = self.scale
+        return (np.asarray(boxes, float).reshape(-1, 4) - (self.left, self.top, self.left, self.top)) / (x, y, x, y)
 
 
 def fit_to(photograph: tuple[int, int], size: tuple[int, int]) -> Fit:
