@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from handwriting.data.dataset import text_of
-from handwriting.data.photographs import fit_to, open_photograph
+from handwriting.data.photographs import fit_to, open_photograph, to_colour
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, predict_proba, transcribe
 from handwriting.inference.predictions import Box, Character, Prediction
 from handwriting.inference.preprocess import (
@@ -19,7 +19,6 @@ from handwriting.inference.preprocess import (
     fit_photograph,
     open_image,
     preprocess,
-    to_colour,
     to_grey,
 )
 from handwriting.models.sequence_model import Transcript

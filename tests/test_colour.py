@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from handwriting.data.dataset import HandwritingSet, pictures
 from handwriting.evaluate import main as evaluate
 from handwriting.export import main as export
+from handwriting.inference.checkpoints import predict_proba
 from handwriting.page.app import PEN, PNG, draw_chart, pen_width, read_drawing
 from handwriting.predict import main as predict
 from handwriting.reader import Reader
@@ -68,8 +68,7 @@ def test_image_files_are_predicted_as_they_are(
     with pytest.raises(SystemExit) as stop:
         predict([str(run), f"{tmp_path}/*.png", "--csv", str(tmp_path / "a.csv"), *figures])
     assert stop.value.code == 0
-    with torch.inference_mode():
-        expected = reader.trained.model(colour_digits.test.images[:6]).argmax(1).tolist()
+    expected = predict_proba(reader.trained, colour_digits.test.images[:6]).argmax(1).tolist()
     assert pd.read_csv(tmp_path / "a.csv")["prediction"].tolist() == expected
     assert (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
 
@@ -77,7 +76,7 @@ def test_image_files_are_predicted_as_they_are(
 def test_a_reader_takes_colour_from_every_source(reader: Reader, colour_digits: HandwritingSet, tmp_path: Path):
     images = colour_digits.test.images[:8]
     shown = pictures(images)
-    expected = reader.trained.model.predict_proba(images).max(1).values.tolist()
+    expected = predict_proba(reader.trained, images).max(1).values.tolist()
     for number, picture in enumerate(shown):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     files = sorted(tmp_path.iterdir())

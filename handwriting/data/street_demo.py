@@ -16,7 +16,8 @@ from handwriting.data.mnist import DIGITS
 
 # Fractions of numbers with 1 to 6 digits: those of SVHN's training set, but 2 % of 5 and 6 digits instead of 0.03 %.
 LENGTHS = (0.15, 0.53, 0.26, 0.04, 0.01, 0.01)
-HEIGHTS = (0.25, 0.6)  # of a digit, as fractions of the height of the image: 16 to 38 pixels of 64
+HEIGHTS = (0.4, 0.7)  # of a digit, as fractions of the height of the image: 26 to 45 pixels of 64
+PLACE = 0.3  # of the way from the middle of the image to where the number touches its edge: photographers aim
 CONTRAST = 0.35  # the smallest difference in brightness between a digit and the surface behind it, of 0…1
 TOGETHER = 250  # images composed at once; more need more memory and are not faster
 
@@ -85,7 +86,7 @@ def _draw(split: str, size: tuple[int, int], count: int, random: _Random) -> tup
     reach = (slant.abs() @ frames.abs().unflatten(2, (2, 2)).amax((1, 2))[:, :, None])[..., 0]
     tall = (random.uniform(*HEIGHTS, count) * size[0]).minimum(((sides / 2 - 1) / reach).amin(1))
     frames, reach = frames * tall[:, None, None], reach * tall[:, None]
-    middle = sides / 2 + random.uniform(-1, 1, count, 2) * (sides / 2 - 1 - reach)
+    middle = sides / 2 + random.uniform(-PLACE, PLACE, count, 2) * (sides / 2 - 1 - reach)
 
     # The place of each pixel along and across the number: walls, plates and digits have the same slant.
     rows, columns = torch.meshgrid(*(torch.arange(side) + 0.5 for side in size), indexing="ij")

@@ -60,14 +60,6 @@ def to_grey(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L"), dtype=np.float64) / 255
 
 
-def to_colour(image: Image.Image) -> np.ndarray:
-    """Return an image of any mode in colour, uint8 (H, W, 3); transparent pixels become white."""
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_as_uint8(to_grey(image)))
-    image = image.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
-
-
 def _is_bright(image: Image.Image) -> bool:
     """Return whether an RGBA image is a bright foreground on a transparent background, not a page with dark writing."""
     levels, alpha = np.asarray(image.convert("L")), np.asarray(image.getchannel("A"))

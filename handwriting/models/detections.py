@@ -12,7 +12,7 @@ from torch import Tensor
 from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
 
 
-class Detector(SequenceModel):
+class DetectionModel(SequenceModel):
     """The base class of networks whose outputs are candidate boxes ``boxes`` and ``probabilities``.
 
     A candidate is a digit if its score is at least ``threshold``. Of candidates that overlap by more than ``overlap``
@@ -100,20 +100,22 @@ def fuse(several: Sequence[Outputs], back: Sequence[Tensor | None], overlap: flo
         left = best_of_each_place(place, p.amax(2), overlap)
         boxes, probabilities = [*boxes, place], [*probabilities, p * left[..., None]]
         members += [member] * place.shape[1]
-    sums, weights, total = _grouped(torch.cat(boxes, 1), torch.cat(probabilities, 1), torch.tensor(members), overlap)
+    pool = torch.cat(boxes, 1), torch.cat(probabilities, 1), torch.tensor(members)
+    sums, weights, total = _grouped(*pool, overlap, most)
     fused = total / len(several)
     kept = fused.amax(2).argsort(dim=1, descending=True, stable=True)[:, :most, None]
     means = sums / weights.clamp(min=torch.finfo(weights.dtype).tiny)[..., None]
     return {"boxes": means.take_along_dim(kept, 1), "probabilities": fused.take_along_dim(kept, 1)}
 
 
-def _grouped(boxes: Tensor, probabilities: Tensor, members: Tensor, overlap: float) -> tuple[Tensor, Tensor, Tensor]:
+def _grouped(boxes: Tensor, probabilities: Tensor, members: Tensor, overlap: float, fewest: int) -> tuple[Tensor, ...]:
     """Return of each group its sum of weighted boxes (N, K, 4), of weights (N, K) and of probabilities (N, K, classes).
 
-    The candidate of rank k founds group k, in all images at once; the groups that none founds stay 0.
+    The candidate of rank k founds group k, in all images at once; the groups that none founds stay 0. There are at
+    least ``fewest`` groups.
     """
     scores = probabilities.amax(2)
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, : max(1, int((scores > 0).sum(1).max()))]
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, : max(fewest, int((scores > 0).sum(1).max()))]
     boxes, probabilities = (values.take_along_dim(order[..., None], 1) for values in (boxes, probabilities))
     scores, members = scores.take_along_dim(order, 1), members[order]
     sums, weights, total = torch.zeros_like(boxes), torch.zeros_like(scores), torch.zeros_like(probabilities)
@@ -139,9 +141,7 @@ def to_image(boxes: Tensor, matrix: Tensor | None) -> Tensor:
     """
     if matrix is None:
         return boxes
-    corners = boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(
-        2, (4, 2)
-    )  # left top, right top, right bottom, left bottom
+    corners = boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(2, (4, 2))  # left top, then clockwise
     mapped = torch.cat([corners, torch.ones_like(corners[..., :1])], 3) @ matrix.to(boxes)[:, None].mT
     x, y = (mapped[..., :2] / mapped[..., 2:]).unbind(3)
     sides = [x[..., [0, 3]], y[..., [0, 1]], x[..., [1, 2]], y[..., [2, 3]]]

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss
 
 from handwriting.data.dataset import END, Sequences
-from handwriting.models.detections import decode_detections, fuse
-from handwriting.models.layers import make_activation
-from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
-from handwriting.models.stages import residual_stages
+from handwriting.models.detections import DetectionModel
+from handwriting.models.sequence_model import Outputs
+from handwriting.models.stages import Pyramid, all_maps, convolution, residual_stages
 from handwriting.utils.errors import UserError
 
 STRIDE = 4  # pixels of the image for each cell of the heat maps
@@ -19,7 +17,7 @@ CENTRE = 0.5  # cells with at least this value of a character's Gaussian learn i
 PRIOR = 0.02  # probability of a centre before training, so that the many empty cells do not dominate the first steps
 
 
-class Detector(SequenceModel):
+class Detector(DetectionModel):
     """A residual network with a feature pyramid, and heat maps of characters at stride 4 (X. Zhou et al., 2019).
 
     Each cell has the probability that a character has its centre there, the probabilities of its class, and the
@@ -29,8 +27,6 @@ class Detector(SequenceModel):
     Those below ``threshold``, or that overlap a better one by more than ``overlap`` (intersection over union), are not
     part of the transcript.
     """
-
-    locates = True
 
     def __init__(
         self,
@@ -45,15 +41,12 @@ class Detector(SequenceModel):
         threshold: float = 0.3,
         overlap: float = 0.5,
     ):
-        super().__init__()
-        if len(widths) < 2:
-            raise UserError(f"model.widths={list(widths)} must have at least two stages.")
-        self.image_size, self.candidates, self.threshold, self.overlap = image_size, candidates, threshold, overlap
+        super().__init__(threshold, overlap)
+        self.image_size, self.candidates = image_size, candidates
         self.stages = residual_stages(channels, widths, depths, [2] * len(widths), activation)
-        self.lateral = nn.ModuleList(nn.Conv2d(width, features, 1) for width in widths[1:])
-        self.smooth = nn.Sequential(*_convolution(features, activation))
+        self.pyramid = Pyramid(widths[1:], features, activation)
         self.centre, self.classes, self.sides = (
-            nn.Sequential(*_convolution(features, activation), nn.Conv2d(features, outputs, 1))
+            nn.Sequential(*convolution(features, activation), nn.Conv2d(features, outputs, 1))
             for outputs in (1, num_classes, 4)
         )
         nn.init.constant_(self.centre[-1].bias, -torch.tensor(1 / PRIOR - 1).log().item())
@@ -64,14 +57,7 @@ class Detector(SequenceModel):
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of centres (N, h, w) and classes (N, classes, h, w), and distances (N, 4, h, w) in pixels."""
-        maps, values = [], images
-        for stage in self.stages:
-            values = stage(values)
-            maps.append(values)
-        pyramid = self.lateral[-1](maps[-1])
-        for lateral, values in zip(reversed(self.lateral[:-1]), reversed(maps[1:-1]), strict=True):
-            pyramid = lateral(values) + F.interpolate(pyramid, size=values.shape[2:], mode="nearest")
-        pyramid = self.smooth(pyramid)
+        pyramid = self.pyramid(all_maps(self.stages, images)[1:])
         distances = F.softplus(self.sides(pyramid).float()) * STRIDE
         return self.centre(pyramid)[:, 0].float(), self.classes(pyramid).float(), distances
 
@@ -79,7 +65,7 @@ class Detector(SequenceModel):
         """Return the candidates of maps: the local maxima with the highest probabilities."""
         probable = centres.sigmoid()
         peaks = probable * (F.max_pool2d(probable[:, None], 3, 1, 1)[:, 0] == probable)
-        score, place = peaks.flatten(1).topk(self.candidates)
+        score, place = peaks.flatten(1).topk(min(self.candidates, probable[0].numel()))
         boxes = _boxes(distances).flatten(2).gather(2, place[:, None].expand(-1, 4, -1)).transpose(1, 2)
         at = classes.flatten(2).gather(2, place[:, None].expand(-1, classes.shape[1], -1)).transpose(1, 2)
         height, width = self.image_size
@@ -100,6 +86,8 @@ class Detector(SequenceModel):
     @staticmethod
     def loss_of_maps(centres: Tensor, classes: Tensor, distances: Tensor, targets: Sequences) -> Tensor:
         """Return the mean loss of images for their maps, see ``loss``."""
+        from torchvision.ops import generalized_box_iou_loss  # takes seconds, and only training needs it
+
         assert targets.boxes is not None
         gaussians = centre_gaussians(targets, centres.shape[1:])  # (N, L, h, w)
         heat, owner = gaussians.max(1)
@@ -112,22 +100,14 @@ class Detector(SequenceModel):
         placed = generalized_box_iou_loss(_boxes(distances).movedim(1, -1)[near], box)
         return (centre_loss(centres, heat) + (weight * (named + placed)).sum()) / len(centres)
 
-    def decode(self, outputs: Outputs) -> list[Transcript]:
-        """Return the characters of each image from left to right."""
-        return decode_detections(outputs["boxes"], outputs["probabilities"], self.threshold, self.overlap)
 
-    def merge(self, several: Sequence[Outputs], back: Sequence[Tensor | None]) -> list[Transcript]:
-        """Return the transcripts of the fused boxes of several views or detectors."""
-        return self.decode(fuse(several, back))
-
-
-def centre_gaussians(targets: Sequences, shape: Sequence[int]) -> Tensor:
+def centre_gaussians(targets: Sequences, shape: Sequence[int], stride: int = STRIDE) -> Tensor:
     """Return a Gaussian around the centre of each character, float (N, L, h, w): 1 in its cell, 0 after the last one.
 
-    Its standard deviations are a sixth of the sides of the box.
+    Its standard deviations are a sixth of the sides of the box; ``stride`` are the pixels for each cell.
     """
     assert targets.boxes is not None
-    left, top, right, bottom = (targets.boxes / STRIDE).unbind(2)
+    left, top, right, bottom = (targets.boxes / stride).unbind(2)
     along = []
     for low, high, cells in ((top, bottom, shape[0]), (left, right, shape[1])):
         centre = ((low + high) / 2).floor().clamp(0, cells - 1)  # the cell of the centre
@@ -153,8 +133,3 @@ def _boxes(distances: Tensor) -> Tensor:
     x = (torch.arange(width, device=distances.device)[None] + 0.5) * STRIDE
     left, top, right, bottom = distances.unbind(1)
     return torch.stack([x - left, y - top, x + right, y + bottom], 1)
-
-
-def _convolution(channels: int, activation: str) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-    return [convolution, nn.BatchNorm2d(channels), make_activation(activation)]

@@ -53,7 +53,7 @@ class SequenceModel(nn.Module):
         raise NotImplementedError
 
     def fits(self, labels: Tensor) -> Tensor:
-        """Return whether the network can represent each row of labels (N, L), bool (N,); the loss ignores the others."""
+        """Return whether the network can represent each row of labels (N, L), bool (N,); others are not in the loss."""
         return torch.ones(len(labels), dtype=torch.bool, device=labels.device)
 
     def decode(self, outputs: Outputs) -> list[Transcript]:

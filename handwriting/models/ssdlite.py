@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
-from handwriting.models.detections import Detector, intersection_over_union
+from handwriting.models.detections import DetectionModel, intersection_over_union
 from handwriting.models.sequence_model import Outputs
 from handwriting.models.weights import load_weights
 from handwriting.utils.errors import UserError
 
 # Geometric mean of height and width of the anchors, as fractions of the image's height, on the maps of stride 8 and 16;
-# and their heights divided by their widths. At 64×160, 98 % of the digits of SVHN overlap an anchor by MATCH.
+# and their heights divided by their widths. At 64×160, 98 % of the digits in 2,500 of
+# SVHN's photographs overlap an anchor by MATCH.
 SIZES = ((0.16, 0.22, 0.31), (0.44, 0.63))
 ASPECTS = (1.3, 2.0, 3.0)
 MATCH = 0.4  # intersection over union from which an anchor is trained to be the digit
@@ -22,7 +23,7 @@ STRIDE = 16  # that of the last maps
 C3, C4 = 7, 13  # blocks of MobileNetV3-Large that halve the maps to stride 16 and to stride 32
 
 
-class SSDLite(Detector):
+class SSDLite(DetectionModel):
     """SSD (W. Liu et al., 2016, arXiv:1512.02325) with depthwise separable heads on MobileNetV3-Large.
 
     A. Howard et al., 2019, arXiv:1905.02244. Modules and loss are torchvision's; unlike its ssdlite320, the heads are

@@ -1,9 +1,10 @@
-"""Stages of strided and residual convolutions, the first layers of the networks for several characters."""
+"""Stages of strided and residual convolutions, and a feature pyramid: the trunks of networks for several characters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from handwriting.models.glyph_net import Residual
 from handwriting.models.layers import make_activation
@@ -33,3 +34,38 @@ def residual_stages(
         others = [Residual(after, make_activation(activation)) for _ in range(depth - 1)]
         stages.append(nn.Sequential(*first, make_activation(activation), *others))
     return nn.Sequential(*stages)
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid: the maps of all stages, added from the smallest to the largest (T.-Y. Lin et al., 2016).
+
+    arXiv:1612.03144. ``widths`` are the channels of the maps (N, width, h, w), the largest map first; the result is
+    (N, features, h, w) at the size of the largest. Each cell then knows its details and the whole image.
+    """
+
+    def __init__(self, widths: Sequence[int], features: int, activation: str):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, features, 1) for width in widths)
+        self.smooth = nn.Sequential(*convolution(features, activation))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the features (N, features, h, w)."""
+        values = self.lateral[-1](maps[-1])
+        for lateral, larger in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):  # type: ignore[arg-type]
+            values = lateral(larger) + F.interpolate(values, size=larger.shape[2:], mode="nearest")
+        return self.smooth(values)
+
+
+def convolution(channels: int, activation: str) -> list[nn.Module]:
+    """Return a 3×3 convolution that keeps channels and size, its batch norm and its activation."""
+    same = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+    return [same, nn.BatchNorm2d(channels), make_activation(activation)]
+
+
+def all_maps(stages: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
+    """Return the maps after each stage."""
+    maps, values = [], images
+    for stage in stages:
+        values = stage(values)
+        maps.append(values)
+    return maps

@@ -5,12 +5,15 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor, nn
 
 from handwriting.utils.errors import UserError
 
+DAMAGE = (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError)
+DAMAGE += (zipfile.BadZipFile, zlib.error)  # what a damaged file raises, by where it is damaged
 LARGEST_FILE = 1 << 30  # bytes; those of resnet18 have 47 million
 
 
@@ -39,15 +42,21 @@ def _read(path: Path) -> object:
         with path.open("rb") as file:
             if path.stat().st_size > LARGEST_FILE:
                 raise UserError(f"model.weights: {path} is larger than {LARGEST_FILE >> 30} GiB, the maximum.")
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        damaged = zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip()  # torch does not compare checksums
+            return _load(file, path)
     except OSError as error:
         raise UserError(f"model.weights: {path} cannot be read: {error.strerror or error}.") from error
+
+
+def _load(file: IO[bytes], path: Path) -> object:
+    damaged = f"model.weights: {path} is damaged or truncated."
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        changed = zipfile.is_zipfile(file) and zipfile.ZipFile(file).testzip()  # torch does not compare checksums
     except pickle.UnpicklingError as error:
         reason = "is not a state dict, or contains more than tensors and plain data: it is not loaded."
         raise UserError(f"model.weights: {path} {reason}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, zlib.error) as error:
-        raise UserError(f"model.weights: {path} is damaged or truncated.") from error
-    if damaged:
-        raise UserError(f"model.weights: {path} is damaged or truncated.")
+    except DAMAGE as error:
+        raise UserError(damaged) from error
+    if changed:
+        raise UserError(damaged)
     return content

@@ -191,6 +191,7 @@ def test_zeros_and_ones_become_grey_levels_beside_their_boxes():
     assert data.train.images.eq(255).all()
     assert data.photographs
     assert data.train.boxes is not None
+    assert whole.train.boxes is not None
     assert torch.equal(data.train.boxes, whole.train.boxes)
 
 

@@ -190,9 +190,12 @@ def test_sequences_are_split_by_their_length_and_served_with_their_boxes(street)
     assert ((data.train.labels != END).sum(1).bincount()).tolist() == [0, 24, 80, 36, 8]
     for loader, dataset in ((data.train_dataloader(), data.train), (data.test_dataloader()[0], data.test)):
         for images, targets in loader:
+            assert isinstance(images, Tensor)
             assert isinstance(targets, Sequences)
-            for image, labels, boxes in zip(images, *targets, strict=True):
-                (row,) = [row for row, one in enumerate(dataset.images) if torch.equal(one, image)]
+            assert targets.boxes is not None
+            assert dataset.boxes is not None
+            for image, labels, boxes in zip(images, targets.labels, targets.boxes, strict=True):
+                row = int((dataset.images == image).flatten(1).all(1).nonzero())
                 assert torch.equal(labels, dataset.labels[row])
                 assert torch.equal(boxes, dataset.boxes[row])
 

@@ -80,16 +80,20 @@ def test_images_are_served_with_their_own_labels(dataset, seed):
     batches = list(loader)
     assert len(loader) == len(batches) == 11
     assert [len(labels) for _, labels in batches] == [10] * 10 + [3]
+    seen = []
     for images, labels in batches:
+        assert isinstance(labels, torch.Tensor)
+        seen += labels.tolist()
         assert images.dtype == torch.uint8
         assert labels.dtype == torch.int64
         assert images.shape == (len(labels), 1, 4, 3)
         assert torch.equal(images.long(), labels.reshape(-1, 1, 1, 1).expand(-1, 1, 4, 3))
-    assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == list(range(103))
+    assert sorted(seen) == list(range(103))
 
 
 def test_batches_are_on_the_device_of_the_data(dataset):
     for images, labels in serve(dataset.to(torch.device("meta")), 10, 0):
+        assert isinstance(labels, torch.Tensor)
         assert images.device.type == labels.device.type == "meta"
 
 

@@ -10,13 +10,12 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from handwriting.data.digits import read_digits
-from handwriting.data.photographs import letterbox
+from handwriting.data.photographs import letterbox, to_colour
 from handwriting.inference.preprocess import (
     fit_photograph,
     measure_foreground,
     open_image,
     preprocess,
-    to_colour,
     to_grey,
 )
 from handwriting.utils.errors import UserError

@@ -306,8 +306,9 @@ def test_weights_of_ccnet_follow_the_configured_distribution():
         assert plain[name].abs().max() <= 1 / sqrt(fan_in)  # torch's default: uniform
 
 
-ALL = choices_of("model")
 BASELINES = {"forest", "knn", "linear", "svm"}
+SEQUENCES = {"crnn", "detect_then_read", "detector", "digit_heads", "ssdlite"}  # several characters in an image
+NETWORKS = sorted(set(choices_of("model")) - BASELINES - SEQUENCES)
 
 
 compose = cache(compose_group)
@@ -317,7 +318,7 @@ def made(model: str, size: tuple[int, int], channels: int) -> nn.Module:
     return build_model(compose("model", model), 7, size, channels)
 
 
-@pytest.mark.parametrize("model", sorted(set(ALL) - BASELINES))
+@pytest.mark.parametrize("model", NETWORKS)
 def test_every_network_sees_all_channels_of_colour_images(model: str):
     net, grey = made(model, (32, 32), 3).eval(), made(model, (32, 32), 1)
     first = next(weight for weight in grey.parameters())  # of the first layer, whose inputs are three times as many
@@ -334,7 +335,7 @@ def test_every_network_sees_all_channels_of_colour_images(model: str):
 SMALLEST = {"char_net_v1": 16, "lenet": 12, "net": 10, "net_deep": 22, "net_sigmoid": 10, "quick_net": 12, "vgg": 16}
 
 
-@pytest.mark.parametrize("model", sorted(set(ALL) - BASELINES))
+@pytest.mark.parametrize("model", NETWORKS)
 def test_images_from_8_to_128_pixels_work_or_are_refused_before_training(model: str):
     smallest = SMALLEST.get(model, 8)
     with torch.device("meta"):  # shapes only

@@ -24,8 +24,8 @@ class Named(nn.Module):
 
 
 class Forwarding(Named):
-    def __init__(self, **settings: Any):
-        super().__init__(**({"channels": 1} | settings))
+    def __init__(self, num_classes: int, image_size: tuple[int, int], **settings: Any):
+        super().__init__(num_classes, image_size, settings.get("channels", 1))
 
 
 @pytest.fixture(autouse=True)
