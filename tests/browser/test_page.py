@@ -164,6 +164,49 @@ def test_another_model_classifies_the_same_drawing(page: Page):
         assert page.locator("#chart figure").count() == 10
 
 
+@pytest.fixture(scope="module")
+def mixed(street_runs: dict[str, Path], digits_run: Path, page_of: Callable) -> Iterator[str]:
+    """A page with a model of several characters, which is selected, and one of single characters."""
+    with page_of(digits_run.parents[2], str(street_runs["detector"])) as (address, _):
+        yield address
+
+
+def test_the_pad_has_the_shape_of_the_model_and_the_drawing_moves_along(browser: Browser, mixed: str, tmp_path: Path):
+    page, failed = browser.new_page(viewport={"width": 1200, "height": 900}), []
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.on("console", lambda message: failed.append(message.text) if message.type == "error" else None)
+    page.goto(mixed)
+    canvas = page.locator("#pad canvas")
+    expect(canvas).to_have_attribute("width", "640")
+    expect(canvas).to_have_attribute("aria-label", "Write a number here, with mouse or finger")
+    expect(page.locator("#note")).to_contain_text("Write a number")
+    wide = canvas.bounding_box()
+    assert wide
+    assert wide["width"] / wide["height"] == pytest.approx(2.5, rel=0.02)
+    assert wide["width"] > 600
+    seven = [(0.45, 0.22), (0.55, 0.2), (0.5, 0.85)]
+    write(page, [[(x - 0.15, y) for x, y in seven], [(x + 0.15, y) for x, y in seven]])
+    expect(page.locator("#seen img, #seen svg")).to_have_count(1, timeout=30_000)
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder.mkdir(exist_ok=True)
+    page.screenshot(path=folder / "number.png", full_page=True)
+
+    choose(page, "digits/trainer.max_epochs=4")
+    expect(canvas).to_have_attribute("width", "420", timeout=30_000)
+    expect(page.locator("#note")).to_contain_text("Write one character", timeout=30_000)
+    dark = "(() => { const c = document.querySelector('#pad canvas'); const d = c.getContext('2d')"
+    dark += ".getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 0; i < d.length; i += 4)"
+    dark += " n += d[i] < 128; return n; })()"
+    assert page.evaluate(dark) > 1000  # the drawing is still there
+    expect(page.locator("#prediction h2")).not_to_have_text("", timeout=30_000)
+    page.screenshot(path=folder / "character.png", full_page=True)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#seen img, #seen svg")).to_have_count(0)
+    assert page.evaluate(dark) == 0
+    assert not failed
+    page.close()
+
+
 def test_it_fits_a_phone(browser: Browser, address: str):
     with contextlib.closing(browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)) as phone:
         page = phone.new_page()
