@@ -160,7 +160,7 @@ def _draw(names: Sequence[str], predictions: Sequence[Prediction], figure: Path 
         for title, (_, one, preprocessed) in zip(titles, read, strict=True):
             rows[title] = {**preprocessed.steps, "input of the model": preprocessed.image}
             height, width = preprocessed.image.shape[:2]
-            boxes[title] = _boxes(one, preprocessed, (height, width))
+            boxes[title] = boxes_in(one, preprocessed, (height, width))
         write_bytes(steps, as_file(draw_steps(rows, boxes), steps.suffix[1:]))
 
 
@@ -168,12 +168,12 @@ def _picture(prediction: Prediction, preprocessed: Preprocessed) -> "tuple[np.nd
     """Return the model's input, or a photograph fitted to a larger picture of the same aspect; and the boxes there."""
     height, width = preprocessed.image.shape[:2]
     if preprocessed.photograph is None or preprocessed.image.ndim == 2:
-        return preprocessed.image, _boxes(prediction, preprocessed, (height, width))
+        return preprocessed.image, boxes_in(prediction, preprocessed, (height, width))
     size = height * WORK_SIZE // max(height, width), width * WORK_SIZE // max(height, width)
-    return letterbox(preprocessed.steps["original"], size)[0], _boxes(prediction, preprocessed, size)
+    return letterbox(preprocessed.steps["original"], size)[0], boxes_in(prediction, preprocessed, size)
 
 
-def _boxes(prediction: Prediction, preprocessed: Preprocessed, size: tuple[int, int]) -> "Boxes":
+def boxes_in(prediction: Prediction, preprocessed: Preprocessed, size: tuple[int, int]) -> "Boxes":
     """Return the boxes of the characters in a picture of a photograph that is fitted to a size."""
     boxes = [one.box for one in prediction.characters or () if one.box]
     return fit_to(preprocessed.photograph, size).to_input(boxes) if preprocessed.photograph else boxes
