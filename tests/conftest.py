@@ -136,6 +136,22 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., i
 
 
 @pytest.fixture(scope="session")
+def street_runs(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> dict[str, Path]:
+    """Runs on 40 small house numbers, which they learn by heart: digit_heads with seed=0 and seed=1, a detector."""
+    folder = tmp_path_factory.mktemp("street")
+    few = ("data=street_demo", "data.images=40", "data.test_images=40", "data.batch_size=8", "data.val_fraction=0")
+    long = ("trainer.max_epochs=20", "scheduler=onecycle")
+    heads = ("model=digit_heads", "model.widths=[16,32]", "model.depths=[1,1]", "model.max_length=3", "optim.lr=0.005")
+    boxes = ("model=detector", "model.widths=[8,16,24]", "model.depths=[1,1,1]", "model.features=16", "optim.lr=0.02")
+    runs = {}
+    for name, model in (("seed=0", heads), ("seed=1", (*heads, "seed=1")), ("detector", boxes)):
+        assert run_in(folder, "name=study", *few, *long, *model) == 0
+        (run,) = (folder / "outputs" / "study").glob("*/")
+        runs[name] = run.rename(folder / name)  # its own name is long
+    return runs
+
+
+@pytest.fixture(scope="session")
 def ten_digits() -> tuple[np.ndarray, list[int]]:
     """Ten images of the digits' test set, uint8 (10, 28, 28), and their labels."""
     from handwriting.data.digits import read_digits  # torch

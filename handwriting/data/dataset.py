@@ -121,8 +121,8 @@ def pictures(images: Tensor) -> np.ndarray:
 
 def texts(labels: Tensor, names: Sequence[str]) -> list[str]:
     """Return for each image the name of its class (N,), or those of its characters (N, L), joined."""
-    rows: list[list[int]] = labels.view(len(labels), -1).tolist()
-    return [text_of([label for label in row if label != END], names) for row in rows]
+    rows = characters_of(labels if labels.ndim > 1 else labels[:, None])
+    return [text_of(row, names) for row in rows]
 
 
 def text_of(characters: Iterable[int], names: Sequence[str]) -> str:

@@ -7,11 +7,23 @@ import pandas as pd
 import pytest
 import torch
 from sklearn import metrics
+from statsmodels.stats.proportion import proportion_confint
+from torchmetrics.text import CharErrorRate
 
 from handwriting.data import LabelledImages
 from handwriting.training import fit
 from handwriting.training.module import Classifier
-from handwriting.utils.metrics import agreement, confused_pairs, confusion, per_class, score
+from handwriting.utils.metrics import (
+    accuracy_by,
+    agreement,
+    confused_pairs,
+    confusion,
+    per_character,
+    per_class,
+    score,
+    sequence_confusion,
+    sequence_scores,
+)
 
 
 def test_a_class_has_its_correct_images_and_its_confusions():
@@ -101,3 +113,52 @@ def test_images_are_counted_by_the_number_of_correct_models():
     assert agreement([first, second]) == [2, 1, 1]
     assert agreement([first, second, every]) == [0, 2, 1, 1]
     assert agreement([every, every]) == [0, 0, 4]
+
+
+def test_scores_of_sequences_are_those_of_torchmetrics_and_of_a_count_by_hand():
+    random = np.random.default_rng(0)
+    true = [tuple(random.integers(0, 3, random.integers(1, 5)).tolist()) for _ in range(300)]
+    predicted = [one if random.random() < 0.6 else tuple(random.integers(0, 3, random.integers(0, 6))) for one in true]
+    sure = random.random(300)
+    scores = sequence_scores(predicted, true, sure.tolist())
+    right = np.array([one == other for one, other in zip(predicted, true, strict=True)])
+    assert scores["acc"] == pytest.approx(right.mean())
+    texts = [["".join(map(str, one)) for one in some] for some in (predicted, true)]
+    assert scores["char_acc"] == pytest.approx(1 - CharErrorRate()(*texts).item(), abs=1e-6)
+    lengths = np.array([[len(one) for one in some] for some in (predicted, true)])
+    assert scores["length_acc"] == pytest.approx((lengths[0] == lengths[1]).mean())
+    for length in (1, 2, 3, 4):
+        assert scores[f"acc_length_{length}"] == pytest.approx(right[lengths[1] == length].mean())
+    bins = (sure * 15).astype(int)
+    error = sum(abs(right[bins == one].mean() - sure[bins == one].mean()) * (bins == one).mean() for one in set(bins))
+    assert scores["calibration_error"] == pytest.approx(error, abs=1e-6)
+
+
+def test_accuracy_is_listed_by_groups_of_equal_size_with_wilson_s_interval():
+    random = np.random.default_rng(0)
+    values, right = random.normal(size=600), random.random(600) < 0.8
+    table = accuracy_by(right, values, most=5)
+    assert table["images"].tolist() == [120] * 5
+    order = np.argsort(values)
+    for number, row in table.iterrows():
+        inside = order[120 * number : 120 * (number + 1)]  # type: ignore[operator]
+        assert (row["from"], row["to"]) == (values[inside].min(), values[inside].max())
+        assert row["acc"] == right[inside].mean()
+        interval = proportion_confint(right[inside].sum(), 120, method="wilson")
+        assert (row["acc_low"], row["acc_high"]) == pytest.approx(interval)
+
+
+def test_accuracy_is_listed_by_each_value_if_there_are_few():
+    table = accuracy_by(np.array([True, False, True, True]), np.array([2, 1, 2, 5]))
+    assert table[["from", "to", "images", "right"]].to_numpy().tolist() == [[1, 1, 1, 0], [2, 2, 2, 2], [5, 5, 1, 1]]
+
+
+def test_missing_characters_and_those_too_many_are_none():
+    counts = sequence_confusion([(0, 1), (1,), (1, 1)], [(0, 1), (0, 1), (1,)], 2)
+    table = per_character(counts, ["a", "b"], ["x", "y"])
+    assert table["name"].tolist() == ["a", "b", "none"]
+    assert table["glyph"].tolist() == ["x", "y", ""]
+    assert table["images"].tolist() == [2, 3, 1]
+    assert table["mistaken for"].tolist() == ["none (1)", "", "b y (1)"]
+    assert table["acc"].tolist()[:2] == [0.5, 1]
+    assert table.loc[2, ["acc", "precision", "f1"]].isna().all()
