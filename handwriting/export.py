@@ -11,9 +11,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Write a model as an ONNX file; exit code 2 if it cannot be loaded or written, or predicts differently."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.export",
-        description="Write a trained model, with its normalisation, as an ONNX file. Input: uint8 images (N, 1, H, W), "
-        "foreground bright on black, any N. Outputs: probabilities and logits (N, classes). The class names are in its "
-        "metadata. Before it is written, its outputs are compared with those of the model.",
+        description="Write a trained model, with its normalisation, as an ONNX file. Input: uint8 images (N, C, H, W), "
+        "any N: grey writing (C 1) bright on black, photographs (C 3: red, green, blue) as they are. Outputs: "
+        "probabilities and logits (N, classes). The class names are in its metadata. Before it is written, its outputs "
+        "are compared with those of the model.",
     )
     parser.add_argument(
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"

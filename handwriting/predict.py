@@ -1,19 +1,20 @@
-"""python -m handwriting.predict CHECKPOINT IMAGE …: classify image files."""
+"""python -m handwriting.predict CHECKPOINT IMAGE …: the character, or all characters, in image files."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from handwriting.inference.image_files import find_images
+from handwriting.inference.image_files import check_names, find_images
 from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.utils.hardware import use_machine
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Classify image files; exit code 1 if some of them could not be read, 2 for other bad input."""
+    """Predict image files; exit code 1 if some of them could not be read, 2 for other bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.predict",
-        description="Classify image files with one character each: scans, or photographs of paper.",
+        description="Predict the character in image files: scans and photographs of paper, or photographs like those "
+        "that the model was trained on. A model of several characters predicts all of them, such as a house number.",
     )
     parser.add_argument(
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"
@@ -22,11 +23,22 @@ def main(arguments: list[str] | None = None) -> None:
         "images", nargs="+", metavar="IMAGE", help="a file, a folder, a pattern ('*.png'), or - for stdin"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the five most probable classes of each image")
     parser.add_argument(
-        "--figure", type=Path, metavar="FILE", help="draw the preprocessed images and predictions (.png or .pdf)"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the five most probable classes of each image, or its characters with their boxes",
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw the images and predictions, with boxes (.png or .pdf)"
     )
     parser.add_argument("--steps", type=Path, metavar="FILE", help="draw the steps of the preprocessing (.png or .pdf)")
+    parser.add_argument(
+        "--submission",
+        type=Path,
+        metavar="FILE",
+        help="write file_name,file_code for a contest: a row for each image in order of its name",
+    )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="test-time augmentation: average N views of each image"
     )
@@ -40,13 +52,16 @@ def main(arguments: list[str] | None = None) -> None:
                 raise UserError(f"{figure} must end in .png or .pdf.")
         check_whole("--views", options.views, at_least=1, at_most=1000)
         names, sources = find_images(options.images)
+        if options.submission:
+            check_names(names)
         use_machine()
         from handwriting.inference.predictions import MOST_DRAWN, report
         from handwriting.reader import Reader
 
-        kept = MOST_DRAWN if options.steps else 0
+        kept = MOST_DRAWN if options.steps or options.figure else 0
         predictions = Reader.load(options.checkpoint).read(sources, options.views, options.augment, steps=kept)
-        report(names, predictions, options.csv, options.json, options.figure, options.steps)
+        files = (options.csv, options.json, options.figure, options.steps, options.submission)
+        report(names, predictions, *files)
     sys.exit(1 if any(prediction.error for prediction in predictions) else 0)
 
 

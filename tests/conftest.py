@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +20,9 @@ from hydra._internal.config_repository import ConfigRepository
 from handwriting.run import main as run_main
 from handwriting.runs.config import CONF
 from handwriting.sweeps.progress import PROGRESS, Progress
+
+if TYPE_CHECKING:  # torch
+    from handwriting.data.dataset import HandwritingSet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -139,6 +142,24 @@ def ten_digits() -> tuple[np.ndarray, list[int]]:
 
     test = read_digits().test
     return test.images[:10, 0].numpy(), test.labels[:10].tolist()
+
+
+@pytest.fixture(scope="session")
+def colour_digits() -> "HandwritingSet":
+    """The bundled digits as small photographs, uint8 (N, 3, 24, 24): each in a dark colour on a bright one."""
+    import torch
+
+    from handwriting.data.dataset import HandwritingSet, LabelledImages
+    from handwriting.data.digits import read_digits
+
+    def paint(digits: LabelledImages) -> LabelledImages:
+        paper = torch.randint(160, 256, (len(digits), 3, 1, 1), generator=torch.Generator().manual_seed(0))
+        strokes = digits.images[:, :, 2:-2, 2:-2] / 255
+        return LabelledImages((paper - 120 * strokes).round().byte(), digits.labels)
+
+    digits = read_digits()
+    test = digits.test[torch.arange(200)]
+    return HandwritingSet(paint(digits.train), paint(test), digits.class_names, photographs=True)
 
 
 @pytest.fixture(scope="session")

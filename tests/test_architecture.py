@@ -21,7 +21,7 @@ def test_functions_stay_short(file: Path):
     assert not [f.name for f in functions if f.end_lineno and f.end_lineno - f.lineno > 55]
 
 
-def test_what_must_start_quickly_imports_no_torch():
+def test_what_must_start_quickly_imports_no_torch_and_predictions_no_lightning():
     modules = ["run", "compare", "evaluate", "predict", "export", "draw", "runs.record", "runs.config", "runs.checks"]
     modules += ["plots.runs", "plots.images", "reports.groups", "reports.stats", "reports.comparisons"]
     modules += [
@@ -36,7 +36,9 @@ def test_what_must_start_quickly_imports_no_torch():
     code = "import importlib, sys\n"
     code += f"for name in {modules}:\n"
     code += "    importlib.import_module('handwriting.' + name)\n"
-    code += "    print(*[f'{name} imports {m}' for m in ('torch', 'lightning') if m in sys.modules])"
+    code += "    print(*[f'{name} imports {m}' for m in ('torch', 'lightning') if m in sys.modules])\n"
+    code += "import handwriting.reader\n"
+    code += "print(*['reader imports lightning'] if 'lightning' in sys.modules else [])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not result.stdout.split()
 

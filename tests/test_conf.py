@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from handwriting.data import Augmentation, LabelledImages
+from handwriting.data.dataset import END, Sequences
 from handwriting.models.baselines import Baseline
+from handwriting.models.sequence_model import SequenceModel
 from handwriting.reports.groups import PER_SEED
 from handwriting.runs.checks import check_config
 from handwriting.runs.config import CONF, choices_of, groups
@@ -107,11 +109,18 @@ def test_the_loss_is_the_cross_entropy_unless_labels_are_smoothed():
 
 
 @pytest.mark.parametrize("name", GROUPS["model"])
-def test_every_model_classifies_images(name: str):
+def test_every_model_classifies_or_transcribes_images(name: str):
     net = build("model", composed(f"model={name}").model, num_classes=7, image_size=(28, 28))
     if isinstance(net, Baseline):
         net.fit(LabelledImages(torch.randint(256, (70, 1, 28, 28), dtype=torch.uint8), torch.arange(70) % 7))
         assert net.predict_proba(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape == (2, 7)
+        return
+    if isinstance(net, SequenceModel):
+        labels, boxes = torch.tensor([[6, 0], [3, END]]), torch.tensor([[[2.0, 4, 9, 20], [12, 4, 20, 22]]] * 2)
+        loss, outputs = net.eval().loss(torch.zeros(2, 3, 28, 28), Sequences(labels, boxes), nn.CrossEntropyLoss())
+        assert loss.isfinite()
+        assert {len(values) for values in outputs.values()} == {2}
+        assert all(set(one.labels) <= set(range(7)) and 0 <= one.probability <= 1 for one in net.decode(outputs))
         return
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
 

@@ -39,7 +39,7 @@ def run_of(runs: Path, seed: int = 0) -> Path:
 @pytest.fixture
 def no_galleries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the figures draw the confusion matrices only: the two galleries of 32 images take most of the time."""
-    monkeypatch.setattr("handwriting.inference.evaluation_report.draw_predictions", lambda *_: Figure())
+    monkeypatch.setattr("handwriting.inference.classification.draw_predictions", lambda *_: Figure())
 
 
 def test_the_number_of_correct_images_is_that_of_the_result(runs: Path, capsys: pytest.CaptureFixture[str]):

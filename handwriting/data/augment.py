@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -9,12 +10,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from handwriting.data.dataset import LabelledImages
+from handwriting.data.dataset import END, LabelledImages, Sequences
 from handwriting.data.variants import expand, in_variant
 from handwriting.utils.errors import UserError, check_number
 
-# A step changes images float (B, 1, H, W) of 0…1 and targets, labels (B,) or soft targets (B, classes), at random.
-Step = Callable[[Tensor, Tensor, int, Generator], tuple[Tensor, Tensor]]
+Targets = Tensor | Sequences  # labels (B,), soft targets (B, classes), or those of images with several characters
+# A step changes images float (B, C, H, W) of 0…1 and their Targets at random; it gets the number of classes.
+Step = Callable[[Tensor, Any, int, Generator], tuple[Tensor, Any]]
 
 
 class Augmentation:
@@ -37,16 +39,29 @@ class Augmentation:
         self._generator: tuple[tuple[int, torch.device], Generator] | None = None
 
     def expand(self, dataset: LabelledImages) -> LabelledImages:
-        """Return all images of a split in each of the offline variants."""
+        """Return all images of a split in each of the offline variants. Raises UserError for sequences."""
+        if dataset.labels.ndim > 1:
+            self._check_no_variants()
         return expand(dataset, self.variants)
 
-    def vary(self, images: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return a batch after all steps: uint8 (B, 1, H, W), and labels (B,) or, mixed, soft targets (B, classes)."""
+    def vary(self, images: Tensor, targets: Targets, num_classes: int, generator: Generator) -> tuple[Tensor, Any]:
+        """Return a batch after all steps: uint8 (B, C, H, W), and labels (B,) or, mixed, soft targets (B, classes).
+
+        The boxes of sequences end at the edges of the image.
+        """
         if not self.steps:
-            return images, labels
-        pixels, targets = images.float() / 255, labels
+            return images, targets
+        images, targets = self._take_steps(images, targets, num_classes, generator)
+        if isinstance(targets, Sequences) and targets.boxes is not None:
+            x, y = targets.boxes.unflatten(2, (2, 2)).unbind(3)
+            inside = torch.stack([x.clamp(0, images.shape[3]), y.clamp(0, images.shape[2])], 3).flatten(2)
+            targets = Sequences(targets.labels, inside * (targets.labels != END)[..., None])
+        return images, targets
+
+    def _take_steps(self, images: Tensor, targets: Any, classes: int, generator: Generator) -> tuple[Tensor, Any]:
+        pixels = images.float() / 255
         for step in self.steps:
-            pixels, targets = step(pixels, targets, num_classes, generator)
+            pixels, targets = step(pixels, targets, classes, generator)
         return (pixels * 255).round_().clamp_(0, 255).to(torch.uint8), targets
 
     def views(self, images: Tensor, number: int) -> Iterator[Tensor]:
@@ -69,6 +84,38 @@ class Augmentation:
                     "choose fewer, or a random augmentation, such as tta.augment=affine."
                 )
             yield view
+
+    def scene_views(self, images: Tensor, number: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield views of images of several characters, uint8 (B, C, H, W), for test-time augmentation.
+
+        First the original images and None, then random views, ``number`` in total, each with the matrices, float
+        (B, 3, 3) on the CPU, that map its pixels (x, y, 1) to those of the original. The same images have the same
+        views. Raises UserError if the augmentation makes no views.
+        """
+        yield images, None
+        if number == 1:
+            return
+        self._check_no_variants()
+        if not self.steps:
+            raise UserError(
+                f"tta.views={number} is more than the 1 that this augmentation makes of an image: choose fewer, or a "
+                "random augmentation, such as tta.augment=scene_nudge."
+            )
+        height, width = images.shape[2:]
+        corners = torch.tensor([[0, 0], [width, 0], [width, height], [0, height]], dtype=torch.float32)
+        boxes = corners.repeat(1, 2).expand(len(images), 4, 4).to(images.device)  # boxes that are points
+        nothing = Sequences(torch.full(boxes.shape[:2], END, device=images.device), boxes)
+        generator = Generator(images.device).manual_seed(self.seed)
+        for _ in range(number - 1):
+            view, moved = self._take_steps(images, nothing, 2, generator)
+            yield view, projective_maps(moved.boxes[..., :2].cpu(), corners)
+
+    def _check_no_variants(self) -> None:
+        if self.variants != ("original",):
+            raise UserError(
+                f"augment.variants=[{','.join(self.variants)}] are of single characters, not of images with several: "
+                "choose a random augmentation, such as augment=scene."
+            )
 
     def generator(self, epoch: int, device: torch.device, rank: int = 0) -> Generator:
         """Return the random generator of an epoch, which continues over its batches; it depends on seed and epoch.
@@ -105,8 +152,13 @@ class Warp:
         self.probability, self.degrees, self.scale, self.shear, self.shift = probability, degrees, scale, shear, shift
         self.bend, self.knots = bend, knots
 
-    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return the warped images; pixels from outside are black."""
+    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Targets]:
+        """Return the warped images; pixels from outside are black. Raises UserError for boxes: they cannot follow."""
+        if isinstance(targets, Sequences) and targets.boxes is not None:
+            raise UserError(
+                "augment.steps.warp (Warp, as in augment=affine) moves the image but not the boxes of its characters: "
+                "choose augment=scene."
+            )
         count, _, height, width = images.shape
         draw = torch.rand(count, 7, generator=generator, device=images.device)
         chosen = (draw[:, 0] < self.probability).float()
@@ -130,18 +182,19 @@ class Warp:
 
 
 class Erasing:
-    """Random erasing: sets a random rectangle to black (Z. Zhong et al., 2017, arXiv:1708.04896).
+    """Random erasing: fills a random rectangle (Z. Zhong et al., 2017, arXiv:1708.04896).
 
-    Its sides are uniform between ``smallest`` and ``largest``, as fractions of the image's side.
+    Its sides are uniform between ``smallest`` and ``largest``, as fractions of the image's side. ``fill`` is black, or
+    colour: a random one for each image.
     """
 
-    def __init__(self, probability: float = 0.5, smallest: float = 0.1, largest: float = 0.3):
+    def __init__(self, probability: float = 0.5, smallest: float = 0.1, largest: float = 0.3, fill: str = "black"):
         check_number("augment.steps.erasing.largest", largest, at_least=smallest, at_most=1)
-        self.probability, self.smallest, self.largest = probability, smallest, largest
+        self.probability, self.smallest, self.largest, self.fill = probability, smallest, largest, fill
 
-    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Targets]:
         """Return the images with the erased rectangles."""
-        count, _, height, width = images.shape
+        count, channels, height, width = images.shape
         draw = torch.rand(count, 5, generator=generator, device=images.device)
         inside = []
         for place, side, length in ((draw[:, 1], draw[:, 2], height), (draw[:, 3], draw[:, 4], width)):
@@ -149,7 +202,10 @@ class Erasing:
             middle = torch.arange(length, device=images.device) + 0.5
             inside.append((middle - place[:, None] * length).abs() * 2 <= extent[:, None])
         erased = inside[0][:, :, None] & inside[1][:, None, :] & (draw[:, 0] < self.probability)[:, None, None]
-        return images.masked_fill(erased[:, None], 0.0), targets
+        if self.fill == "black":
+            return images.masked_fill(erased[:, None], 0.0), targets
+        colour = torch.rand(count, channels, 1, 1, generator=generator, device=images.device)
+        return torch.where(erased[:, None], colour, images), targets
 
 
 class Noise:
@@ -158,7 +214,7 @@ class Noise:
     def __init__(self, probability: float = 0.5, deviation: float = 0.2):
         self.probability, self.deviation = probability, deviation
 
-    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Targets]:
         """Return the noisy images, clipped to 0…1."""
         draw = torch.rand(len(images), 2, generator=generator, device=images.device)
         strength = self.deviation * draw[:, 0] * (draw[:, 1] < self.probability)
@@ -167,14 +223,17 @@ class Noise:
 
 
 class Blur:
-    """Blurs by a Gaussian whose standard deviation is drawn for each image from 0 to ``deviation`` pixels."""
+    """Blurs by a Gaussian whose standard deviation is drawn for each image from 0 to ``deviation`` pixels.
+
+    Pixels from outside repeat the edge.
+    """
 
     RADIUS = 4  # pixels; the Gaussian is cut off there
 
     def __init__(self, probability: float = 0.5, deviation: float = 1.0):
         self.probability, self.deviation = probability, deviation
 
-    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Targets]:
         """Return the images blurred along both axes."""
         count = len(images)
         draw = torch.rand(count, 2, generator=generator, device=images.device)
@@ -183,9 +242,9 @@ class Blur:
         kernels = torch.exp(-((distance / deviation[:, None]) ** 2) / 2)
         kernels = kernels / kernels.sum(1, keepdim=True)
         # A grouped convolution with images as channels, so that each image has its own kernel.
-        rows = F.conv2d(images.transpose(0, 1), kernels[:, None, :, None], padding=(self.RADIUS, 0), groups=count)
-        both = F.conv2d(rows, kernels[:, None, None, :], padding=(0, self.RADIUS), groups=count)
-        return both.transpose(0, 1), targets
+        padded = F.pad(images, (self.RADIUS,) * 4, mode="replicate").transpose(0, 1)
+        rows = F.conv2d(padded, kernels[:, None, :, None], groups=count)
+        return F.conv2d(rows, kernels[:, None, None, :], groups=count).transpose(0, 1), targets
 
 
 class Mixup:
@@ -201,8 +260,12 @@ class Mixup:
         middles = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
         self.weights = torch.from_numpy(scipy.stats.beta(alpha, alpha).ppf(middles)).float()
 
-    def __call__(self, images: Tensor, targets: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return blended images and soft targets (B, classes)."""
+    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return blended images and soft targets (B, classes). Raises UserError for sequences."""
+        if isinstance(targets, Sequences):
+            raise UserError(
+                "augment.steps.mixup (Mixup) blends images of one character each, not of several: choose augment=scene."
+            )
         count, device = len(images), images.device
         drawn = torch.randint(self.QUANTILES, (count,), generator=generator, device=device)
         chosen = torch.rand(count, generator=generator, device=device) < self.probability
@@ -215,3 +278,16 @@ class Mixup:
         mixed = weight[:, None] * soft + (1 - weight[:, None]) * soft[other]
         pixels = weight[:, None, None, None]
         return pixels * images + (1 - pixels) * images[other], mixed
+
+
+def projective_maps(points: Tensor, targets: Tensor) -> Tensor:
+    """Return the projective maps, float (B, 3, 3), of four points (B, 4, 2) to four points (4, 2)."""
+    x, y = points.double().unbind(-1)  # float32 has too few digits for the products of coordinates
+    u, v = targets.double().expand_as(points).unbind(-1)
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    rows = [
+        torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], -1),
+        torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], -1),
+    ]
+    solution = torch.linalg.solve(torch.cat(rows, 1), torch.cat([u, v], 1))
+    return torch.cat([solution, one[:, :1]], 1).unflatten(1, (3, 3)).float()

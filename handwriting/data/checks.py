@@ -1,4 +1,4 @@
-"""Checks of every data set after loading: its grey levels, and the classes of each split."""
+"""Checks of every data set after loading: the grey levels of writing, and the classes of each split."""
 
 import functools
 import logging
@@ -20,7 +20,7 @@ warn_once = functools.cache(log.warning)
 
 
 def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> HandwritingSet:
-    """Return a data set with bright foreground on dark background, in grey levels up to 255.
+    """Return a data set of writing with bright foreground on dark background, in grey levels up to 255.
 
     ``invert`` true means that the images are dark on bright; ``auto`` decides for the training and the test set
     together, by the borders of the images. Photographs and other colour images stay as they are. Raises UserError if
@@ -29,7 +29,7 @@ def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> Ha
     whole = _up_to_255(whole, source)
     if whole.photographs or whole.train.images.shape[1] == 3:
         if invert is True:
-            raise UserError(f"data.invert=true is for grey images, but those of {source} are in colour: leave it out.")
+            raise UserError(f"data.invert=true is for grey images of writing, and {source} has others: leave it out.")
         return whole
     if invert == "auto":
         invert = _is_dark_on_bright(whole, source)

@@ -8,7 +8,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from handwriting.data.augment import Augmentation
+from handwriting.data.augment import Augmentation, Targets
 from handwriting.data.checks import bright_on_dark, check_classes
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
@@ -25,11 +25,10 @@ class DataModule(lightning.LightningDataModule):
     ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
     means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
     applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
-    decides by their borders. ``is_sequence`` says whether an image has several characters, ``max_length`` how many at
-    most; ``photographs`` is that of HandwritingSet. With ``notebook_form`` there are four test sets, as in the
+    decides by their borders; photographs and colour images are never inverted. ``is_sequence`` says whether an image
+    has several characters, ``max_length`` how many at most. With ``notebook_form`` there are four test sets, as in the
     characters notebook: also the training set, and both in its seven offline variants. ``read`` loads the data set and
-    gets all further settings.
-    Raises UserError if a number is out of its range or the data cannot be read.
+    gets all further settings. Raises UserError if a number is out of its range or the data cannot be read.
     """
 
     train: LabelledImages
@@ -60,6 +59,8 @@ class DataModule(lightning.LightningDataModule):
         self.in_lists = False  # whether training batches come in lists, as for compile=graph
         whole = read(**for_loader) if path is None else read(path, **for_loader)
         source = name if path is None else str(path)
+        self.channels = whole.channels
+        self.photographs = whole.photographs or self.channels > 1
         whole = bright_on_dark(whole, invert, source)
         self.is_sequence = whole.train.labels.ndim == 2
         strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
@@ -68,7 +69,6 @@ class DataModule(lightning.LightningDataModule):
             kept = kept[draw_subset(strata[kept], limit, split_seed, stratum)]
         self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
-        self.photographs, self.channels = whole.photographs, whole.train.images.shape[1]
         self.max_length = whole.train.labels.shape[1] if self.is_sequence else 1
         check_classes(self.train, self.test, self.class_names, source)
 
@@ -116,10 +116,10 @@ class DataModule(lightning.LightningDataModule):
             return [self._augment(*one) for one in batch]
         return self._augment(*batch)
 
-    def _augment(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         trainer: Any = self.trainer
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
-        return self.augmentation.vary(images, labels, len(self.class_names), generator)
+        return self.augmentation.vary(images, targets, len(self.class_names), generator)
 
     def _serve_share(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""

@@ -1,9 +1,10 @@
 """LabelledImages, Sequences and HandwritingSet: what every loader of a data set returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,12 +79,18 @@ class LabelledImages:
         return None if self.boxes is None else self.boxes[index]
 
 
+def characters_of(labels: Tensor) -> list[tuple[int, ...]]:
+    """Return the characters of each image without END, from labels (N, L)."""
+    return [tuple(label for label in row if label != END) for row in labels.tolist()]
+
+
 @dataclass(frozen=True)
 class HandwritingSet:
     """A data set as published: its training set, its test set, and the unique names of its classes.
 
     The images are as in the file; DataModule inverts grey ones that are dark on bright. ``photographs`` says that they
-    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background.
+    are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background. Colour
+    images count as photographs.
 
     ``glyphs`` are the characters of the classes, displayed instead of the names if a font has them: '' if unknown, and
     empty if the names are the characters themselves.
@@ -101,9 +108,43 @@ class HandwritingSet:
         height, width = self.train.images.shape[2:]
         return height, width
 
+    @property
+    def channels(self) -> int:
+        """1 if the images are grey, 3 if they are in colour."""
+        return self.train.images.shape[1]
+
+
+def pictures(images: Tensor) -> np.ndarray:
+    """Return uint8 images (N, C, H, W) as arrays for figures: (N, H, W), or (N, H, W, 3) if they have colours."""
+    return (images[:, 0] if images.shape[1] == 1 else images.permute(0, 2, 3, 1)).cpu().numpy()
+
+
+def texts(labels: Tensor, names: Sequence[str]) -> list[str]:
+    """Return for each image the name of its class (N,), or those of its characters (N, L), joined."""
+    rows: list[list[int]] = labels.view(len(labels), -1).tolist()
+    return [text_of([label for label in row if label != END], names) for row in rows]
+
+
+def text_of(characters: Iterable[int], names: Sequence[str]) -> str:
+    """Return the names of characters, joined; with spaces if one has several letters."""
+    between = "" if max(map(len, names)) == 1 else " "
+    return between.join(names[label] for label in characters)
+
+
+def boxes_of(labels: Tensor, boxes: Tensor | None) -> list[np.ndarray]:
+    """Return for each image the boxes of its characters, (characters, 4); none if they are not known."""
+    if boxes is None:
+        return [np.zeros((0, 4), np.float32)] * len(labels)
+    return [some[row != END].cpu().numpy() for row, some in zip(labels, boxes, strict=True)]
+
 
 def typical_images(dataset: LabelledImages, num_classes: int) -> Tensor:
-    """Return for each class the image closest to the mean of its first 50, uint8 (classes, H, W)."""
+    """Return for each class the image closest to the mean of its first 50, uint8 (classes, H, W).
+
+    Of photographs and of several characters there are none: (0, H, W).
+    """
+    if dataset.labels.ndim > 1 or dataset.images.shape[1] > 1:
+        return torch.zeros(0, *dataset.images.shape[2:], dtype=torch.uint8)
     typical = torch.zeros(num_classes, *dataset.images.shape[2:], dtype=torch.uint8)
     for label in range(num_classes):
         images = dataset.images[(dataset.labels == label).nonzero()[:50, 0], 0]

@@ -71,19 +71,23 @@ def is_transparent(image: Image.Image) -> bool:
     return image.mode in ("P", "LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
 
 
+def to_colour(image: Image.Image) -> np.ndarray:
+    """Return an image of any mode as colours, uint8 (H, W, 3); transparent pixels become white."""
+    if is_deep(image):
+        image = Image.fromarray(np.rint(255 * deep_levels(image)).astype(np.uint8))
+    elif is_transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
+
+
 def open_photograph(source: Path | IO[bytes], name: str = "") -> np.ndarray:
-    """Read an image file of any mode as colours, uint8 (H, W, 3), rotated upright; transparent pixels become white.
+    """Read an image file as colours, uint8 (H, W, 3), rotated upright; transparent pixels become white.
 
     Raises UserError as ``opened``.
     """
     with opened(source, name) as image:
-        upright = ImageOps.exif_transpose(image)
-        if is_deep(upright):
-            upright = Image.fromarray(np.rint(255 * deep_levels(upright)).astype(np.uint8))
-        elif is_transparent(upright):
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        return np.asarray(upright.convert("RGB"))
+        return to_colour(ImageOps.exif_transpose(image))
 
 
 @dataclass(frozen=True)

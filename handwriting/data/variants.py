@@ -35,13 +35,14 @@ def expand(dataset: LabelledImages, variants: Sequence[str]) -> LabelledImages:
 
 
 def in_variant(images: Tensor, variant: str) -> Tensor:
-    """Return uint8 images (N, 1, H, W) in one of the variants. Raises UserError for an unknown name."""
+    """Return uint8 images (N, C, H, W) in one of the variants. Raises UserError for an unknown name."""
     if str(variant) not in VARIANTS:
         hint = did_you_mean(str(variant), VARIANTS)
         raise UserError(f"augment.variants has no {str(variant)!r}, only {', '.join(VARIANTS)}.{hint}")
-    pictures = map(Image.fromarray, images[:, 0].cpu().numpy())
-    made = [VARIANTS[variant](picture, number) for number, picture in enumerate(pictures)]
-    return torch.from_numpy(np.stack(made)).unsqueeze(1).to(images.device)
+    channels = images.shape[1]
+    pictures = map(Image.fromarray, images.flatten(0, 1).cpu().numpy())  # each channel by itself
+    made = [VARIANTS[variant](picture, number // channels) for number, picture in enumerate(pictures)]
+    return torch.from_numpy(np.stack(made)).view(images.shape).to(images.device)
 
 
 def _resize(image: Image.Image, wider: int, taller: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import IO, Any
@@ -15,8 +16,9 @@ import yaml
 from torch import Tensor
 
 from handwriting.models.image_classifier import ImageClassifier
+from handwriting.models.sequence_model import SequenceModel, SequenceRecognizer, Transcript, ViewOutputs
 from handwriting.runs.config import CONF, augmentation_of_views
-from handwriting.runs.instantiate import build
+from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import RESULT, read_result, rename
 from handwriting.utils.errors import UserError, folders_beside
 
@@ -29,13 +31,20 @@ class Trained:
     """A trained model and the metadata of its checkpoint."""
 
     path: Path
-    model: ImageClassifier  # in eval mode
+    model: ImageClassifier | SequenceRecognizer  # in eval mode; the second is for several characters in an image
     settings: dict[str, Any]
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...]
     image_size: tuple[int, int]
+    channels: int  # 1 grey, 3 colour
+    photographs: bool  # whether images are fitted by letterbox, not prepared as grey writing
     examples: np.ndarray  # uint8 (classes, H, W), a training image of each class, or (0, H, W)
     foreground: dict[str, float]  # medians over training images, in pixels: longer side (size), stroke width (stroke)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether it recognises several characters in an image."""
+        return isinstance(self.model, SequenceRecognizer)
 
     @property
     def run(self) -> Path:
@@ -52,18 +61,42 @@ class Trained:
 
 
 def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
-    """Return the probabilities (N, classes) of a model for uint8 images (N, 1, H, W); uses a GPU if there is one.
+    """Return the probabilities (N, classes) of a model for uint8 images (N, C, H, W); uses a GPU if there is one.
 
     With ``views`` > 1 they are the mean over as many views of each image (test-time augmentation), made by the
     augmentation ``augment``, or else as in the run. Raises UserError if the augmentation makes fewer views.
     """
-    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    if views <= 1:
-        return model.predict_proba(images)
+    assert isinstance(trained.model, ImageClassifier)
+    return _on_device(trained).predict_proba(images, _views(trained, views, augment))
+
+
+def outputs_of(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> list[ViewOutputs]:
+    """Return the outputs of a model for uint8 images (N, C, H, W) with several characters each, in batches.
+
+    ``views`` and ``augment`` are those of predict_proba.
+    """
+    assert isinstance(trained.model, SequenceRecognizer)
+    return _on_device(trained).outputs(images, _views(trained, views, augment))
+
+
+def transcribe(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> list[Transcript]:
+    """Return the transcripts of uint8 images (N, C, H, W), merged over the views; the arguments are of outputs_of."""
+    outputs = outputs_of(trained, images, views, augment)
+    return _on_device(trained).transcripts(outputs)
+
+
+def _on_device(trained: Trained) -> Any:
+    return trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _views(trained: Trained, number: int, augment: str) -> Any:
+    """Return what makes the views of a batch, Views or SequenceViews; None for one view."""
+    if number <= 1:
+        return None
     config = augmentation_of_views(trained.settings | ({"tta": {"augment": augment}} if augment else {}))
     check_targets(config, "augment", trained.path)
     augmentation = build("augment", config)
-    return model.predict_proba(images, lambda batch: augmentation.views(batch, views))
+    return partial(augmentation.scene_views if trained.is_sequence else augmentation.views, number=number)
 
 
 def find_checkpoints(place: Path) -> list[Path]:
@@ -130,8 +163,11 @@ def load_trained(path: Path) -> Trained:
         size = facts["image_size"]
         check_targets(settings["model"], "model", path)
         height, width = int(size[0]), int(size[1])
-        net = build("model", settings["model"], num_classes=len(names), image_size=(height, width))
-        model = ImageClassifier(net)
+        channels, photographs = int(facts.get("channels", 1)), bool(facts.get("photographs", False))
+        if channels not in (1, 3):
+            raise ValueError(f"images of {channels} channels")
+        net = build_model(_without_weights(settings["model"]), len(names), (height, width), channels)
+        model = SequenceRecognizer(net) if isinstance(net, SequenceModel) else ImageClassifier(net)
         model.load_state_dict(content["state_dict"])
         glyphs, foreground = (
             tuple(map(str, facts.get("glyphs", ()))),
@@ -148,7 +184,8 @@ def load_trained(path: Path) -> Trained:
         raise UserError(
             f"{path} does not have one glyph and one example for each of its {len(names)} classes: it is not loaded."
         )
-    return Trained(path, model.eval(), settings, tuple(names), glyphs, (height, width), examples, foreground)
+    classes, size = tuple(names), (height, width)
+    return Trained(path, model.eval(), settings, classes, glyphs, size, channels, photographs, examples, foreground)
 
 
 def load_all(places: Sequence[Path]) -> tuple[list[Trained], list[UserError]]:
@@ -183,6 +220,13 @@ def check_targets(config: Any, group: str, path: Path) -> None:
     for target in _targets(config):
         if target not in known:
             raise UserError(f"{path} names {target}, which is in no file of conf/{group}: it is not loaded.")
+
+
+def _without_weights(config: Any) -> Any:
+    """Return a model's config without the files of weights that its training began with: the checkpoint has its own."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: None if key == "weights" else _without_weights(value) for key, value in config.items()}
 
 
 def _targets(config: Any) -> list[str]:

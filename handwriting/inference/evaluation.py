@@ -6,23 +6,25 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from handwriting.data import DataModule, LabelledImages
-from handwriting.inference.checkpoints import Trained, check_targets, predict_proba
-from handwriting.inference.ensembles import combine, stack
+from handwriting.inference import classification, transcription
+from handwriting.inference.checkpoints import Trained, check_targets
 from handwriting.models.image_classifier import BATCH
+from handwriting.models.sequence_model import BATCH as SEQUENCE_BATCH
+from handwriting.models.sequence_model import SequenceRecognizer
 from handwriting.runs.config import compose_data, name_folder
 from handwriting.runs.instantiate import build
-from handwriting.runs.record import flatten, read_result
+from handwriting.runs.record import flatten
 from handwriting.utils.errors import UserError
-from handwriting.utils.metrics import confusion, score
 
-TOGETHER = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
 NOT_IMAGES = {"batch_size", "shuffle_seed"}  # data settings that do not change the images
 
 
@@ -31,9 +33,52 @@ class Evaluation:
     """The predictions and scores of a model, or of an ensemble, on a split."""
 
     name: str
-    probabilities: Tensor  # (N, classes)
-    counts: np.ndarray  # (true class, predicted class)
+    answer: Any  # what the model predicts, see Kind
+    right: np.ndarray  # bool (N,): whether the prediction for an image is right
+    sure: np.ndarray  # (N,): the probability of the prediction
+    counts: np.ndarray  # (true class, predicted class); of sequences, the last is none
     scores: dict[str, float]
+
+
+class Kind(Protocol):
+    """What differs between models of single characters and of several, in the modules classification and transcription.
+
+    An answer is what a model predicts for images: probabilities (N, classes), or an Answer with transcripts.
+    """
+
+    COLUMNS: dict[str, str]  # of the printed table: scores and their heads
+
+    def predict(self, trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Any:
+        """Return the answer of a model."""
+        ...
+
+    def combine(self, trained: Sequence[Trained], answers: Sequence[Any], way: str) -> tuple[str, Any]:
+        """Return what an ensemble is called, and its answer. Raises UserError if it cannot be made."""
+        ...
+
+    def evaluate(
+        self, answer: Any, dataset: LabelledImages, classes: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
+        """Return ``right``, ``sure``, ``counts`` and ``scores`` of an Evaluation."""
+        ...
+
+    def draw_gallery(
+        self, answer: Any, dataset: LabelledImages, names: Sequence[str], chosen: np.ndarray, title: str
+    ) -> Figure:
+        """Draw the images with the indices ``chosen``, and what is predicted."""
+        ...
+
+    def draw_counts(self, counts: np.ndarray, dataset: LabelledImages, names: Sequence[str]) -> Figure:
+        """Draw the confusion matrix; ``names`` are those of its rows."""
+        ...
+
+    def properties(self, dataset: LabelledImages) -> dict[str, np.ndarray]:
+        """Return the properties of images (N,) by which their accuracy is listed."""
+        ...
+
+    def table(self, counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
+        """Return a row for each class from a confusion matrix."""
+        ...
 
 
 @dataclass
@@ -47,6 +92,11 @@ class Group:
     glyphs: Sequence[str]
     trained: list[Trained]
 
+    @property
+    def kind(self) -> Kind:
+        """What its models predict."""
+        return transcription if self.trained[0].is_sequence else classification
+
 
 def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[str]) -> list[Group]:
     """Load a split of the data of each model and group the models by its images; ``settings`` apply to all of them.
@@ -56,7 +106,8 @@ def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[s
     groups: dict[str, Group] = {}
     loaded: dict[str, str] = {}  # data settings to the key of their group, of what is already loaded
     for net in trained:
-        source = json.dumps([_image_settings(net), net.class_names, net.image_size], sort_keys=True, default=str)
+        kind = [net.class_names, net.image_size, net.channels]
+        source = json.dumps([_image_settings(net), *kind], sort_keys=True, default=str)
         if source not in loaded:
             data, dataset = read_part(net, split, settings)
             loaded[source] = _digest(data, dataset)
@@ -105,19 +156,22 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
             f"{trained.name} has {len(trained.class_names)} classes ({', '.join(trained.class_names[:3])}, …), and "
             f"data={data.name} has {len(data.class_names)} ({', '.join(data.class_names[:3])}, …): they do not fit."
         )
+    if data.is_sequence != trained.is_sequence:
+        several, one = "several characters in an image", "one character in an image"
+        kinds = (several, one) if trained.is_sequence else (one, several)
+        raise UserError(f"{trained.name} is for {kinds[0]}, and data={data.name} has {kinds[1]}: they do not fit.")
     if tuple(data.image_size) != trained.image_size:
         raise UserError(f"{trained.name} takes images of {trained.image_size}, data={data.name} has {data.image_size}.")
+    if data.channels != trained.channels:
+        kinds = {1: "grey", 3: "colour"}
+        raise UserError(
+            f"{trained.name} takes {kinds[trained.channels]} images, data={data.name} has {kinds[data.channels]} ones."
+        )
     if not len(dataset):
         raise UserError(
             f"split={split} is empty: {trained.name} was trained without a validation set (data.val_fraction=0)."
         )
     return data, dataset
-
-
-def evaluate_predictions(name: str, probabilities: Tensor, labels: Tensor) -> Evaluation:
-    """Score probabilities (N, classes) against the labels (N,)."""
-    counts = confusion(probabilities.argmax(1), labels, probabilities.shape[1])
-    return Evaluation(name, probabilities, counts, score(probabilities, labels))
 
 
 def without_common(names: Sequence[str]) -> list[str]:
@@ -129,66 +183,44 @@ def without_common(names: Sequence[str]) -> list[str]:
     ]
 
 
-def evaluate_all(
-    trained: Sequence[Trained], dataset: LabelledImages, way: str = "mean", views: int = 1, augment: str = ""
-) -> list[Evaluation]:
+def evaluate_all(group: Group, way: str = "mean", views: int = 1, augment: str = "") -> list[Evaluation]:
     """Evaluate each model and, if there are several, their ensemble; with ``views`` > 1 also with TTA."""
+    kind, trained, dataset = group.kind, group.trained, group.part
     names = without_common([net.name for net in trained])
-    found: list[Evaluation] = []
+    answers: list[tuple[str, Any]] = []
     for number in (1, views) if views > 1 else (1,):
         seen = f", {number} views" if number > 1 else ""
-        answers = [predict_proba(net, dataset.images, number, augment) for net in trained]
-        found += [
-            evaluate_predictions(name + seen, answer, dataset.labels)
-            for name, answer in zip(names, answers, strict=True)
-        ]
-        if len(answers) > 1:
-            together = _stack(trained, answers) if way == "stack" else combine(answers, way)
-            found.append(evaluate_predictions(f"{TOGETHER[way]} of the {len(answers)}{seen}", together, dataset.labels))
-    return found
-
-
-def _stack(trained: Sequence[Trained], answers: Sequence[Tensor]) -> Tensor:
-    """Return the probabilities of stacked models; those that differ only in their fold are averaged into one.
-
-    Raises UserError if their runs did not hold out each image exactly once.
-    """
-    members: dict[str, list[int]] = {}
-    for number, net in enumerate(trained):
-        members.setdefault(re.sub(r"(^|,)data\.fold=\d+", "", net.run.name), []).append(number)
-    known: list[pd.DataFrame] = []
-    for name, numbers in members.items():
-        runs = [read_result(trained[number].run) for number in numbers]
-        tables = [table for run in runs if run and (table := run.held_out()) is not None]
-        table = pd.concat(tables).sort_values("image") if tables else pd.DataFrame({"image": []})
-        if not len(table) or len(tables) < len(numbers) or table["image"].tolist() != list(range(len(table))):
-            raise UserError(
-                "ensemble=stack needs predictions for images that were held out once each, and "
-                f"{name or 'these runs'} has none: train with -m data.split=kfold "
-                "data.fold=0,1,2,3,4 and give all folds."
-            )
-        known.append(table)
-    if len({len(table) for table in known}) > 1:
-        raise UserError("ensemble=stack needs models that were trained on the same images.")
-    held_out = [torch.from_numpy(table.filter(regex=r"^p\d+$").to_numpy(np.float32)) for table in known]
-    means = [torch.stack([answers[number] for number in numbers]).mean(0) for numbers in members.values()]
-    return stack(held_out, torch.tensor(known[0]["label"].tolist()), means)
+        each = [kind.predict(net, dataset.images, number, augment) for net in trained]
+        answers += zip([name + seen for name in names], each, strict=True)
+        if len(each) > 1:
+            called, together = kind.combine(trained, each, way)
+            answers.append((f"{called} of the {len(each)}{seen}", together))
+    classes = len(group.class_names)
+    return [Evaluation(name, answer, *kind.evaluate(answer, dataset, classes)) for name, answer in answers]
 
 
 def measure_speed(trained: Trained, dataset: LabelledImages) -> dict[str, float]:
-    """Measure the time in seconds for the whole split in batches and for one image: medians after a warm-up."""
+    """Measure the time in seconds for the whole split in batches and for one image: medians after a warm-up.
+
+    It is that from uint8 images to predictions; of several characters with decoding.
+    """
     model, device = trained.model, trained.model.mean.device
+
+    def predict(images: Tensor) -> Any:
+        if isinstance(model, SequenceRecognizer):
+            return model.transcribe(images)
+        return model(images.to(device)).argmax(1).cpu()
 
     def seconds(images: Tensor, times: int) -> float:
         taken = []
         with torch.inference_mode():
             for _ in range(times + 2):
                 begun = time.perf_counter()
-                model(images.to(device)).argmax(1).cpu()
+                predict(images)
                 taken.append(time.perf_counter() - begun)
         return float(np.median(taken[2:]))
 
-    batch = dataset.images[:BATCH]
+    batch = dataset.images[: SEQUENCE_BATCH if trained.is_sequence else BATCH]
     a_batch = seconds(batch, 5)
     return {
         "all_seconds": a_batch * len(dataset) / len(batch),

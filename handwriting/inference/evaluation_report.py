@@ -3,20 +3,21 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from handwriting.inference.checkpoints import load_all
 from handwriting.inference.evaluation import Evaluation, Group, evaluate_all, group_by_images, measure_speed
-from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_confusions, draw_predictions
+from handwriting.plots.images import draw_accuracy_by, draw_confusions
 from handwriting.plots.style import as_file, shown_names
 from handwriting.utils.files import write_bytes, write_text
-from handwriting.utils.metrics import agreement, confused_pairs, per_class
+from handwriting.utils.metrics import NONE, accuracy_by, agreement
 
 SHOWN = 32  # images in a gallery
 
@@ -33,14 +34,18 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     groups = group_by_images(trained, str(options["split"]), data_settings)
     views, augment = int(options["tta.views"]), str(options["tta.augment"])
     for group in groups:
-        found = evaluate_all(group.trained, group.part, str(options["ensemble"]), views, augment)
-        figures = _figures(found, group)
+        found = evaluate_all(group, str(options["ensemble"]), views, augment)
+        properties = group.kind.properties(group.part)
+        by = {name: accuracy_by(found[-1].right, values) for name, values in properties.items()}
+        figures = _figures(found, group, by)
         speed = measure_speed(trained[0], group.part) if len(trained) == 1 else {}
-        alone = [one.probabilities.argmax(1) for one in found[: len(group.trained)]]
-        right_by = agreement(alone, group.part.labels) if len(group.trained) > 1 else []
+        alone = [one.right for one in found[: len(group.trained)]]
+        right_by = agreement(alone) if len(alone) > 1 else []
+        more = {"accuracy_by": {name: table.to_dict("records") for name, table in by.items()}}
         folder = _folder(group, options, data_settings, len(groups) == 1)
-        files = _write(folder, found, figures, group, {"speed": speed, "correct_by": right_by}, options)
-        _print(found, speed, right_by, f"{group.label}, {options['split']}: {len(group.part):,} images", files)
+        files = _write(folder, found, figures, group, more | {"speed": speed, "correct_by": right_by}, options)
+        title = f"{group.label}, {options['split']}: {len(group.part):,} images"
+        _print(found, group.kind.COLUMNS, speed, right_by, title, files)
     if len(groups) > 1:
         kind = {"test": "test", "val": "validation", "train": "training"}[options["split"]]
         print(
@@ -60,35 +65,29 @@ def _folder(group: Group, options: dict[str, Any], data_settings: Sequence[str],
     return home / "evaluation" / (split if own else f"{group.label}_{split}")
 
 
-def _figures(found: Sequence[Evaluation], group: Group) -> dict[str, Any]:
-    """Draw confusion, mistakes and a sample of the last evaluation, and the confusion of each if there are several."""
-    last, names, part = found[-1], shown_names(group.class_names, group.glyphs), group.part
-    images, labels = part.images[:, 0].numpy(), part.labels.numpy()
-    sure, read = (values.numpy() for values in last.probabilities.max(1))
+def _figures(found: Sequence[Evaluation], group: Group, by: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Draw confusion, mistakes and a sample of the last evaluation, and the confusion of each if there are several.
 
-    def gallery(chosen: np.ndarray, title: str) -> Any:
-        of = [names[label] for label in labels[chosen]], [names[label] for label in read[chosen]]
-        return draw_predictions(images[chosen], *of, list(sure[chosen]), title)
-
-    wrong = np.flatnonzero(read != labels)
-    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
-    spread = np.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).round().astype(int)
-    figures = {
-        "mistakes": gallery(
-            wrong[:SHOWN], f"{len(wrong):,} of {len(labels):,} misclassified, highest confidence first"
-        ),
-        "samples": gallery(spread, f"Sample of the predictions of {last.name}"),
+    ``by`` are tables of accuracy_by.
+    """
+    last, kind, names = found[-1], group.kind, shown_names(group.class_names, group.glyphs)
+    outcomes = names if len(names) == len(last.counts) else [*names, NONE]
+    wrong = np.flatnonzero(~last.right)
+    surest = wrong[np.argsort(-last.sure[wrong], kind="stable")][:SHOWN]
+    some = np.linspace(0, len(group.part) - 1, min(SHOWN, len(group.part))).round().astype(int)
+    galleries = {
+        "mistakes": (surest, f"{len(wrong):,} of {len(group.part):,} misclassified, highest confidence first"),
+        "samples": (some, f"Sample of the predictions of {last.name}"),
     }
-    if len(names) <= 20:
-        figures["confusion"] = draw_confusion(last.counts, names)
-    else:
-        pairs = confused_pairs(last.counts)
-        first_of = {label: images[np.argmax(labels == label)] for pair in pairs for label in pair[:2]}
-        examples = [(first_of[first], first_of[second]) for first, second, _ in pairs]
-        named = [(names[first], names[second], times) for first, second, times in pairs]
-        figures["confusion"] = draw_confused_pairs(named, examples, last.counts)
+    figures = {
+        name: kind.draw_gallery(last.answer, group.part, names, chosen, title)
+        for name, (chosen, title) in galleries.items()
+    }
+    figures["confusion"] = kind.draw_counts(last.counts, group.part, outcomes)
+    if by:
+        figures["accuracy_by"] = draw_accuracy_by(by)
     if len(found) > 1:
-        figures["confusions"] = draw_confusions({one.name: one.counts for one in found[:12]}, names)
+        figures["confusions"] = draw_confusions({one.name: one.counts for one in found[:12]}, outcomes)
     return figures
 
 
@@ -104,13 +103,13 @@ def _write(
     record = {
         "data": group.label,
         "split": options["split"],
-        "images": int(last.counts.sum()),
+        "images": len(group.part),
         "models": {one.name: one.scores for one in found},
         **{key: value for key, value in more.items() if value},
     }
     files = {
         "evaluation.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
-        "per_class.csv": per_class(last.counts, group.class_names, group.glyphs).to_csv(index=False),
+        "per_class.csv": group.kind.table(last.counts, group.class_names, group.glyphs).to_csv(index=False),
     }
     for name, text in files.items():
         write_text(folder / name, text)
@@ -120,18 +119,21 @@ def _write(
 
 
 def _print(
-    found: Sequence[Evaluation], speed: dict[str, float], read_right_by: list[int], title: str, files: Sequence[Path]
+    found: Sequence[Evaluation],
+    columns: Mapping[str, str],
+    speed: dict[str, float],
+    read_right_by: list[int],
+    title: str,
+    files: Sequence[Path],
 ) -> None:
     console = Console(highlight=False)
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("model", overflow="fold")
-    columns = {"acc": "accuracy", "top5": "top-5", "f1": "macro F1"}  # evaluation.json has the rest
-    columns = {key: head for key, head in columns.items() if key in found[0].scores}
-    for head in [*columns.values(), "loss", "calibration error"]:
+    columns = {key: head for key, head in columns.items() if key in found[0].scores}  # evaluation.json has the rest
+    for head in columns.values():
         table.add_column(head, justify="right")
     for one in found:
-        shares = [f"{one.scores[key]:.2%}" for key in columns]
-        table.add_row(one.name, *shares, f"{one.scores['loss']:.4f}", f"{one.scores['calibration_error']:.2%}")
+        table.add_row(one.name, *(_number(key, one.scores.get(key)) for key in columns))
     console.print(table)
     if read_right_by:
         none, *some, every = read_right_by
@@ -139,7 +141,7 @@ def _print(
             f"Correct by all {len(some) + 1} models: {every:,} images; by some: {sum(some):,}; by none: {none:,}."
         )
     if speed:
-        images = int(found[0].counts.sum())
+        images = len(found[0].right)
         per_second = images / speed["all_seconds"]
         console.print(
             f"{images:,} images in {speed['all_seconds']:.2f} s ({per_second:,.0f} images/s in batches of "
@@ -147,3 +149,7 @@ def _print(
         )
     for file in files:
         console.print(f"  {file}", soft_wrap=True)
+
+
+def _number(score: str, value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if score == "loss" else f"{value:.2%}"

@@ -2,6 +2,7 @@
 
 import glob
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,10 @@ def find_images(places: Sequence[str]) -> tuple[list[str], list[Path | bytes]]:
     if len(sources) > MOST_FILES:
         raise UserError(f"{len(sources):,} images are more than the maximum of {MOST_FILES:,} per call: give fewer.")
     return names, sources
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise UserError if two images have the same file name, without their folders."""
+    (file, times), *_ = Counter(Path(name).name for name in names).most_common(1)
+    if times > 1:
+        raise UserError(f"{times} images are called {file}: a submission has one row for each file name.")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from handwriting.data.photographs import deep_levels, is_deep, is_transparent, opened
+from handwriting.data.photographs import deep_levels, is_deep, is_transparent, letterbox, opened
 from handwriting.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +27,14 @@ SAMPLE = 1000  # training images that are measured
 
 @dataclass
 class Preprocessed:
-    """A preprocessed image, uint8 (H, W), foreground bright on black, and the results of the steps."""
+    """A preprocessed image, and the results of the steps: all uint8 (H, W), or (H, W, 3) in colour.
+
+    Grey writing is bright on black. ``photograph`` are height and width of the photograph, if it was only fitted.
+    """
 
     image: np.ndarray
-    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result, uint8 (H, W)
+    steps: dict[str, np.ndarray] = field(default_factory=dict)  # step name to its result
+    photograph: tuple[int, int] | None = None
 
 
 def open_image(source: Path | IO[bytes], name: str = "") -> np.ndarray:
@@ -94,6 +98,16 @@ def preprocess(grey: np.ndarray, size: tuple[int, int], foreground: Mapping[str,
         "size and stroke width of the training images": drawn,
     }
     return Preprocessed(_as_uint8(_centre(drawn, size)), {name: _as_uint8(image) for name, image in steps.items()})
+
+
+def fit_photograph(photograph: np.ndarray, size: tuple[int, int], channels: int) -> Preprocessed:
+    """Fit a photograph, uint8 (H, W, 3), to a ``size`` (height, width) as letterbox does; grey if ``channels`` is 1."""
+    fitted, _ = letterbox(photograph, size)
+    small = Image.fromarray(photograph)
+    small.thumbnail((WORK_SIZE, WORK_SIZE))
+    image = fitted if channels > 1 else np.asarray(Image.fromarray(fitted).convert("L"))
+    height, width = photograph.shape[:2]
+    return Preprocessed(image, {"original": np.asarray(small), "fitted": fitted}, (height, width))
 
 
 def measure_foreground(images: "Tensor") -> dict[str, float]:

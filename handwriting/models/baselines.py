@@ -12,13 +12,15 @@ from handwriting.utils.errors import UserError
 
 CELL = 4  # pixels per side of a cell
 BINS = 9  # directions over 180 degrees
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # red, green and blue in a grey level (ITU-R BT.601)
 
 
 class Baseline:
     """A scikit-learn estimator that classifies images by their pixels or by histograms of gradients.
 
-    ``estimator`` returns a new one; ``features`` is ``pixels`` (0…1) or ``hog`` (histograms of gradients). For an
-    estimator without probabilities, the softmax of its decision values replaces them; it is not calibrated.
+    ``estimator`` returns a new one; ``features`` is ``pixels`` (0…1, of all ``channels``) or ``hog`` (histograms of
+    gradients; of colour images, those of their grey levels). For an estimator without probabilities, the softmax of its
+    decision values replaces them; it is not calibrated.
     """
 
     def __init__(
@@ -27,10 +29,11 @@ class Baseline:
         image_size: tuple[int, int],
         estimator: Callable[..., Any],
         features: str = "pixels",
+        channels: int = 1,
     ):
         if features == "hog" and min(image_size) < 2 * CELL:
             raise UserError(f"model.features=hog needs images of at least {2 * CELL}×{2 * CELL} pixels.")
-        self.num_classes, self.features, self.estimator = num_classes, features, estimator()
+        self.num_classes, self.channels, self.features, self.estimator = num_classes, channels, features, estimator()
         # The confusion matrix of the test set: (true class, predicted class).
         self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
@@ -42,7 +45,7 @@ class Baseline:
             raise UserError(f"model: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
 
     def predict_proba(self, images: Tensor) -> Tensor:
-        """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
+        """Return the probabilities (N, classes) of uint8 images (N, channels, H, W)."""
         features, known = self._extract(images), torch.from_numpy(np.asarray(self.estimator.classes_))
         if hasattr(self.estimator, "predict_proba"):
             values = torch.from_numpy(np.asarray(self.estimator.predict_proba(features), dtype=np.float32))
@@ -60,8 +63,15 @@ class Baseline:
         return trees + sum(array.size for array in arrays)
 
     def _extract(self, images: Tensor) -> np.ndarray:
-        pixels = images[:, 0].numpy()
-        return histograms(pixels) if self.features == "hog" else pixels.reshape(len(pixels), -1) / np.float32(255)
+        pixels = images.numpy()
+        if self.features == "hog":
+            return histograms(pixels[:, 0] if self.channels == 1 else _grey(pixels))
+        return pixels.reshape(len(pixels), -1) / np.float32(255)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    """Return the grey levels, uint8 (N, H, W), of colour images, uint8 (N, 3, H, W)."""
+    return np.rint(sum(share * images[:, channel] for channel, share in enumerate(LUMA))).astype(np.uint8)
 
 
 def histograms(images: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ class CCNet(nn.Module):
         self,
         num_classes: int = 10,
         image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
         dropout: float = 0.5,
         as_published: bool = False,
         xavier: bool = False,
@@ -22,7 +23,7 @@ class CCNet(nn.Module):
         super().__init__()
         height, width = (-(-side // 8) for side in image_size)  # three poolings that round up
         self.features = nn.Sequential(
-            nn.Conv2d(1, 32, 3, padding=1),
+            nn.Conv2d(channels, 32, 3, padding=1),
             nn.MaxPool2d(3, stride=2, padding=1),
             nn.ReLU(),  # → (N, 32, 14, 14)
             nn.Conv2d(32, 64, 3, padding=1),
@@ -42,5 +43,5 @@ class CCNet(nn.Module):
                     nn.init.xavier_normal_(module.weight)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W); probabilities when ``as_published``."""
+        """Return the logits (N, classes) of images (N, channels, H, W); probabilities when ``as_published``."""
         return self.head(self.classifier(self.features(images).flatten(1)))

@@ -15,20 +15,25 @@ class CharNetV1(nn.Module):
     norm, which the notebook tried. Raises UserError for images under 16×16.
     """
 
-    def __init__(self, num_classes: int = 200, image_size: tuple[int, int] = (28, 28), dropout_position: str = "after"):
+    def __init__(
+        self,
+        num_classes: int = 200,
+        image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
+        dropout_position: str = "after",
+    ):
         super().__init__()
         height, width = (side // 16 for side in image_size)
         if min(height, width) < 1:
             raise UserError(f"CharNetV1 needs images of at least 16×16, not {image_size[0]}×{image_size[1]}.")
         blocks: list[nn.Module] = []
-        channels = 1
         for out_channels, dropout in FIRST:
             late = [nn.Dropout(dropout)] if dropout_position == "after" else []
             early = [nn.Dropout(dropout)] if dropout_position == "before" else []
             blocks += [nn.Conv2d(channels, out_channels, 3, padding=1), *early, nn.BatchNorm2d(out_channels)]
             blocks += [*activation_and_pooling("relu"), *late]
             channels = out_channels
-        self.features = nn.Sequential(*blocks)  # (N, 1, 28, 28) → (N, 64, 1, 1)
+        self.features = nn.Sequential(*blocks)  # (N, channels, 28, 28) → (N, 64, 1, 1)
         self.classifier = nn.Sequential(
             nn.Linear(channels * height * width, 128),
             nn.ReLU(),
@@ -38,7 +43,7 @@ class CharNetV1(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(self.features(images).flatten(1))
 
 
@@ -54,6 +59,7 @@ class CharNet(nn.Module):
         self,
         num_classes: int = 200,
         image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
         dropout: float = 0.2,
         dropout_position: str = "after",
     ):
@@ -62,13 +68,13 @@ class CharNet(nn.Module):
         if min(height, width) < 1:
             raise UserError(f"CharNet needs images of at least 4×4, not {image_size[0]}×{image_size[1]}.")
 
-        def convolution(channels: int, out_channels: int) -> list[nn.Module]:
+        def convolution(in_channels: int, out_channels: int) -> list[nn.Module]:
             norm: list[nn.Module] = [nn.BatchNorm2d(out_channels), nn.ReLU()]
             norm.insert(0 if dropout_position == "before" else 2, nn.Dropout(dropout))
-            return [nn.Conv2d(channels, out_channels, 3, padding=1), *norm]
+            return [nn.Conv2d(in_channels, out_channels, 3, padding=1), *norm]
 
-        self.features = nn.Sequential(  # (N, 1, 28, 28) → (N, 64, 7, 7)
-            *convolution(1, 16),
+        self.features = nn.Sequential(  # (N, channels, 28, 28) → (N, 64, 7, 7)
+            *convolution(channels, 16),
             *convolution(16, 32),
             nn.MaxPool2d(2),
             *convolution(32, 64),
@@ -91,5 +97,5 @@ class CharNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(self.features(images).flatten(1))

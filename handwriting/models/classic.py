@@ -1,4 +1,4 @@
-"""AlexNet, VGG, GoogLeNet and ResNet, adapted to small grey images.
+"""AlexNet, VGG, GoogLeNet and ResNet, adapted to small images.
 
 The papers use images of 224×224 pixels. Here the first strides and poolings are left out, and each layer has ``width``
 times the channels of the paper (default 0.25). Results are not comparable with those on ImageNet.
@@ -41,30 +41,35 @@ class Classic(nn.Module):
         self.features, self.classifier = features, classifier
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(self.features(images).flatten(1))
 
 
 def alexnet(
-    num_classes: int = 10, image_size: tuple[int, int] = (28, 28), width: float = 0.25, dropout: float = 0.5
+    num_classes: int = 10,
+    image_size: tuple[int, int] = (28, 28),
+    channels: int = 1,
+    width: float = 0.25,
+    dropout: float = 0.5,
 ) -> Classic:
     """Make AlexNet: five convolutions, all 3×3 here, three poolings, two hidden layers.
 
     A. Krizhevsky, 2014, arXiv:1404.5997, as in torchvision.
     """
     _check(image_size, halvings=3)
-    channels = [1, *(_scale(count, width) for count in (64, 192, 384, 256, 256))]
+    counts = [channels, *(_scale(count, width) for count in (64, 192, 384, 256, 256))]
     layers: list[nn.Module] = []
     for number in range(5):
-        layers.append(nn.Conv2d(channels[number], channels[number + 1], 3, padding=1))
+        layers.append(nn.Conv2d(counts[number], counts[number + 1], 3, padding=1))
         layers += activation_and_pooling("relu") if number in (0, 1, 4) else [nn.ReLU()]
     places = (image_size[0] // 8) * (image_size[1] // 8)
-    return Classic(nn.Sequential(*layers), _hidden(channels[-1] * places, _scale(4096, width), num_classes, dropout))
+    return Classic(nn.Sequential(*layers), _hidden(counts[-1] * places, _scale(4096, width), num_classes, dropout))
 
 
 def vgg(
     num_classes: int = 10,
     image_size: tuple[int, int] = (28, 28),
+    channels: int = 1,
     depth: int = 11,
     width: float = 0.25,
     dropout: float = 0.5,
@@ -75,7 +80,6 @@ def vgg(
     """
     _check(image_size, halvings=4)
     layers: list[nn.Module] = []
-    channels = 1
     for count in VGG_LAYERS[depth]:
         if count:
             wide = _scale(count, width)
@@ -88,14 +92,18 @@ def vgg(
 
 
 def googlenet(
-    num_classes: int = 10, image_size: tuple[int, int] = (28, 28), width: float = 0.25, dropout: float = 0.2
+    num_classes: int = 10,
+    image_size: tuple[int, int] = (28, 28),
+    channels: int = 1,
+    width: float = 0.25,
+    dropout: float = 0.2,
 ) -> Classic:
     """Make GoogLeNet: one convolution and nine of torchvision's inception modules, without auxiliary classifiers.
 
     C. Szegedy et al., 2014, arXiv:1409.4842.
     """
     _check(image_size, halvings=2)
-    layers: list[nn.Module] = [BasicConv2d(1, _scale(192, width), kernel_size=3, padding=1)]
+    layers: list[nn.Module] = [BasicConv2d(channels, _scale(192, width), kernel_size=3, padding=1)]
     channels = _scale(192, width)
     for number, modules in enumerate(INCEPTIONS):
         layers += [nn.MaxPool2d(2)] if number else []
@@ -108,15 +116,20 @@ def googlenet(
 
 
 def resnet(
-    num_classes: int = 10, image_size: tuple[int, int] = (28, 28), depth: int = 18, width: float = 0.25
+    num_classes: int = 10,
+    image_size: tuple[int, int] = (28, 28),
+    channels: int = 1,
+    depth: int = 18,
+    width: float = 0.25,
 ) -> Classic:
     """Make a ResNet of 10, 18 or 34 layers: one convolution and torchvision's basic blocks.
 
     K. He et al., 2015, arXiv:1512.03385.
     """
     _check(image_size, halvings=3)
-    channels = _scale(64, width)
-    layers: list[nn.Module] = [nn.Conv2d(1, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+    wide = _scale(64, width)
+    layers: list[nn.Module] = [nn.Conv2d(channels, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()]
+    channels = wide
     for stage, blocks in enumerate(RESNET_BLOCKS[depth]):
         wide = _scale(64 * 2**stage, width)
         for number in range(blocks):

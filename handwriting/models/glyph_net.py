@@ -28,6 +28,7 @@ class GlyphNet(nn.Module):
         self,
         num_classes: int = 200,
         image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
         branches: int = 1,
         shared: int = 0,
         widths: Sequence[int] = (32, 64, 128),
@@ -40,12 +41,12 @@ class GlyphNet(nn.Module):
         super().__init__()
         _check_stages(widths, depths, image_size, margin)
         check_whole("model.shared", shared, at_least=0, at_most=len(widths) - 1)
-        channels = [1, *widths]
+        counts = [channels, *widths]
 
         def stages(first: int, end: int) -> list[nn.Module]:
             last = len(widths) - 1
             return [
-                _stage(channels[i], channels[i + 1], depths[i], activation, pooling if i < last else None)
+                _stage(counts[i], counts[i + 1], depths[i], activation, pooling if i < last else None)
                 for i in range(first, end)
             ]
 
@@ -57,7 +58,7 @@ class GlyphNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W); of heads in training (branches, N, classes)."""
+        """Return the logits (N, classes) of images (N, channels, H, W); of heads in training (branches, N, classes)."""
         maps = self.trunk(self.crop(images))
         logits = stack([branch(maps) for branch in self.branches])
         return logits if self.training and len(logits) > 1 else logits.mean(0)

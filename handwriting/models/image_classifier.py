@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 BATCH = 500  # batch size of predict_proba
-Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, 1, H, W)
+Views = Callable[[Tensor], Iterable[Tensor]]  # of images, uint8 (B, C, H, W)
 
 
 class ImageClassifier(nn.Module):
-    """A network that classifies uint8 images (N, 1, H, W), normalised by ``mean`` and ``std``.
+    """A network that classifies uint8 images (N, C, H, W), normalised by ``mean`` and ``std``.
 
     Both are of pixels on the scale 0…1. The state dict has the keys ``net.…``, ``mean`` and ``std``.
     """
@@ -26,12 +26,12 @@ class ImageClassifier(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, float (N, classes), of uint8 images (N, 1, H, W)."""
+        """Return the logits, float (N, classes), of uint8 images (N, C, H, W)."""
         logits = self.net((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # in bf16 a loss would have three digits
 
     def predict_proba(self, images: Tensor, views: Views | None = None) -> Tensor:
-        """Return the probabilities, float (N, classes) on the CPU, of uint8 images (N, 1, H, W).
+        """Return the probabilities, float (N, classes) on the CPU, of uint8 images (N, C, H, W).
 
         ``views`` returns several versions of a batch; the probabilities are then the mean over them.
         """

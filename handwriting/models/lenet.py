@@ -13,13 +13,19 @@ class LeNet(nn.Module):
     radial basis functions. Raises UserError for images under 12×12.
     """
 
-    def __init__(self, num_classes: int = 10, image_size: tuple[int, int] = (28, 28), activation: str = "tanh"):
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
+        activation: str = "tanh",
+    ):
         super().__init__()
         height, width = ((side // 2 - 4) // 2 for side in image_size)
         if min(height, width) < 1:
             raise UserError(f"LeNet needs images of at least 12×12, not {image_size[0]}×{image_size[1]}.")
         self.features = nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2),  # the paper's 32×32 is MNIST's 28×28 with a margin of 2
+            nn.Conv2d(channels, 6, 5, padding=2),  # the paper's 32×32 is MNIST's 28×28 with a margin of 2
             make_activation(activation),
             nn.AvgPool2d(2),  # → (N, 6, 14, 14)
             nn.Conv2d(6, 16, 5),
@@ -35,5 +41,5 @@ class LeNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(self.features(images).flatten(1))

@@ -20,6 +20,7 @@ class Net(nn.Module):
         self,
         num_classes: int = 10,
         image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
         widths: Sequence[int] = (32, 64),
         hidden: Sequence[int] = (128,),
         activation: str = "relu",
@@ -27,7 +28,7 @@ class Net(nn.Module):
         batch_norm: bool = False,
     ):
         super().__init__()
-        (height, width), channels = image_size, 1
+        height, width = image_size
         blocks: list[nn.Module] = []
         for out_channels in widths:
             height, width = (height - 2) // 2, (width - 2) // 2
@@ -40,11 +41,11 @@ class Net(nn.Module):
             convolution = nn.Conv2d(channels, out_channels, 3)
             blocks.append(nn.Sequential(convolution, *norm, *activation_and_pooling(activation)))
             channels = out_channels
-        self.features = nn.Sequential(*blocks)  # (N, 1, H, W) → (N, widths[-1], h, w)
+        self.features = nn.Sequential(*blocks)  # (N, channels, H, W) → (N, widths[-1], h, w)
         self.classifier = linear_layers(channels * height * width, hidden, num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(self.features(images).flatten(1))
 
 
@@ -55,15 +56,17 @@ class MLP(nn.Module):
         self,
         num_classes: int = 10,
         image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
         hidden: Sequence[int] = (512, 512),
         activation: str = "relu",
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.classifier = linear_layers(image_size[0] * image_size[1], hidden, num_classes, activation, dropout)
+        features = channels * image_size[0] * image_size[1]
+        self.classifier = linear_layers(features, hidden, num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(images.flatten(1))
 
 

@@ -23,6 +23,7 @@ class QuickNet(nn.Module):
         self,
         num_classes: int = 10,
         image_size: tuple[int, int] = (28, 28),
+        channels: int = 1,
         widths: Sequence[int] = (24, 32),
         kernels: Sequence[int] = (5, 3),
         strides: Sequence[int] = (1, 1),
@@ -37,7 +38,7 @@ class QuickNet(nn.Module):
                 f"model.widths has {len(widths)} blocks, model.kernels {len(kernels)} and model.strides "
                 f"{len(strides)}; all need the same length."
             )
-        (height, width), channels = (side - 2 * margin for side in image_size), 1
+        height, width = (side - 2 * margin for side in image_size)
         blocks: list[nn.Module] = [Crop(margin)] if margin else []
         for number, (out_channels, kernel, stride) in enumerate(zip(widths, kernels, strides, strict=True)):
             height, width = (((side - kernel) // stride + 1) // (2 // stride) for side in (height, width))
@@ -51,9 +52,9 @@ class QuickNet(nn.Module):
             pooling = [nn.MaxPool2d(2)] if stride == 1 else []
             blocks += [convolution, *pooling, nn.BatchNorm2d(out_channels), make_activation(activation)]
             channels = out_channels
-        self.features = nn.Sequential(*blocks)  # (N, 1, H, W) → (N, widths[-1], h, w)
+        self.features = nn.Sequential(*blocks)  # (N, channels, H, W) → (N, widths[-1], h, w)
         self.classifier = linear_layers(channels * height * width, hidden, num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes) of images (N, 1, H, W)."""
+        """Return the logits (N, classes) of images (N, channels, H, W)."""
         return self.classifier(self.features(images).flatten(1))

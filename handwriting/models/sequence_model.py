@@ -13,6 +13,7 @@ Outputs = Mapping[str, Tensor]  # of a network: named tensors, the first dimensi
 # Versions of uint8 images (B, C, H, W), each with the matrices, float (B, 3, 3), that map its pixels (x, y, 1) to
 # those of the images; None: they are the same.
 SequenceViews = Callable[[Tensor], Iterable[tuple[Tensor, Tensor | None]]]
+ViewOutputs = tuple[list[Outputs], list[Tensor | None]]  # of the views of a batch, and their matrices
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class SequenceModel(nn.Module):
         ``criterion`` is the module of the group ``loss``; it is used if ``uses_loss``.
         """
         raise NotImplementedError
+
+    def fits(self, labels: Tensor) -> Tensor:
+        """Return whether the network can represent each row of labels (N, L), bool (N,); others are not in the loss."""
+        return torch.ones(len(labels), dtype=torch.bool, device=labels.device)
 
     def decode(self, outputs: Outputs) -> list[Transcript]:
         """Return the most probable transcript of each image."""
@@ -101,11 +106,11 @@ class SequenceRecognizer(nn.Module):
         """Return the outputs of the network for uint8 images (N, C, H, W)."""
         return self.net(self.normalise(images))
 
-    def outputs(self, images: Tensor, views: SequenceViews | None = None) -> list[tuple[list[Outputs], list]]:
+    def outputs(self, images: Tensor, views: SequenceViews | None = None) -> list[ViewOutputs]:
         """Return for each batch of images the outputs for its views, on the CPU, and the matrices of the views."""
         was_training, device = self.training, self.mean.device
         self.eval()
-        found = []
+        found: list[ViewOutputs] = []
         with torch.inference_mode():
             for batch in images.split(BATCH):
                 seen = list(views(batch.to(device))) if views else [(batch.to(device), None)]
@@ -114,9 +119,13 @@ class SequenceRecognizer(nn.Module):
         self.train(was_training)
         return found
 
-    def transcribe(self, images: Tensor, views: SequenceViews | None = None) -> list[Transcript]:
-        """Return the transcripts of uint8 images (N, C, H, W); with ``views``, merged over them."""
+    def transcripts(self, found: Iterable[ViewOutputs]) -> list[Transcript]:
+        """Return the transcripts of what ``outputs`` returned, merged over views."""
         transcripts: list[Transcript] = []
-        for several, back in self.outputs(images, views):
+        for several, back in found:
             transcripts += self.net.decode(several[0]) if len(several) == 1 else self.net.merge(several, back)
         return transcripts
+
+    def transcribe(self, images: Tensor, views: SequenceViews | None = None) -> list[Transcript]:
+        """Return the transcripts of uint8 images (N, C, H, W); with ``views``, merged over them."""
+        return self.transcripts(self.outputs(images, views))

@@ -1,8 +1,10 @@
-// The pad that is written on. `element`, `props` (value: a PNG as a data URL, or ""; pen: the pen's width in pixels)
-// and `trigger` are gradio's. Strokes are kept as points, so that the last of them can be taken back.
+// The pad that is written on. `element`, `props` (value: a PNG as a data URL, or ""; pen: the pen's width in pixels;
+// width and height: those of the pad) and `trigger` are gradio's. Strokes are kept as points, so that the last of them
+// can be taken back.
 const canvas = element.querySelector("canvas");
 const paper = canvas.getContext("2d");
 const strokes = [];
+let size = [canvas.width, canvas.height];
 let writing = false;
 let waiting = null; // the timer of a prediction that is due
 
@@ -42,6 +44,17 @@ function place(event) {
   return [(event.clientX - frame.left) * scale, (event.clientY - frame.top) * scale];
 }
 
+// Another model may need a pad of another shape: gradio changes the canvas, which erases it. The drawing moves along.
+function reshaped() {
+  const [width, height] = size;
+  size = [canvas.width, canvas.height];
+  const scale = Math.min(size[0] / width, size[1] / height);
+  const move = ([x, y]) => [size[0] / 2 + scale * (x - width / 2), size[1] / 2 + scale * (y - height / 2)];
+  strokes.forEach((stroke, number) => (strokes[number] = stroke.map(move)));
+  canvas.dataset.ready = "";
+  changed();
+}
+
 function lift() {
   if (writing) {
     writing = false;
@@ -73,5 +86,6 @@ element.querySelector(".clear").addEventListener("click", () => {
   strokes.length = 0;
   changed();
 });
+new MutationObserver(reshaped).observe(canvas, { attributeFilter: ["width", "height"] });
 redraw();
 canvas.dataset.ready = "";

@@ -80,7 +80,7 @@ class Numbers(Constraint):
     """A list of as many numbers as the example ``like`` has, ``each`` within its limits."""
 
     like: Sequence[float]
-    each: Number = Number()
+    each: Constraint = Number()
 
     def _check(self, setting: str, value: Any) -> None:
         if not _is_list(value) or len(value) != len(self.like):
@@ -152,6 +152,10 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "split_seed": SEED,
         "limit": Whole(1, optional=True),  # and at most the number of training images
         "shuffle_seed": SEED,
+        "image_size": Numbers((64, 160), Whole(16, 1024)),
+        "images": Whole(1),
+        "test_images": Whole(1),
+        "composition_seed": SEED,
     },
     "handwriting.data.street.read_street": {
         "image_size": Wholes(2, 1024, longest=2, says="a height and a width of at most 1024 pixels, as in [64,160]"),
@@ -178,10 +182,29 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "probability": FRACTION,
         "smallest": FRACTION,
         "largest": FRACTION,  # and at least smallest
+        "fill": OneOf(("black", "colour")),
     },
     "handwriting.data.augment.Noise": {"probability": FRACTION, "deviation": NOT_NEGATIVE},
     "handwriting.data.augment.Blur": {"probability": FRACTION, "deviation": Number(at_least=0, at_most=4)},
     "handwriting.data.augment.Mixup": {"probability": FRACTION, "alpha": Number(above=0)},
+    "handwriting.data.augment_scenes.SceneWarp": {
+        "probability": FRACTION,
+        "zoom": Number(at_least=0, at_most=2),
+        "aspect": Number(at_least=0, at_most=2),
+        "degrees": Number(at_least=0, at_most=360),
+        "shear": Number(at_least=0, at_most=2),
+        "perspective": Number(at_least=0, at_most=0.3),  # from 0.5 on a corner is infinitely far
+        "shift": FRACTION,
+    },
+    "handwriting.data.augment_scenes.Colour": {
+        "probability": FRACTION,
+        "brightness": FRACTION,
+        "contrast": Number(at_least=0, at_most=2),
+        "saturation": Number(at_least=0, at_most=2),
+        "hue": Number(at_least=0, at_most=360),
+    },
+    "handwriting.data.augment_scenes.Inversion": {"probability": FRACTION},
+    "handwriting.data.augment_scenes.CutPaste": {"probability": FRACTION},
     # model
     "handwriting.models.net.Net": {"widths": Wholes(shortest=1), "hidden": Wholes(), "dropout": DROPOUT},
     "handwriting.models.net.MLP": {"hidden": Wholes(), "dropout": DROPOUT},
@@ -214,6 +237,44 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
     "handwriting.models.classic.vgg": {"depth": OneOf((11, 13, 16)), "width": WIDTH, "dropout": DROPOUT},
     "handwriting.models.classic.googlenet": {"width": WIDTH, "dropout": DROPOUT},
     "handwriting.models.classic.resnet": {"depth": OneOf((10, 18, 34)), "width": WIDTH},
+    "handwriting.models.digit_heads.DigitHeads": {
+        "max_length": Whole(1, 100),
+        "backbone": OneOf(("ours", "resnet18")),
+        "widths": Wholes(shortest=1),
+        "depths": Wholes(shortest=1),
+        "features": Whole(1),
+        "dropout": DROPOUT,
+        "guide": NOT_NEGATIVE,
+    },
+    "handwriting.models.crnn.CRNN": {
+        "widths": Wholes(shortest=1),
+        "depths": Wholes(shortest=1),
+        "hidden": Whole(1),
+        "dropout": DROPOUT,
+        "beam": Whole(1, 1000),
+        "guide": NOT_NEGATIVE,
+    },
+    "handwriting.models.detector.Detector": {
+        "widths": Wholes(shortest=2),
+        "depths": Wholes(shortest=2),
+        "features": Whole(1),
+        "candidates": Whole(1, 1000),
+        "threshold": FRACTION,
+        "overlap": FRACTION,
+    },
+    "handwriting.models.detect_then_read.DetectThenRead": {
+        "shrink": Whole(1, 16),
+        "crop_size": Wholes(shortest=2),
+        "margin": NOT_NEGATIVE,
+        "jitter": NOT_NEGATIVE,
+    },
+    "handwriting.models.ssdlite.SSDLite": {
+        "width": WIDTH,
+        "upsample": Whole(1, 4),
+        "candidates": Whole(1),
+        "threshold": FRACTION,
+        "overlap": FRACTION,
+    },
     "handwriting.models.baselines.Baseline": {"features": OneOf(("pixels", "hog"))},
     # optim, scheduler, loss
     "handwriting.training.optim.Muon": {

@@ -35,6 +35,25 @@ def build(kind: str, config: Any, **arguments: Any) -> Any:
         raise
 
 
+def build_model(config: Any, num_classes: int, image_size: tuple[int, int], channels: int) -> Any:
+    """Instantiate a model for images of a size (height, width) with 1 (grey) or 3 channels.
+
+    Raises UserError as build does, and if the images are in colour and the model takes no argument ``channels``.
+    """
+    arguments: dict[str, Any] = {"num_classes": num_classes, "image_size": image_size}
+    target = str(config.get("_target_"))
+    parameters = _parameters(_find("model", target))
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if "channels" in parameters or (any_name and channels > 1):
+        arguments["channels"] = channels
+    elif channels > 1:
+        raise UserError(
+            f"{target} takes no argument 'channels', and the images are in colour: write channels: int = 1 among its "
+            "arguments and nn.Conv2d(channels, …) as its first layer."
+        )
+    return build("model", config, **arguments)
+
+
 def check_part(kind: str, config: Any) -> None:
     """Raise UserError for a target that does not exist, and for a value that does not fit its constraint.
 
@@ -79,12 +98,8 @@ def _find(place: str, target: str) -> Any:
 
 
 def _constraints_by_defaults(maker: Any) -> dict[str, Constraint]:
-    try:
-        parameters = inspect.signature(maker).parameters
-    except ValueError:  # of a function in C, which tells nothing
-        return {}
     found: dict[str, Constraint] = {}
-    for name, parameter in parameters.items():
+    for name, parameter in _parameters(maker).items():
         default = parameter.default  # annotations are written differently by each version of torch
         if isinstance(default, tuple) and default and all(map(is_number, default)):
             found[name] = Numbers(default)
@@ -93,3 +108,11 @@ def _constraints_by_defaults(maker: Any) -> dict[str, Constraint]:
         elif default is parameter.empty and parameter.annotation in (int, "int"):  # a length, as StepLR's step_size
             found[name] = Whole(1)
     return found
+
+
+def _parameters(maker: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a class or function by their names."""
+    try:
+        return inspect.signature(maker).parameters
+    except ValueError:  # of a function in C, which tells nothing
+        return {}

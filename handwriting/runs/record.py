@@ -137,7 +137,7 @@ class Run:
         import pandas as pd
 
         try:
-            return pd.read_csv(self.folder / HELD_OUT)
+            return pd.read_csv(self.folder / HELD_OUT, dtype={"label_text": str, "read_text": str})  # 007 stays 007
         except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
             return None
 

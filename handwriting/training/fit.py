@@ -19,21 +19,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from handwriting.data import DataModule, typical_images
+from handwriting.data.checks import warn_once
+from handwriting.data.dataset import characters_of
 from handwriting.inference.preprocess import measure_foreground
 from handwriting.models.baselines import Baseline
-from handwriting.models.image_classifier import Views
+from handwriting.models.sequence_model import SequenceModel
 from handwriting.runs.checks import check_baseline, check_plateau, check_settings, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
-from handwriting.runs.instantiate import build
+from handwriting.runs.instantiate import build, build_model
+from handwriting.runs.record import setting_of
 from handwriting.training.callbacks import RunBar
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.graphs import GraphClassifier, check_callbacks
 from handwriting.training.module import Classifier
+from handwriting.training.recognizer import Recognizer
 from handwriting.training.resume import last_checkpoint, restore_rows
 from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
 from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import processor, with_threads
-from handwriting.utils.metrics import SMALLEST, Tally
+from handwriting.utils.metrics import SMALLEST, Tally, fraction_right
 
 REMARKS = (  # of Lightning, as regular expressions
     ".*does not have many workers.*",
@@ -51,12 +55,12 @@ class Job:
     """The objects of a run, ready to train; nothing is written yet."""
 
     data: DataModule
-    model: Classifier
+    model: Classifier | Recognizer
     trainer: lightning.Trainer
     tensorboard: RunLogger
     last: Path | None = None  # the checkpoint to resume from
     step: int = 0  # and its number of steps
-    views: Views | None = None  # of each test image, for test-time augmentation
+    views: Any = None  # Views or SequenceViews of each test image, for test-time augmentation
 
 
 def build_job(
@@ -77,11 +81,13 @@ def build_job(
     _quiet_lightning()
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
-    net = build("model", config.model, num_classes=len(data.class_names), image_size=data.image_size)
+    net = build_model(config.model, len(data.class_names), data.image_size, data.channels)
+    check_kind(config, net, data, overrides)
     if isinstance(net, Baseline):
         check_baseline(config, overrides)
         return BaselineJob(data, net, folder)
-    views = partial(build("augment", augmentation_of_views(settings)).views, number=config.tta.views)
+    of_views = build("augment", augmentation_of_views(settings))
+    views = partial(of_views.scene_views if data.is_sequence else of_views.views, number=config.tta.views)
     list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
     model = _build_model(config, settings, data, net)
     last = last_checkpoint(folder) if resume else None
@@ -93,7 +99,9 @@ def build_job(
     return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
 
 
-def _build_model(config: DictConfig, settings: dict[str, Any], data: DataModule, net: torch.nn.Module) -> Classifier:
+def _build_model(
+    config: DictConfig, settings: dict[str, Any], data: DataModule, net: torch.nn.Module
+) -> Classifier | Recognizer:
     """Return the network with its optimizer, scheduler and loss, all checked."""
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
@@ -101,8 +109,12 @@ def _build_model(config: DictConfig, settings: dict[str, Any], data: DataModule,
     _check_loss(loss, len(data.class_names))
     facts, classes, stop_on_nan = _facts(data, settings), len(data.class_names), config.on_nan == "stop"
     data.in_lists = config.compile == "graph"
-    kind = GraphClassifier if config.compile == "graph" else Classifier
-    model = kind(net, optimizer, scheduler, classes, mean, std, facts, loss, parts, stop_on_nan)
+    common = (net, optimizer, scheduler, classes, mean, std, facts, loss)
+    if isinstance(net, SequenceModel):
+        model: Classifier | Recognizer = Recognizer(*common, stop_on_nan=stop_on_nan, max_length=data.max_length)
+    else:
+        kind = GraphClassifier if config.compile == "graph" else Classifier
+        model = kind(*common, test_parts=parts, stop_on_nan=stop_on_nan)
     model.make_optimization(steps=100)  # to find invalid settings before anything is written
     if config.compile is True:
         net.compile()
@@ -133,14 +145,18 @@ def _build_trainer(
 
 def _facts(data: DataModule, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of a checkpoint, so that the model can be used with its file alone."""
-    return {
+    facts = {
         "settings": settings,
         "class_names": list(data.class_names),
         "glyphs": list(data.glyphs),
         "image_size": list(data.image_size),
-        "ink": measure_foreground(data.train.images),
-        "examples": typical_images(data.train, len(data.class_names)),
+        "channels": data.channels,
+        "photographs": data.photographs,
     }
+    if data.photographs:
+        return facts
+    examples = typical_images(data.train, len(data.class_names))
+    return facts | {"ink": measure_foreground(data.train.images), "examples": examples}
 
 
 def _quiet_lightning() -> None:
@@ -159,7 +175,7 @@ def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
     """
     outcome = fit_baseline(job, shown) if isinstance(job, BaselineJob) else _train_network(job, shown)
     labels = job.data.test.labels
-    chance = labels.bincount().max().item() / len(labels)
+    chance = labels.unique(dim=0, return_counts=True)[1].max().item() / len(labels)
     return outcome | {"classes": len(job.data.class_names), "chance": chance, "processor": processor()}
 
 
@@ -184,7 +200,10 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_by_views(job: Job) -> dict[str, float]:
-    """Return loss and accuracy of the test set with test-time augmentation."""
+    """Return the accuracy of the test set with test-time augmentation, and the loss where there are probabilities."""
+    if isinstance(job.model, Recognizer):
+        predicted = [one.labels for one in job.model.transcribe(job.data.test.images, job.views)]
+        return {"test_tta/acc": fraction_right(predicted, characters_of(job.data.test.labels))}
     probabilities, labels = job.model.predict_proba(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
     logits = probabilities.clamp_min(SMALLEST).log()
@@ -194,7 +213,7 @@ def _read_by_views(job: Job) -> dict[str, float]:
 
 
 def fit_and_test(
-    data: DataModule, model: Classifier, trainer: lightning.Trainer, last: Path | None = None
+    data: DataModule, model: Classifier | Recognizer, trainer: lightning.Trainer, last: Path | None = None
 ) -> dict[str, Any]:
     """Fit, from the checkpoint ``last`` if it is given; then test the weights with the best validation once.
 
@@ -223,6 +242,39 @@ def fit_and_test(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": _device(trainer),
     }
+
+
+def check_kind(config: DictConfig, net: torch.nn.Module, data: DataModule, overrides: Sequence[str]) -> None:
+    """Raise UserError for a network of single characters on images with several, and the other way round.
+
+    Also for settings that a network for several characters does not use.
+    """
+    model, name = config.model.get("_target_", "").split(".")[-1], data.name
+    if data.is_sequence and not isinstance(net, SequenceModel):
+        raise UserError(
+            f"{model} predicts one character for each image, and the images of {name} have several: choose "
+            "model=digit_heads, crnn, detector, ssdlite or detect_then_read."
+        )
+    if not isinstance(net, SequenceModel):
+        return
+    if not data.is_sequence:
+        raise UserError(
+            f"{model} recognises several characters in an image, and the images of {name} have one each: choose "
+            "data=street or street_demo, or a model of single characters, such as model=net."
+        )
+    if config.compile == "graph":
+        raise UserError("compile=graph trains networks of single characters only: choose compile=false.")
+    used = [one for one in overrides if not net.uses_loss and setting_of(one).split(".")[0] == "loss"]
+    if used:
+        raise UserError(f"{used[0]} has no effect on {model}, which has a loss of its own: leave it out.")
+    longest = getattr(net, "max_length", None)
+    for split, part in (("training", data.train), ("validation", data.val), ("test", data.test)):
+        too_long = sum(len(one) > longest for one in characters_of(part.labels)) if longest else 0
+        if too_long:
+            warn_once(
+                f"{too_long:,} {split} image{'s have' if too_long > 1 else ' has'} more than {longest} characters, "
+                f"which {model} cannot predict (model.max_length={data.max_length}: it can)."
+            )
 
 
 def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:

@@ -115,7 +115,7 @@ class GraphClassifier(Classifier):
 
     def _forward_and_backward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Compute the gradients of a batch; return its mean loss and number of correct predictions, (2,)."""
-        loss, correct = self.loss_and_correct(images, targets)
+        loss, correct = self.loss_and_counts(images, targets)
         loss.backward()
         return torch.cat([loss.detach()[None], correct.to(loss.dtype)])
 

@@ -1,4 +1,4 @@
-"""The LightningModule: a network and an optimizer, trained with cross-entropy and measured by accuracy."""
+"""The LightningModules: what every training has, and the training of a network for single characters."""
 
 import inspect
 import math
@@ -22,69 +22,50 @@ from handwriting.utils.metrics import MOST_WITHOUT_TOP5, Tally
 PLATEAU_METRIC = "val/loss"  # what scheduler=plateau monitors
 
 
-class Classifier(ImageClassifier, lightning.LightningModule):
-    """An ImageClassifier in training: a network, its normalisation, and what Lightning calls.
+class TrainingModule(lightning.LightningModule):
+    """What the training of every network has: optimizer, scheduler, logs, progress and resume.
 
-    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. Training minimises
-    ``loss``, of logits (B, classes) and labels (B,) or soft targets (B, classes); validation and test report the
-    cross-entropy, whatever the loss. ``facts`` is plain data in the checkpoint, so that the model can be rebuilt from
-    the file alone. ``test_parts`` names the test sets.
+    Validation and test are counted by ``tally``; a subclass computes loss_and_counts and evaluate_batch.
     """
 
-    def __init__(
+    def prepare(
         self,
-        net: nn.Module,
         optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None = None,
-        num_classes: int = 10,
-        mean: float = 0.0,
-        std: float = 1.0,
-        facts: dict[str, Any] | None = None,
-        loss: nn.Module | None = None,
-        test_parts: Sequence[str] = ("test",),
-        stop_on_nan: bool = False,
-    ):
-        super().__init__(net, mean, std)
+        scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None,
+        facts: dict[str, Any] | None,
+        loss: nn.Module | None,
+        tally: dict[str, Tally],
+        stop_on_nan: bool,
+    ) -> None:
+        """Set what training needs; ``tally`` has counters for train, val and each test set."""
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.facts, self.loss, self.test_parts = facts or {}, loss or nn.CrossEntropyLoss(), tuple(test_parts)
-        self.stop_on_nan = stop_on_nan
-        self.confusion = MulticlassConfusionMatrix(num_classes)
-        self.confused = torch.zeros(
-            num_classes, num_classes, dtype=torch.int64
-        )  # of the test: (true class, predicted class)
+        self.facts, self.loss, self.stop_on_nan = facts or {}, loss or nn.CrossEntropyLoss(), stop_on_nan
+        self.tally, self.test_parts = tally, tuple(part for part in tally if part not in ("train", "val"))
         self.history: list[dict[str, float]] = []  # one row of metrics per epoch
         self.test_metrics: dict[str, float] = {}
-        top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
-        self.tally = {"train": Tally(), "val": Tally(), **{part: Tally(top) for part in self.test_parts}}
         self.step_losses: list[Tensor] = []
         self.seconds = 0.0  # of training before this process resumed it
         self._begun = 0.0
         self._step = 0  # after the last batch
         self._random: dict[str, Any] | None = None
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of a batch, in nats; its labels (B,) may be soft targets (B, classes).
+    def loss_and_counts(self, images: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a training batch, and what the tally counts in it."""
+        raise NotImplementedError
 
-        A network with several heads returns the logits of each, (heads, B, classes): each has its loss.
-        """
+    def evaluate_batch(self, batch: tuple[Tensor, Any], part: str) -> Any:
+        """Count a batch of a split, in the precision of the weights, and return what the network predicts."""
+        raise NotImplementedError
+
+    def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch."""
         images, targets = batch
-        loss, correct = self.loss_and_correct(images, targets)
-        self.tally["train"].add(len(images), loss, correct)
+        loss, counts = self.loss_and_counts(images, targets)
+        self.tally["train"].add(len(images), loss, counts)
         if (processes := _processes()) > 1:  # the mean over the whole batch, which the processes share
             loss = loss * processes * len(images) / self._add_up(loss.new_tensor(len(images)))
         self.step_losses.append(loss.detach())
         return loss
-
-    def loss_and_correct(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a training batch, and the number of its images that are predicted correctly, (1,)."""
-        logits = self(images)
-        if logits.ndim == 3:
-            loss = torch.stack([self.loss(head, targets) for head in logits]).mean()
-            logits = logits.mean(0)
-        else:
-            loss = self.loss(logits, targets)
-        labels = targets if targets.ndim == 1 else targets.argmax(1)
-        return loss, self.tally["train"].count_correct(logits, labels)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -96,15 +77,9 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         """Optimizer steps in the whole training; loads the training data."""
         return int(self.trainer.estimated_stepping_batches)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> None:
         """Count a validation batch."""
-        self._read(batch, "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count a batch of one of the test sets, and for the first, update the confusion matrix."""
-        logits = self._read(batch, self.test_parts[dataloader_idx])
-        if dataloader_idx == 0:
-            self.confusion.update(logits, batch[1])
+        self.evaluate_batch(batch, "val")
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the mean loss of the last steps, of one or more batches each: the device is synchronised once."""
@@ -142,7 +117,6 @@ class Classifier(ImageClassifier, lightning.LightningModule):
         """Log loss and accuracy of each test set."""
         for part in self.test_parts:
             self.log_dict(self._means(part))
-        self.confused = self.confusion.compute().cpu()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler for the steps of this training."""
@@ -180,21 +154,10 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             progress = checkpoint["progress"]
             self.history, self.seconds, self._random = progress["history"], progress["seconds"], progress["random"]
 
-    def _read(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
-        """Count a batch of a split by its cross-entropy, and return its logits (B, classes)."""
-        images, labels = batch
-        with torch.autocast(
-            self.device.type, enabled=False
-        ):  # in the precision of the weights, as when they are loaded
-            logits = self(images)
-        tally = self.tally[part]
-        tally.add(len(labels), F.cross_entropy(logits, labels), tally.count_correct(logits, labels))
-        return logits
-
     def _means(self, part: str) -> dict[str, float]:
         """Return and record loss and accuracy of a split, and reset the counters."""
         row = {f"{part}/{name}": value for name, value in self.tally[part].means(self._add_up).items()}
-        self.tally[part] = Tally(self.tally[part].top)
+        self.tally[part] = self.tally[part].empty()
         if part in self.test_parts:
             self.test_metrics |= row
         elif self.history:
@@ -218,6 +181,75 @@ class Classifier(ImageClassifier, lightning.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics({"train/loss_step": mean}, step=self.global_step)
             self.step_losses.clear()
+
+
+class Classifier(ImageClassifier, TrainingModule):
+    """An ImageClassifier in training: a network, its normalisation, and what Lightning calls.
+
+    ``optimizer`` makes the optimizer of the parameters, ``scheduler`` its scheduler or None. Training minimises
+    ``loss``, of logits (B, classes) and labels (B,) or soft targets (B, classes); validation and test report the
+    cross-entropy, whatever the loss. ``facts`` is plain data in the checkpoint, so that the model can be rebuilt from
+    the file alone. ``test_parts`` names the test sets.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler | ReduceLROnPlateau] | None = None,
+        num_classes: int = 10,
+        mean: float = 0.0,
+        std: float = 1.0,
+        facts: dict[str, Any] | None = None,
+        loss: nn.Module | None = None,
+        test_parts: Sequence[str] = ("test",),
+        stop_on_nan: bool = False,
+    ):
+        super().__init__(net, mean, std)
+        top = (1, 5) if num_classes > MOST_WITHOUT_TOP5 else (1,)
+        tally = {"train": Tally(), "val": Tally(), **{part: Tally(top) for part in test_parts}}
+        self.prepare(optimizer, scheduler, facts, loss, tally, stop_on_nan)
+        self.confusion = MulticlassConfusionMatrix(num_classes)
+        self.confused = torch.zeros(
+            num_classes, num_classes, dtype=torch.int64
+        )  # of the test: (true class, predicted class)
+
+    def loss_and_counts(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of a training batch, in nats, and the number of correct predictions, (1,).
+
+        ``targets`` are labels (B,) or soft targets (B, classes). A network with several heads returns the logits of
+        each, (heads, B, classes): each has its loss.
+        """
+        logits = self(images)
+        if logits.ndim == 3:
+            loss = torch.stack([self.loss(head, targets) for head in logits]).mean()
+            logits = logits.mean(0)
+        else:
+            loss = self.loss(logits, targets)
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        return loss, self.tally["train"].count_correct(logits, labels)
+
+    def evaluate_batch(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        """Count a batch of a split by its cross-entropy, and return its logits (B, classes)."""
+        images, labels = batch
+        with torch.autocast(
+            self.device.type, enabled=False
+        ):  # in the precision of the weights, as when they are loaded
+            logits = self(images)
+        tally = self.tally[part]
+        tally.add(len(labels), F.cross_entropy(logits, labels), tally.count_correct(logits, labels))
+        return logits
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count a batch of one of the test sets, and for the first, update the confusion matrix."""
+        logits = self.evaluate_batch(batch, self.test_parts[dataloader_idx])
+        if dataloader_idx == 0:
+            self.confusion.update(logits, batch[1])
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss and accuracy of each test set."""
+        super().on_test_epoch_end()
+        self.confused = self.confusion.compute().cpu()
 
 
 def _processes() -> int:

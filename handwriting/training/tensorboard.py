@@ -12,11 +12,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from handwriting.data import DataModule, LabelledImages
+from handwriting.data.dataset import Sequences, boxes_of, pictures, text_of, texts
+from handwriting.inference.transcription import draw_transcripts
 from handwriting.plots.images import draw_confusion, draw_gallery, draw_variants
 from handwriting.plots.style import as_png, shown_names
 from handwriting.runs.record import HELD_OUT, flatten, setting_of
+from handwriting.training.recognizer import Recognizer
 from handwriting.utils.files import write_bytes, write_text
-from handwriting.utils.metrics import per_class
+from handwriting.utils.metrics import NONE, per_character, per_class
 
 FINAL = ("test/acc", "test_tta/acc", "val/acc")  # of the chosen epoch; TensorBoard sorts tags, and final/ comes first
 
@@ -57,62 +60,76 @@ def _is_number(value: object) -> bool:
 
 
 class Tested(Protocol):
-    """A model after its test."""
+    """A model of single characters after its test."""
 
     confused: torch.Tensor  # (true class, predicted class)
 
     def predict_proba(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities (N, classes) of uint8 images (N, 1, H, W)."""
+        """Return the probabilities (N, classes) of uint8 images (N, C, H, W)."""
         ...
 
 
 def show_images(logger: RunLogger, data: DataModule) -> None:
-    """Show TensorBoard some of the training images."""
-    some = _spread(data.train, 32)
-    names = shown_names(data.class_names, data.glyphs)
-    logger.experiment.add_figure(
-        "train/images", draw_gallery(some.images[:, 0].numpy(), [names[label] for label in some.labels])
-    )
+    """Show TensorBoard some of the training images, with the boxes of their characters."""
+    some, names = _spread(data.train, 32), shown_names(data.class_names, data.glyphs)
+    figure = draw_gallery(pictures(some.images), texts(some.labels, names), boxes=boxes_of(some.labels, some.boxes))
+    logger.experiment.add_figure("train/images", figure)
 
 
 def show_augmentation(logger: RunLogger, data: DataModule, folder: Path) -> None:
-    """Draw sixteen training images above their augmented versions: augment.png, also in TensorBoard."""
-    augmentation, some = data.augmentation, _spread(data.train, 16)
+    """Draw training images above their augmented versions, with boxes: augment.png, also in TensorBoard."""
+    height, width = data.image_size
+    augmentation, some = data.augmentation, _spread(data.train, 6 if width > 1.5 * height else 16)
     if not augmentation.steps and len(augmentation.variants) == 1:
         return
     fixed = augmentation.expand(some).images.split(len(some))
     rows = {name: images for name, images in zip(augmentation.variants, fixed, strict=True) if name != "original"}
+    boxes = {"original": boxes_of(some.labels, some.boxes)}
     if augmentation.steps:
         generator = torch.Generator().manual_seed(augmentation.seed)
-        varied = [augmentation.vary(some.images, some.labels, len(data.class_names), generator)[0] for _ in range(4)]
-        rows |= {f"random {number}": images for number, images in enumerate(varied, 1)}
-    figure = draw_variants(some.images[:, 0].numpy(), {name: images[:, 0].numpy() for name, images in rows.items()})
+        for name in (f"random {number}" for number in range(1, 5)):
+            batch = some.batch(torch.arange(len(some)))
+            rows[name], targets = augmentation.vary(*batch, len(data.class_names), generator)
+            if isinstance(targets, Sequences):
+                boxes[name] = boxes_of(*targets)
+    figure = draw_variants(pictures(some.images), {name: pictures(images) for name, images in rows.items()}, boxes)
     write_bytes(folder / "augment.png", as_png(figure))
     logger.experiment.add_figure("train/augmented", figure)
 
 
-def show_result(
-    logger: RunLogger,
-    data: DataModule,
-    model: Tested,
-    folder: Path,
-    step: int,
-) -> None:
-    """Write per_class.csv and held_out.csv; show TensorBoard the confusion matrix of the test set."""
-    counts = model.confused.numpy().astype(np.int64)
-    write_text(folder / "per_class.csv", per_class(counts, data.class_names, data.glyphs).to_csv(index=False))
+def show_result(logger: RunLogger, data: DataModule, model: Tested | Recognizer, folder: Path, step: int) -> None:
+    """Write per_class.csv and held_out.csv; show TensorBoard the confusion matrix of the test set.
+
+    Of several characters there are also some test images with their boxes and predictions.
+    """
+    counts, names = model.confused.numpy().astype(np.int64), shown_names(data.class_names, data.glyphs)
+    table = (per_character if data.is_sequence else per_class)(counts, data.class_names, data.glyphs)
+    write_text(folder / "per_class.csv", table.to_csv(index=False))
     if data.split != "holdout":
         write_text(folder / HELD_OUT, _held_out(data, model).to_csv(index=False, float_format="%.6g"))
-    figure = draw_confusion(counts, shown_names(data.class_names, data.glyphs))
+    figure = draw_confusion(counts, [*names, NONE] if data.is_sequence else names)
     logger.experiment.add_figure("test/confusion", figure, step)
+    if isinstance(model, Recognizer):
+        some = _spread(data.test, 32)
+        figure = draw_transcripts(some, model.transcribe(some.images), names, "Sample of the test set")
+        logger.experiment.add_figure("test/predictions", figure, step)
 
 
-def _held_out(data: DataModule, model: Tested) -> pd.DataFrame:
-    """Return a row for each held-out image: its index in the training set, label, prediction (read), probabilities."""
+def _held_out(data: DataModule, model: Tested | Recognizer) -> pd.DataFrame:
+    """Return a row for each held-out image: its index in the training set, label, prediction (read), probabilities.
+
+    Of several characters the row has both as text, and the probability of the prediction.
+    """
+    table = pd.DataFrame({"image": data.held_out.numpy()})
+    if isinstance(model, Recognizer):
+        transcripts, names = model.transcribe(data.val.images), data.class_names
+        return table.assign(
+            label_text=texts(data.val.labels, names),
+            read_text=[text_of(one.labels, names) for one in transcripts],
+            probability=[one.probability for one in transcripts],
+        )
     probabilities = model.predict_proba(data.val.images).numpy()
-    table = pd.DataFrame(
-        {"image": data.held_out.numpy(), "label": data.val.labels.numpy(), "read": probabilities.argmax(1)}
-    )
+    table = table.assign(label=data.val.labels.numpy(), read=probabilities.argmax(1))
     return table.join(pd.DataFrame(probabilities).add_prefix("p"))
 
 
@@ -125,5 +142,5 @@ def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides:
 
 
 def _spread(part: LabelledImages, count: int) -> LabelledImages:
-    """Return ``number`` images of a split, evenly spaced, or all if it has fewer."""
+    """Return ``count`` images of a split, evenly spaced, or all if it has fewer."""
     return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]

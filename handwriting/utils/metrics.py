@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_calibration_error,
     multiclass_accuracy,
     multiclass_calibration_error,
     multiclass_confusion_matrix,
@@ -50,14 +52,121 @@ class Tally:
 
         ``add_up`` returns the sum of a tensor over all processes.
         """
-        names = ["loss", *("acc" if n == 1 else f"top{n}" for n in self.top)]
-        sums = torch.zeros(len(names) + 1)
+        sums = torch.zeros(2 + self.counts)
         if self.images:
             images = torch.tensor(self.images, dtype=torch.float32, device=self.losses[0].device)
             loss = torch.stack(self.losses).float() @ images
-            sums = torch.cat([loss[None], torch.stack(self.right).sum(0).float(), images.sum()[None]])
-        *totals, number = add_up(sums).tolist()
-        return {name: total / number for name, total in zip(names, totals, strict=True)}
+            sums = torch.cat([loss[None], images.sum()[None], torch.stack(self.right).sum(0).float()])
+        loss_sum, number, *counts = add_up(sums).tolist()
+        return {"loss": loss_sum / number, **self.fractions(number, counts)}
+
+    @property
+    def counts(self) -> int:
+        """How many counts a batch has beside its loss."""
+        return len(self.top)
+
+    def fractions(self, images: float, counts: Sequence[float]) -> dict[str, float]:
+        """Return the accuracies from the sums of all batches."""
+        names = ("acc" if n == 1 else f"top{n}" for n in self.top)
+        return {name: count / images for name, count in zip(names, counts, strict=True)}
+
+    def empty(self) -> "Tally":
+        """Return a new one of the same kind."""
+        return Tally(self.top)
+
+
+NONE = "none"  # the name of a missing character
+Characters = Sequence[int]  # the labels of the characters in an image, in reading order
+
+
+class SequenceTally(Tally):
+    """Mean loss and accuracies of images with up to ``max_length`` characters each.
+
+    ``acc`` is the fraction of images whose whole sequence is right, ``char_acc`` is 1 − the character error rate,
+    ``length_acc`` the fraction of sequences of the right length. With ``by_length``, ``acc_length_2`` is the accuracy
+    of the images with two characters.
+    """
+
+    def __init__(self, max_length: int, by_length: bool = False):
+        super().__init__()
+        self.max_length, self.by_length = max_length, by_length
+
+    @property
+    def counts(self) -> int:
+        """Right sequences, edits, characters, right lengths; images and right sequences of each length."""
+        return 4 + 2 * self.max_length
+
+    def count(self, predicted: Sequence[Characters], true: Sequence[Characters]) -> Tensor:
+        """Return the counts of a batch."""
+        counts = torch.zeros(self.counts)
+        for guess, truth in zip(predicted, true, strict=True):
+            right = tuple(guess) == tuple(truth)
+            counts[:4] += torch.tensor([right, edits(guess, truth), len(truth), len(guess) == len(truth)])
+            counts[3 + len(truth)] += 1
+            counts[3 + self.max_length + len(truth)] += right
+        return counts
+
+    def fractions(self, images: float, counts: Sequence[float]) -> dict[str, float]:
+        """Return the accuracies from the sums of all batches; no accuracy of a length without images."""
+        right, wrong, characters, same_length, *rest = counts
+        found = {"acc": right / images, "char_acc": 1 - wrong / max(characters, 1), "length_acc": same_length / images}
+        if self.by_length:
+            pairs = enumerate(zip(rest[: self.max_length], rest[self.max_length :], strict=True), 1)
+            found |= {f"acc_length_{length}": hits / number for length, (number, hits) in pairs if number}
+        return found
+
+    def empty(self) -> "SequenceTally":
+        """Return a new one of the same kind."""
+        return SequenceTally(self.max_length, self.by_length)
+
+
+def fraction_right(predicted: Sequence[Characters], true: Sequence[Characters]) -> float:
+    """Return the fraction of images whose whole sequence is right."""
+    return sum(tuple(one) == tuple(other) for one, other in zip(predicted, true, strict=True)) / len(true)
+
+
+def edits(predicted: Characters, true: Characters) -> int:
+    """Return the edit distance: the smallest number of characters to insert, delete or replace."""
+    return sum(one != other for one, other in align(predicted, true))
+
+
+def align(predicted: Characters, true: Characters) -> list[tuple[int | None, int | None]]:
+    """Return pairs (true, predicted) of characters with the fewest differences (V. Levenshtein, 1966).
+
+    None is a missing character in a pair: (None, 3) is a 3 too many.
+    """
+    costs = np.zeros((len(true) + 1, len(predicted) + 1), int)
+    costs[0], costs[:, 0] = range(len(predicted) + 1), range(len(true) + 1)
+    for row, truth in enumerate(true, 1):
+        for column, guess in enumerate(predicted, 1):
+            replaced = costs[row - 1, column - 1] + (truth != guess)
+            costs[row, column] = min(replaced, costs[row - 1, column] + 1, costs[row, column - 1] + 1)
+    pairs: list[tuple[int | None, int | None]] = []
+    row, column = len(true), len(predicted)
+    while row or column:
+        here = costs[row, column]
+        if row and column and here == costs[row - 1, column - 1] + (true[row - 1] != predicted[column - 1]):
+            row, column = row - 1, column - 1
+            pairs.append((true[row], predicted[column]))
+        elif row and here == costs[row - 1, column] + 1:
+            row -= 1
+            pairs.append((true[row], None))
+        else:
+            column -= 1
+            pairs.append((None, predicted[column]))
+    return pairs[::-1]
+
+
+def sequence_confusion(predicted: Sequence[Characters], true: Sequence[Characters], classes: int) -> np.ndarray:
+    """Return the confusion matrix (true, predicted) of the aligned characters, int64 (classes + 1, classes + 1).
+
+    The last row counts characters too many, the last column missing ones.
+    """
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    for guess, truth in zip(predicted, true, strict=True):
+        for one, other in align(guess, truth):
+            counts[classes if one is None else one, classes if other is None else other] += 1
+    return counts
 
 
 BINS = 15  # of the expected calibration error, as in C. Guo et al., 2017, arXiv:1706.04599
@@ -84,18 +193,50 @@ def score(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     return {name: float(value) for name, value in scores.items()}
 
 
+def sequence_scores(
+    predicted: Sequence[Characters], true: Sequence[Characters], probabilities: Sequence[float]
+) -> dict[str, float]:
+    """Return the accuracies of SequenceTally, also by length, and the expected calibration error of whole sequences.
+
+    ``probabilities`` are those of the predicted sequences.
+    """
+    tally = SequenceTally(max(map(len, true)), by_length=True)
+    scores = tally.fractions(len(true), tally.count(predicted, true).tolist())
+    right = torch.tensor([tuple(one) == tuple(other) for one, other in zip(predicted, true, strict=True)])
+    error = binary_calibration_error(torch.tensor(probabilities), right.long(), n_bins=BINS)
+    return scores | {"calibration_error": float(error)}
+
+
+def accuracy_by(right: np.ndarray, values: np.ndarray, most: int = 6) -> pd.DataFrame:
+    """Return the accuracy of images grouped by a property: a row for each group, from low to high ``values`` (N,).
+
+    ``right`` (N,) says which images are predicted right. Each value is a group, or, if there are more than ``most``,
+    groups have about equal numbers of images. ``acc_low`` and ``acc_high`` are the 95 % interval (E. Wilson, 1927).
+    """
+    distinct = np.unique(values)
+    starts = distinct if len(distinct) <= most else np.unique(np.quantile(values, np.arange(most) / most))
+    group = np.searchsorted(starts, values, side="right") - 1
+    rows = []
+    for number in np.unique(group):
+        inside, hits = values[group == number], int(right[group == number].sum())
+        interval = binomtest(hits, len(inside)).proportion_ci(method="wilson")
+        ends = {"from": inside.min(), "to": inside.max(), "images": len(inside), "right": hits}
+        rows.append(ends | {"acc": hits / len(inside), "acc_low": interval.low, "acc_high": interval.high})
+    return pd.DataFrame(rows)
+
+
 def confusion(predictions: Tensor, labels: Tensor, classes: int) -> np.ndarray:
     """Return the confusion matrix (true classes, predicted classes) from predictions (N,) and labels (N,)."""
     return multiclass_confusion_matrix(predictions, labels, num_classes=classes).numpy()
 
 
-def agreement(predictions: Sequence[Tensor], labels: Tensor) -> list[int]:
-    """Return how many images are classified correctly by none, one, two … and all of several models.
+def agreement(right: Sequence[np.ndarray]) -> list[int]:
+    """Return how many images are predicted right by none, one, two … and all of several models.
 
-    ``predictions`` are (N,) for each model. More models of the same kind hardly help on images that all misclassify.
+    ``right`` says for each model which images, bool (N,). More models of the same kind hardly help on images that all
+    misclassify.
     """
-    right = sum((predicted == labels).long() for predicted in predictions)
-    return torch.bincount(torch.as_tensor(right), minlength=len(predictions) + 1).tolist()
+    return np.bincount(np.sum(right, axis=0), minlength=len(right) + 1).tolist()
 
 
 def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
@@ -124,6 +265,16 @@ def per_class(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[s
             }
         )
     return pd.DataFrame(rows)
+
+
+def per_character(counts: np.ndarray, class_names: Sequence[str], glyphs: Sequence[str]) -> pd.DataFrame:
+    """Return what per_class does from a confusion matrix of sequence_confusion; images are characters here.
+
+    The last row, none, counts characters too many; missing ones are mistaken for none.
+    """
+    table = per_class(counts, [*class_names, NONE], [*glyphs, ""] if glyphs else ())
+    table.loc[len(class_names), ["acc", "precision", "f1"]] = float("nan")  # of what is not there
+    return table
 
 
 def confused_pairs(counts: np.ndarray, most: int = 20) -> list[tuple[int, int, int]]:

@@ -92,7 +92,7 @@ def test_a_blur_is_the_gaussian_of_scipy(largest):
     assert 0.9 * largest < deviations.max() <= largest * 1.0001
     assert np.median(deviations) == pytest.approx(largest / 2, rel=0.3)
     for image, result, deviation in zip(images, apply(step, images), deviations, strict=True):
-        wanted = scipy.ndimage.gaussian_filter(image, deviation, mode="constant", truncate=4 / deviation)
+        wanted = scipy.ndimage.gaussian_filter(image, deviation, mode="nearest", truncate=4 / deviation)
         np.testing.assert_allclose(result, wanted, atol=1e-5)
 
 
@@ -259,3 +259,33 @@ def test_a_bend_comes_on_top_of_the_affine_map_and_only_to_images_chosen():
 def test_what_comes_from_outside_is_black():
     warped = apply(Warp(shift=20), np.ones((50, 10, 10)))
     assert (warped.max((1, 2)) == 0).sum() > 10
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Warp(degrees=20, scale=0.2, shear=0.2, shift=3),
+        Warp(bend=2),
+        Erasing(1.0, 0.2, 0.6),
+        Blur(1.0, 3.0),
+        Mixup(alpha=1.0),
+    ],
+    ids=["affine", "elastic", "erasing", "blur", "mixup"],
+)
+def test_all_channels_of_a_colour_image_are_changed_alike(step: Step):
+    images, labels = torch.rand(6, 3, 14, 11, generator=seeded(5)), torch.arange(6)
+    changed, targets = step(images, labels, 6, seeded(1))
+    assert not torch.allclose(changed, images)
+    for channel in range(3):
+        alone, same = step(images[:, channel : channel + 1], labels, 6, seeded(1))
+        torch.testing.assert_close(changed[:, channel : channel + 1], alone)
+        torch.testing.assert_close(targets, same)
+
+
+def test_the_noise_of_each_channel_is_independent_and_as_strong():
+    noisy, _ = Noise(1.0, 0.1)(torch.full((4, 3, 50, 50), 0.5), torch.zeros(4).long(), 1, seeded(0))
+    noise = (noisy - 0.5).flatten(2)
+    for image in noise:
+        correlations = torch.corrcoef(image) - torch.eye(3)
+        assert correlations.abs().max() < 0.1  # five standard errors
+        assert image.std(1).max() < 1.1 * image.std(1).min()

@@ -197,3 +197,13 @@ def test_a_misspelt_variant_is_hinted_at(dataset):
 def test_no_variant_at_all_is_refused(dataset, complaint):
     with complaint("augment.variants is empty", "[original]"):
         expand(dataset, [])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_channels_of_a_colour_image_are_changed_alike(variant):
+    rng = np.random.default_rng(0)
+    colour = torch.from_numpy(rng.integers(0, 256, (9, 3, 24, 30), np.uint8))
+    made = expand(LabelledImages(colour, torch.arange(9)), [variant]).images
+    for channel in range(3):
+        grey = LabelledImages(colour[:, channel : channel + 1], torch.arange(9))
+        assert torch.equal(made[:, channel : channel + 1], expand(grey, [variant]).images)

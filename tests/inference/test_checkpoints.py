@@ -11,6 +11,7 @@ import torch
 
 from handwriting.inference import checkpoints
 from handwriting.inference.checkpoints import find_checkpoints, load_trained
+from handwriting.models.digit_heads import DigitHeads
 from handwriting.models.net import Net
 from handwriting.runs.config import augmentation_of_views
 from handwriting.training.module import Classifier
@@ -122,7 +123,35 @@ def test_weights_that_do_not_fit_the_named_model_are_one_sentence(file: Path, ch
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("changed", [{"image_size": [28]}, {"ink": 5}, {"glyphs": 5}, {"settings": 5}])
+def test_without_channels_a_model_is_of_grey_writing(file: Path):
+    trained = load_trained(file)
+    assert (trained.channels, trained.photographs, len(trained.examples)) == (1, False, 0)
+    torch.save(content(channels=1, photographs=True), file)
+    assert load_trained(file).photographs
+
+
+def test_a_colour_model_is_rebuilt(file: Path):
+    net = Net(10, (28, 28), 3, widths=[4, 8], hidden=[16])
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    saved = content(channels=3, photographs=True)
+    torch.save(saved | {"state_dict": saved["state_dict"] | weights}, file)
+    trained = load_trained(file)
+    assert (trained.channels, trained.photographs) == (3, True)
+    assert trained.model(torch.zeros(2, 3, 28, 28, dtype=torch.uint8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"image_size": [28]},
+        {"ink": 5},
+        {"glyphs": 5},
+        {"settings": 5},
+        {"channels": 3},
+        {"channels": 0},
+        {"channels": "many"},
+    ],
+)
 def test_damaged_metadata_are_one_sentence(file: Path, changed: dict[str, Any]):
     torch.save(content(**changed), file)
     with pytest.raises(UserError, match="does not fit the model that it names"):
@@ -156,3 +185,16 @@ def test_a_checkpoint_is_found_by_its_file_its_run_or_the_folder_of_runs(tmp_pat
         find_checkpoints(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no finished run .* Did you mean .*study\?"):
         find_checkpoints(tmp_path)
+
+
+def test_a_file_of_weights_that_training_began_with_is_not_needed(file: Path):
+    heads = {"_target_": "handwriting.models.digit_heads.DigitHeads", "backbone": "resnet18", "weights": "gone.pt"}
+    net = DigitHeads(10, (32, 64), 3, backbone="resnet18")
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    saved = content(settings={"model": heads}, image_size=[32, 64], channels=3, photographs=True)
+    torch.save(saved | {"state_dict": {**weights, "mean": torch.tensor(0.5), "std": torch.tensor(0.2)}}, file)
+    trained = load_trained(file)
+    assert trained.settings["model"]["weights"] == "gone.pt"
+    images = torch.zeros(1, 3, 32, 64, dtype=torch.uint8)
+    expected = net.eval()((images / 255 - 0.5) / 0.2)["positions"]
+    torch.testing.assert_close(trained.model(images)["positions"], expected)

@@ -10,7 +10,14 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from handwriting.data.digits import read_digits
-from handwriting.inference.preprocess import measure_foreground, open_image, preprocess, to_grey
+from handwriting.data.photographs import letterbox, to_colour
+from handwriting.inference.preprocess import (
+    fit_photograph,
+    measure_foreground,
+    open_image,
+    preprocess,
+    to_grey,
+)
 from handwriting.utils.errors import UserError
 
 FOREGROUND = {"size": 20.0, "stroke": 2.5}
@@ -222,3 +229,43 @@ def test_a_large_jpeg_is_preprocessed_like_a_png(tmp_path: Path):
         results.append(preprocess(open_image(tmp_path / file), (28, 28), {"size": 20.0, "stroke": 2.5}).image)
     assert np.abs(results[0].astype(int) - results[1]).max() <= 12
     assert np.corrcoef(results[0].ravel(), results[1].ravel())[0, 1] > 0.999
+
+
+RED, GREY = Image.new("RGB", (5, 4), (255, 0, 0)), Image.new("L", (5, 4), 51)
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (RED, (255, 0, 0)),
+        (RED.convert("RGBA"), (255, 0, 0)),
+        (RED.convert("CMYK"), (255, 0, 0)),
+        (RED.quantize(), (255, 0, 0)),
+        (GREY, (51, 51, 51)),
+        (GREY.convert("LA"), (51, 51, 51)),
+        (GREY.convert("F"), (51, 51, 51)),
+        (Image.fromarray(np.full((4, 5), 51 * 257, np.uint16)), (51, 51, 51)),
+        (Image.new("1", (5, 4), 1), (255, 255, 255)),
+    ],
+    ids=lambda one: getattr(one, "mode", ""),
+)
+def test_an_image_of_every_mode_has_its_colours(image: Image.Image, colour: tuple[int, int, int]):
+    assert to_colour(image).dtype == np.uint8
+    assert np.array_equal(to_colour(image), np.tile(np.array(colour), (4, 5, 1)))
+
+
+def test_transparent_pixels_of_a_photograph_are_white():
+    image = Image.new("RGBA", (2, 1), (10, 20, 30, 255))
+    image.putpixel((0, 0), (10, 20, 30, 0))
+    assert to_colour(image).tolist() == [[[255, 255, 255], [10, 20, 30]]]
+
+
+@pytest.mark.parametrize("shape", [(300, 900), (12, 12), (1000, 30)])
+def test_a_photograph_is_fitted_in_colour_or_grey(shape: tuple[int, int]):
+    photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    fitted = letterbox(photograph, (32, 48))[0]
+    colour, grey = (fit_photograph(photograph, (32, 48), channels) for channels in (3, 1))
+    assert np.array_equal(colour.image, fitted)
+    assert np.array_equal(grey.image, np.asarray(Image.fromarray(fitted).convert("L")))
+    assert [step.ndim for step in grey.steps.values()] == [3, 3]
+    assert max(grey.steps["original"].shape) == min(max(shape), 400)

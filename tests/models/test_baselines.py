@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
 from handwriting.compare import main as compare
+from handwriting.data.dataset import LabelledImages
 from handwriting.data.digits import read_digits
 from handwriting.models.baselines import BINS, Baseline, histograms
 from handwriting.utils.errors import UserError
@@ -123,3 +125,15 @@ def test_bad_input_is_one_sentence(main, settings: list[str], said: str):
 def test_hog_needs_room():
     with pytest.raises(UserError, match="needs images of at least 8×8"):
         Baseline(10, (7, 9), KNeighborsClassifier, "hog")
+
+
+def test_histograms_of_colour_images_are_those_of_their_grey_levels():
+    random = np.random.default_rng(0)
+    colour = random.integers(0, 256, (60, 16, 16, 3), np.uint8)
+    grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in colour])
+    labels, found = torch.arange(60) % 3, []
+    for images, channels in ((colour.transpose(0, 3, 1, 2), 3), (grey[:, None], 1)):
+        baseline = Baseline(3, (16, 16), SVC, "hog", channels)
+        baseline.fit(LabelledImages(torch.from_numpy(images[:40].copy()), labels[:40]))
+        found.append(baseline.predict_proba(torch.from_numpy(images[40:].copy())))
+    torch.testing.assert_close(*found, rtol=0, atol=0.01)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from math import prod, sqrt
 
@@ -8,10 +9,13 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from handwriting.data.dataset import LabelledImages
 from handwriting.models.ccnet import CCNet
 from handwriting.models.layers import activation_and_pooling, make_activation
 from handwriting.models.lenet import LeNet
 from handwriting.models.net import MLP, Net
+from handwriting.runs.config import choices_of, compose_group
+from handwriting.runs.instantiate import build_model
 from handwriting.utils.errors import UserError
 
 FAMILIES = [Net, MLP, LeNet, CCNet]
@@ -53,13 +57,13 @@ def test_the_size_of_net_follows_from_widths_hidden_classes_and_image(widths, hi
     for _ in widths:
         height, width = (height - 2) // 2, (width - 2) // 2
     convolutions = sum((9 * before + 1) * after for before, after in pairwise([1, *widths]))
-    net = Net(classes, size, widths, hidden)
+    net = Net(classes, size, widths=widths, hidden=hidden)
     assert count(net) == convolutions + linear_count(widths[-1] * height * width, *hidden, classes)
 
 
 @pytest.mark.parametrize("hidden", [[], [7], [20, 10, 5]])
 def test_the_size_of_mlp_follows_from_its_layers(hidden):
-    assert count(MLP(26, (9, 11), hidden)) == linear_count(99, *hidden, 26)
+    assert count(MLP(26, (9, 11), hidden=hidden)) == linear_count(99, *hidden, 26)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -300,3 +304,53 @@ def test_weights_of_ccnet_follow_the_configured_distribution():
         assert plain[name].std().item() == pytest.approx(1 / sqrt(3 * fan_in), rel=tolerance), name
         assert xavier[name].abs().max() > sqrt(3) * xavier[name].std()  # normal: it has tails
         assert plain[name].abs().max() <= 1 / sqrt(fan_in)  # torch's default: uniform
+
+
+BASELINES = {"forest", "knn", "linear", "svm"}
+SEQUENCES = {"crnn", "detect_then_read", "detector", "digit_heads", "ssdlite"}  # several characters in an image
+NETWORKS = sorted(set(choices_of("model")) - BASELINES - SEQUENCES)
+
+
+compose = cache(compose_group)
+
+
+def made(model: str, size: tuple[int, int], channels: int) -> nn.Module:
+    return build_model(compose("model", model), 7, size, channels)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_sees_all_channels_of_colour_images(model: str):
+    net, grey = made(model, (32, 32), 3).eval(), made(model, (32, 32), 1)
+    first = next(weight for weight in grey.parameters())  # of the first layer, whose inputs are three times as many
+    assert count(net) == count(grey) + 2 * first.numel()
+    images = torch.rand(2, 3, 32, 32)
+    logits = net(images)
+    assert logits.shape == (2, 7)
+    for channel in range(3):
+        changed = images.clone()
+        changed[:, channel] = 0
+        assert not torch.allclose(net(changed), logits, atol=1e-7), channel
+
+
+SMALLEST = {"char_net_v1": 16, "lenet": 12, "net": 10, "net_deep": 22, "net_sigmoid": 10, "quick_net": 12, "vgg": 16}
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_images_from_8_to_128_pixels_work_or_are_refused_before_training(model: str):
+    smallest = SMALLEST.get(model, 8)
+    with torch.device("meta"):  # shapes only
+        for size in ((smallest, smallest), (smallest, 128), (127, smallest + 1), (128, 128)):
+            assert made(model, size, 3).train()(torch.zeros(2, 3, *size)).shape[-2:] == (2, 7)
+        for size in ((smallest - 1, 128), (128, smallest - 1)) if smallest > 8 else ():
+            with pytest.raises(UserError, match=f"{size[0]}×{size[1]}"):
+                made(model, size, 3)
+
+
+@pytest.mark.parametrize(("model", "features"), [*((model, "pixels") for model in sorted(BASELINES)), ("knn", "hog")])
+def test_every_baseline_learns_colour_images(model: str, features: str):
+    images, labels = torch.randint(100, (30, 3, 9, 8), dtype=torch.uint8), torch.arange(30) % 3
+    images[labels == 1, :, 4:] += 150
+    images[labels == 2, :, :, 4:] += 150
+    baseline = build_model(compose("model", model) | {"features": features}, 3, (9, 8), 3)
+    baseline.fit(LabelledImages(images, labels))
+    assert (baseline.predict_proba(images).argmax(1) == labels).float().mean() > 0.9

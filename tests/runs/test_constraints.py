@@ -228,7 +228,7 @@ class OwnWidths(Net):
     """A user's class that takes something else by the same name."""
 
     def __init__(self, num_classes: int, image_size: tuple[int, int], widths: str = "small"):
-        super().__init__(num_classes, image_size, [4] if widths == "small" else [8])
+        super().__init__(num_classes, image_size, widths=[4] if widths == "small" else [8])
 
 
 def test_own_classes_are_checked_where_they_take_what_ours_take(monkeypatch: pytest.MonkeyPatch):

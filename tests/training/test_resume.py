@@ -8,12 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from handwriting.training.module import Classifier
+from handwriting.training.module import TrainingModule
 from handwriting.training.resume import last_checkpoint
 
 SMALL = ("data=digits", "data.limit=120", "trainer.max_epochs=3", "data.batch_size=32")
 SMALL += ("model.widths=[4,8]", "model.hidden=[16]")
 STEPS = 4  # an epoch
+# Numbers of several characters: the same number of steps, and models that draw random crops and dropout.
+NUMBERS = ("data=street_demo", "data.images=120", "data.test_images=30", "trainer.max_epochs=3", "data.batch_size=24")
+NUMBERS += ("augment=scene", "optim=adamw", "scheduler=onecycle")
+WHERE = ("model.detector.widths=[8,8]", "model.detector.depths=[1,1]", "model.crop_size=[16,32]")
 
 
 class Interrupt:
@@ -23,14 +27,14 @@ class Interrupt:
         self.monkeypatch = monkeypatch
 
     def at(self, step: int) -> None:
-        trained = Classifier.training_step
+        trained = TrainingModule.training_step
 
-        def training_step(model: Classifier, *arguments: Any) -> torch.Tensor:
+        def training_step(model: TrainingModule, *arguments: Any) -> torch.Tensor:
             if model.global_step == step:
                 raise KeyboardInterrupt
             return trained(model, *arguments)
 
-        self.monkeypatch.setattr(Classifier, "training_step", training_step)
+        self.monkeypatch.setattr(TrainingModule, "training_step", training_step)
 
     def never(self) -> None:
         self.monkeypatch.undo()
@@ -51,22 +55,26 @@ def result_of(folder: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "more",
+    "overrides",
     [
-        ("model.dropout=0.3", "scheduler=onecycle"),
-        ("optim=momentum", "scheduler=step", "scheduler.step_size=1", "augment=strong"),
-        ("scheduler=plateau", "scheduler.patience=0", "optim.lr=0.1"),
-        ("data.val_fraction=0", "model.dropout=0.3", "scheduler=cosine", "augment=mixup"),
+        (*SMALL, "model.dropout=0.3", "scheduler=onecycle"),
+        (*SMALL, "optim=momentum", "scheduler=step", "scheduler.step_size=1", "augment=strong"),
+        (*SMALL, "scheduler=plateau", "scheduler.patience=0", "optim.lr=0.1"),
+        (*SMALL, "data.val_fraction=0", "model.dropout=0.3", "scheduler=cosine", "augment=mixup"),
+        (*NUMBERS, "model=crnn", "model.widths=[8,8]", "model.depths=[1,1]", "model.hidden=8", "model.dropout=0.3"),
+        (*NUMBERS, "model=detect_then_read", *WHERE, "model.recogniser.widths=[8,8]", "model.recogniser.depths=[1,1]"),
     ],
     ids=" ".join,
 )
-def test_a_resumed_run_equals_an_undisturbed_one(main, interrupt: Interrupt, tmp_path: Path, more: tuple[str, ...]):
-    assert main(*SMALL, *more, "name=whole").code == 0
+def test_a_resumed_run_equals_an_undisturbed_one(
+    main, interrupt: Interrupt, tmp_path: Path, overrides: tuple[str, ...]
+):
+    assert main(*overrides, "name=whole").code == 0
     for step in (STEPS + 1, 2 * STEPS + 3):  # in the second epoch, and later in the third
         interrupt.at(step)
-        assert main(*SMALL, *more, "name=parts").code == 130
+        assert main(*overrides, "name=parts").code == 130
         interrupt.never()
-    result = main(*SMALL, *more, "name=parts")
+    result = main(*overrides, "name=parts")
     assert result.code == 0
     assert "resumes after step 8" in result.output
     whole, parts = result_of(tmp_path, "whole"), result_of(tmp_path, "parts")

@@ -97,8 +97,7 @@ def test_pairs_are_counted_in_both_directions():
 
 
 def test_images_are_counted_by_the_number_of_correct_models():
-    labels = torch.tensor([0, 1, 2, 1])
-    first, second = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 2])
-    assert agreement([first, second], labels) == [2, 1, 1]
-    assert agreement([first, second, labels], labels) == [0, 2, 1, 1]
-    assert agreement([labels, labels], labels) == [0, 0, 4]
+    first, second, every = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], dtype=bool)
+    assert agreement([first, second]) == [2, 1, 1]
+    assert agreement([first, second, every]) == [0, 2, 1, 1]
+    assert agreement([every, every]) == [0, 0, 4]
