@@ -23,7 +23,7 @@ TOGETHER = 250  # images composed at once; more need more memory and are not fas
 
 
 def read_street_demo(
-    image_size: Sequence[int] = (64, 160), images: int = 3000, test_images: int = 300, composition_seed: int = 0
+    image_size: Sequence[int] = (64, 160), images: int = 1500, test_images: int = 300, composition_seed: int = 0
 ) -> HandwritingSet:
     """Return numbers of 1 to 6 digits on walls and plates: images uint8 (N, 3, H, W), and a box for each digit.
 
