@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -14,8 +15,8 @@ from handwriting.data.variants import expand, in_variant
 from handwriting.utils.errors import UserError, check_number
 
 Targets = Tensor | Sequences  # labels (B,), soft targets (B, classes), or those of images with several characters
-# A step changes images float (B, C, H, W) of 0…1 and their targets at random; it gets the number of classes.
-Step = Callable[[Tensor, Targets, int, Generator], tuple[Tensor, Targets]]
+# A step changes images float (B, C, H, W) of 0…1 and their Targets at random; it gets the number of classes.
+Step = Callable[[Tensor, Any, int, Generator], tuple[Tensor, Any]]
 
 
 class Augmentation:
@@ -43,7 +44,7 @@ class Augmentation:
             self._check_no_variants()
         return expand(dataset, self.variants)
 
-    def vary(self, images: Tensor, targets: Targets, num_classes: int, generator: Generator) -> tuple[Tensor, Targets]:
+    def vary(self, images: Tensor, targets: Targets, num_classes: int, generator: Generator) -> tuple[Tensor, Any]:
         """Return a batch after all steps: uint8 (B, C, H, W), and labels (B,) or, mixed, soft targets (B, classes).
 
         The boxes of sequences end at the edges of the image.
@@ -57,9 +58,7 @@ class Augmentation:
             targets = Sequences(targets.labels, inside * (targets.labels != END)[..., None])
         return images, targets
 
-    def _take_steps(
-        self, images: Tensor, targets: Targets, classes: int, generator: Generator
-    ) -> tuple[Tensor, Targets]:
+    def _take_steps(self, images: Tensor, targets: Any, classes: int, generator: Generator) -> tuple[Tensor, Any]:
         pixels = images.float() / 255
         for step in self.steps:
             pixels, targets = step(pixels, targets, classes, generator)
@@ -79,7 +78,7 @@ class Augmentation:
         labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
         for _ in range(number - 1 - len(fixed)):
             view, targets = self.vary(images, labels, 2, generator)
-            if not self.steps or not isinstance(targets, Tensor) or targets.ndim > 1:
+            if not self.steps or targets.ndim > 1:
                 raise UserError(
                     f"tta.views={number} is more than the {1 + len(fixed)} that this augmentation makes of an image: "
                     "choose fewer, or a random augmentation, such as tta.augment=affine."
@@ -109,7 +108,7 @@ class Augmentation:
         generator = Generator(images.device).manual_seed(self.seed)
         for _ in range(number - 1):
             view, moved = self._take_steps(images, nothing, 2, generator)
-            yield view, projective_maps(moved.boxes[..., :2].cpu(), corners)  # type: ignore[union-attr]
+            yield view, projective_maps(moved.boxes[..., :2].cpu(), corners)
 
     def _check_no_variants(self) -> None:
         if self.variants != ("original",):
@@ -261,7 +260,7 @@ class Mixup:
         middles = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
         self.weights = torch.from_numpy(scipy.stats.beta(alpha, alpha).ppf(middles)).float()
 
-    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Targets]:
+    def __call__(self, images: Tensor, targets: Targets, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return blended images and soft targets (B, classes). Raises UserError for sequences."""
         if isinstance(targets, Sequences):
             raise UserError(

@@ -166,7 +166,7 @@ def load_trained(path: Path) -> Trained:
         channels, photographs = int(facts.get("channels", 1)), bool(facts.get("photographs", False))
         if channels not in (1, 3):
             raise ValueError(f"images of {channels} channels")
-        net = build_model(settings["model"], len(names), (height, width), channels)
+        net = build_model(_without_weights(settings["model"]), len(names), (height, width), channels)
         model = SequenceRecognizer(net) if isinstance(net, SequenceModel) else ImageClassifier(net)
         model.load_state_dict(content["state_dict"])
         glyphs, foreground = (
@@ -220,6 +220,13 @@ def check_targets(config: Any, group: str, path: Path) -> None:
     for target in _targets(config):
         if target not in known:
             raise UserError(f"{path} names {target}, which is in no file of conf/{group}: it is not loaded.")
+
+
+def _without_weights(config: Any) -> Any:
+    """Return a model's config without the files of weights that its training began with: the checkpoint has its own."""
+    if not isinstance(config, Mapping):
+        return config
+    return {key: None if key == "weights" else _without_weights(value) for key, value in config.items()}
 
 
 def _targets(config: Any) -> list[str]:

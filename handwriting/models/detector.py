@@ -1,5 +1,6 @@
 """An anchor-free detector: characters as objects, found by heat maps of their centres."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -49,7 +50,10 @@ class Detector(DetectionModel):
             nn.Sequential(*convolution(features, activation), nn.Conv2d(features, outputs, 1))
             for outputs in (1, num_classes, 4)
         )
-        nn.init.constant_(self.centre[-1].bias, -torch.tensor(1 / PRIOR - 1).log().item())
+        last = self.centre[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, -math.log(1 / PRIOR - 1))
 
     def forward(self, images: Tensor) -> Outputs:
         """Return the candidates: boxes (N, K, 4) in pixels and the probabilities of each class (N, K, classes)."""

@@ -114,7 +114,9 @@ class SequenceRecognizer(nn.Module):
         with torch.inference_mode():
             for batch in images.split(BATCH):
                 seen = list(views(batch.to(device))) if views else [(batch.to(device), None)]
-                several = [{name: value.float().cpu() for name, value in self(view).items()} for view, _ in seen]
+                several: list[Outputs] = [
+                    {name: value.float().cpu() for name, value in self(view).items()} for view, _ in seen
+                ]
                 found.append((several, [back for _, back in seen]))
         self.train(was_training)
         return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,8 @@ from handwriting.models.weights import load_weights
 from handwriting.utils.errors import UserError
 
 # Geometric mean of height and width of the anchors, as fractions of the image's height, on the maps of stride 8 and 16;
-# and their heights divided by their widths. At 64×160, 98 % of the digits in 2,500 of
-# SVHN's photographs overlap an anchor by MATCH.
+# and their heights divided by their widths. At 64×160, 98 % of the digits in 2,500 of SVHN's photographs overlap an
+# anchor by MATCH.
 SIZES = ((0.16, 0.22, 0.31), (0.44, 0.63))
 ASPECTS = (1.3, 2.0, 3.0)
 MATCH = 0.4  # intersection over union from which an anchor is trained to be the digit
@@ -58,14 +59,17 @@ class SSDLite(DetectionModel):
         from torchvision.models.detection.ssdlite import SSDLiteHead
 
         norm = partial(nn.BatchNorm2d, eps=0.001)  # that of MobileNetV3, with torch's momentum for short trainings
-        height, length = self.size = tuple(-(-side * upsample // STRIDE) * STRIDE for side in image_size)
+        height, length = (-(-side * upsample // STRIDE) * STRIDE for side in image_size)  # rounded up
+        self.size = height, length
         generator = AnchorGenerator([[height * size for size in sizes] for sizes in SIZES], [ASPECTS] * len(SIZES))
         backbone = _mobilenet(width, norm, weights).eval()
         with torch.no_grad():
             maps = _maps(backbone, torch.zeros(1, 3, height, length))
         widths = [one.shape[1] for one in maps]
         head = SSDLiteHead(widths, generator.num_anchors_per_location(), num_classes + 1, norm)
-        self.ssd = SSD(backbone.train(), generator, self.size, num_classes + 1, head=head, iou_thresh=MATCH)
+        # AnchorGenerator instead of DefaultBoxGenerator, whose aspect ratios are relative to those of the image.
+        boxes: Any = generator
+        self.ssd = SSD(backbone.train(), boxes, self.size, num_classes + 1, head=head, iou_thresh=MATCH)
         image = ImageList(torch.zeros(1, 3, height, length), [self.size])
         self.register_buffer("anchors", generator(image, maps)[0], persistent=False)
         sides = torch.tensor([*image_size[::-1]] * 2)  # W, H, W, H
@@ -117,7 +121,7 @@ def _mobilenet(width: float, norm: Callable[..., nn.Module], weights: str | None
     net = mobilenet_v3_large(norm_layer=norm, width_mult=width)
     if weights:
         load_weights(net, weights, last="classifier.")
-    blocks = list(net.features)
+    blocks: list[Any] = list(net.features)
     (expand3, *rest3), expand4 = blocks[C3].block, blocks[C4].block[0]
     return nn.ModuleList([nn.Sequential(*blocks[:C3], expand3), nn.Sequential(*rest3, *blocks[C3 + 1 : C4], expand4)])
 

@@ -109,12 +109,12 @@ def _build_model(
     _check_loss(loss, len(data.class_names))
     facts, classes, stop_on_nan = _facts(data, settings), len(data.class_names), config.on_nan == "stop"
     data.in_lists = config.compile == "graph"
-    common = (net, optimizer, scheduler, classes, mean, std, facts, loss)
+    common = (optimizer, scheduler, classes, mean, std, facts, loss)
     if isinstance(net, SequenceModel):
-        model: Classifier | Recognizer = Recognizer(*common, stop_on_nan=stop_on_nan, max_length=data.max_length)
+        model: Classifier | Recognizer = Recognizer(net, *common, stop_on_nan=stop_on_nan, max_length=data.max_length)
     else:
         kind = GraphClassifier if config.compile == "graph" else Classifier
-        model = kind(*common, test_parts=parts, stop_on_nan=stop_on_nan)
+        model = kind(net, *common, test_parts=parts, stop_on_nan=stop_on_nan)
     model.make_optimization(steps=100)  # to find invalid settings before anything is written
     if config.compile is True:
         net.compile()

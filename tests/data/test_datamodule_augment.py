@@ -11,7 +11,8 @@ from torch import Generator, Tensor
 
 from handwriting.data import Augmentation, DataModule
 from handwriting.data.augment import Mixup, Noise
-from handwriting.data.dataset import HandwritingSet, LabelledImages
+from handwriting.data.augment_scenes import SceneWarp
+from handwriting.data.dataset import HandwritingSet, LabelledImages, Sequences
 from handwriting.data.loader import Batches
 from handwriting.data.variants import NOTEBOOK, expand
 
@@ -159,6 +160,20 @@ def test_mixed_labels_are_soft_targets():
     assert shares.shape == (8, 4)
     torch.testing.assert_close(shares.sum(1), torch.ones(8))
     assert torch.equal(transfer(data, 0, training=False)[1], data.train.labels[:8])
+
+
+def test_boxes_of_a_training_batch_move_with_its_images():
+    data = make(augmentation=Augmentation(steps={"warp": SceneWarp(degrees=10, shift=0.2)}))
+    transfer(data, 0)  # gives the module its trainer
+    targets = Sequences(torch.tensor([[1, 2]] * 8), torch.tensor([[[2.0, 4, 10, 20], [14, 5, 22, 21]]] * 8))
+    images, moved = data.on_after_batch_transfer((data.train.images[:8], targets), 0)
+    assert images.dtype == torch.uint8
+    assert not torch.equal(images, data.train.images[:8])
+    assert torch.equal(moved.labels, targets.labels)
+    assert ((moved.boxes - targets.boxes).abs().amax((1, 2)) > 0.1).all()
+    trainer: Any = data.trainer
+    trainer.training = False
+    assert data.on_after_batch_transfer((images, targets), 0)[1] is targets
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec", "ignore:.*does not have many workers")

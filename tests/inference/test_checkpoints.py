@@ -11,6 +11,7 @@ import torch
 
 from handwriting.inference import checkpoints
 from handwriting.inference.checkpoints import find_checkpoints, load_trained
+from handwriting.models.digit_heads import DigitHeads
 from handwriting.models.net import Net
 from handwriting.runs.config import augmentation_of_views
 from handwriting.training.module import Classifier
@@ -184,3 +185,16 @@ def test_a_checkpoint_is_found_by_its_file_its_run_or_the_folder_of_runs(tmp_pat
         find_checkpoints(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"no finished run .* Did you mean .*study\?"):
         find_checkpoints(tmp_path)
+
+
+def test_a_file_of_weights_that_training_began_with_is_not_needed(file: Path):
+    heads = {"_target_": "handwriting.models.digit_heads.DigitHeads", "backbone": "resnet18", "weights": "gone.pt"}
+    net = DigitHeads(10, (32, 64), 3, backbone="resnet18")
+    weights = {f"net.{name}": value for name, value in net.state_dict().items()}
+    saved = content(settings={"model": heads}, image_size=[32, 64], channels=3, photographs=True)
+    torch.save(saved | {"state_dict": {**weights, "mean": torch.tensor(0.5), "std": torch.tensor(0.2)}}, file)
+    trained = load_trained(file)
+    assert trained.settings["model"]["weights"] == "gone.pt"
+    images = torch.zeros(1, 3, 32, 64, dtype=torch.uint8)
+    expected = net.eval()((images / 255 - 0.5) / 0.2)["positions"]
+    torch.testing.assert_close(trained.model(images)["positions"], expected)

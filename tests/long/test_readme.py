@@ -1,5 +1,6 @@
 """Every command of the README runs in a fresh clone, in its order, on small data sets of the real formats."""
 
+import json
 import os
 import re
 import shutil
@@ -17,8 +18,10 @@ import scipy.io
 from PIL import Image
 
 from handwriting.data.characters import read_characters
+from handwriting.data.dataset import END, pictures
 from handwriting.data.digits import read_digits
 from handwriting.data.mnist import read_mnist
+from handwriting.data.street_demo import read_street_demo
 
 pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +44,9 @@ REPLACED = {
 }
 SMALL_NET = "model.branches=1 model.shared=0 model.widths=[8,16,32]"
 ADDED = {
+    "experiment=street": "trainer.max_epochs=1",
+    "data=street_demo": "data.images=100",
+    "data=svhn": "trainer.max_epochs=1",
     "experiment=optimizers": "trainer.max_epochs=1",
     "experiment=mnist_best": "trainer.max_epochs=2",
     "experiment=characters": f"trainer.max_epochs=1 augment.clean_epochs=0 {SMALL_NET}",
@@ -108,8 +114,32 @@ def write_data(folder: Path, real: Path | None) -> None:
             Image.fromarray(strokes).save(of_class / f"{number:04d}_{drawer:02d}.png")
 
 
+def write_street_numbers(folder: Path) -> None:
+    """Write composed house numbers in the layout of the Tianchi contest, and cropped digits in that of SVHN."""
+    whole = read_street_demo((32, 80), images=60, test_images=30)
+    for name, part in (("mchar_train", whole.train), ("mchar_val", whole.test)):
+        (folder / "street" / name).mkdir(parents=True)
+        labels = {}
+        for number, image in enumerate(pictures(part.images)):
+            Image.fromarray(image).save(folder / "street" / name / f"{number:06d}.png")
+            some = part.labels[number] != END
+            left, top, right, bottom = part.boxes[number, some].round().int().T.tolist()
+            sides = {"left": left, "top": top, "width": [b - a for a, b in zip(left, right, strict=True)]}
+            sides["height"] = [b - a for a, b in zip(top, bottom, strict=True)]
+            labels[f"{number:06d}.png"] = {**sides, "label": part.labels[number, some].tolist()}
+        (folder / "street" / f"{name}.json").write_text(json.dumps(labels))
+    (folder / "SVHN").mkdir()
+    digits = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 100), np.uint8)
+    for name in ("train", "test"):
+        scipy.io.savemat(folder / "SVHN" / f"{name}_32x32.mat", {"X": digits, "y": np.arange(100)[:, None] % 10 + 1})
+
+
 def write_user_files(folder: Path) -> None:
     """Write the image files that the README uses as the user's own."""
+    for place in ("photographs", "mchar_test_a"):
+        (folder / place).mkdir()
+        for number, image in enumerate(pictures(read_street_demo((48, 120), images=3, test_images=3).test.images)):
+            Image.fromarray(image).save(folder / place / f"{number:06d}.png")
     (folder / "scans").mkdir()
     large = np.kron(255 - read_digits().test.images[:4, 0].numpy(), np.ones((1, 5, 5), np.uint8))
     for name, image in zip(("scans/1.png", "scans/2.png", "seven.png", "page.jpg"), large, strict=True):
@@ -146,6 +176,7 @@ def clone(tmp_path: Path) -> Path:
 def environment(clone: Path, tmp_path: Path) -> dict[str, str]:
     real = os.environ.get("HANDWRITING_DATA")
     write_data(tmp_path / "data", Path(real).expanduser() if real else None)
+    write_street_numbers(tmp_path / "data")
     closed = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")} | {"no_proxy": "127.0.0.1"}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     more = {"PATH": path, "PYTHONPATH": str(clone), "HANDWRITING_DATA": str(tmp_path / "data"), "COLUMNS": "120"}

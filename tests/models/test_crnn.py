@@ -214,3 +214,15 @@ def test_it_is_exported_for_any_number_of_images():
 def test_unequal_lists_are_refused():
     with pytest.raises(UserError, match=r"model\.widths has 2 stages and model.depths 3"):
         CRNN(widths=(4, 6), depths=(1, 1, 1))
+
+
+def test_with_boxes_the_frames_at_the_centres_learn_the_labels():
+    torch.manual_seed(0)
+    net = CRNN(3, guide=0.5, **SMALL).eval()
+    images, labels = torch.randn(2, 3, 16, 24), torch.tensor([[2, 0], [1, END]])
+    boxes = torch.tensor([[[0.0, 0, 6, 8], [12, 4, 24, 12]], [[8, 8, 16, 16], [0, 0, 0, 0]]])
+    plain, outputs = net.loss(images, Sequences(labels), nn.CrossEntropyLoss())
+    with_boxes, _ = net.loss(images, Sequences(labels, boxes), nn.CrossEntropyLoss())
+    frames = outputs["frames"]  # 6 frames of 4 pixels
+    expected = -(frames[0, 0, 2] + frames[0, 4, 0] + frames[1, 3, 1]) / 2
+    torch.testing.assert_close(with_boxes - plain, 0.5 * expected)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from handwriting.models.detections import (
-    Detector,
+    DetectionModel,
     best_of_each_place,
     decode_detections,
     fuse,
@@ -195,8 +195,8 @@ def test_a_small_rotation_hardly_changes_the_size_of_a_box():
 
 def test_a_detector_decodes_and_merges_with_its_own_settings():
     several = [candidates(((0, 0, 10, 10), 1, 0.8)), candidates(((2, 0, 12, 10), 1, 0.5))]
-    detector = Detector(threshold=0.6, overlap=0.5)
+    detector = DetectionModel(threshold=0.6, overlap=0.5)
     assert [one.labels for one in detector.decode(several[1])] == [()]
     (merged,) = detector.merge(several, [None, None])
     assert (merged.labels, merged.probability) == ((1,), pytest.approx(0.65))
-    assert Detector.locates
+    assert DetectionModel.locates

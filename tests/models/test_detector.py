@@ -47,7 +47,7 @@ def overfit(net: nn.Module, images: Tensor, targets: Sequences, steps: int) -> f
         optimizer.step()
         optimizer.zero_grad()
     net.eval()
-    return float(loss)
+    return loss.item()
 
 
 def fraction_right(net, images: Tensor, targets: Sequences) -> float:
@@ -152,7 +152,7 @@ def detect_then_read(**settings) -> DetectThenRead:
         num_classes=3,
         image_size=SIZE,
         detector=partial(Detector, **SMALL),
-        recogniser=partial(DigitHeads, max_length=3, widths=(8, 16, 24, 32), dropout=0.0),
+        recogniser=partial(DigitHeads, max_length=3, widths=(8, 16, 24), depths=(1, 1, 1), features=16),
         crop_size=(32, 48),
         **settings,
     )

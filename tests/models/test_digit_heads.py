@@ -6,31 +6,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
 from handwriting.models.digit_heads import DigitHeads, most_probable
+from handwriting.models.stages import all_maps
 from handwriting.training.losses import FocalLoss
 from handwriting.utils.errors import UserError
 
-SMALL: dict[str, Any] = {"image_size": (16, 24), "widths": (4, 6), "depths": (1, 2)}
+SMALL: dict[str, Any] = {"image_size": (16, 24), "widths": (4, 6), "depths": (1, 2), "features": 8}
 
 
-def count(net: nn.Module) -> int:
-    return sum(weight.numel() for weight in net.parameters())
-
-
-@pytest.mark.parametrize(("pooling", "head"), [("flat", (6 * 4 * 6 + 1) * 3 * 11), ("attention", 7 * 3 + 7 * 11)])
-def test_the_size_follows_from_the_settings(pooling: str, head: int):
-    convolutions = 9 * (3 * 4 + 4 * 6 + 6 * 6) + 2 * (4 + 6 + 6)
-    assert count(DigitHeads(max_length=3, pooling=pooling, **SMALL)) == convolutions + head
-
-
-@pytest.mark.parametrize("pooling", ["flat", "attention"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(16, 24), (15, 21), (64, 160)])
-def test_each_position_has_logits_for_all_classes_and_no_digit(pooling, channels, size):
-    net = DigitHeads(7, size, channels, max_length=4, pooling=pooling, widths=(4, 6), depths=(1, 1)).eval()
+def test_each_position_has_logits_for_all_classes_and_no_digit(channels, size):
+    net = DigitHeads(7, size, channels, max_length=4, widths=(4, 6), depths=(1, 1), features=8).eval()
     outputs = net(torch.randn(2, channels, *size))
     assert {name: values.shape for name, values in outputs.items()} == {"positions": (2, 4, 8)}
 
@@ -43,25 +32,37 @@ def test_resnet18_is_a_backbone_for_colour_and_grey(channels: int):
     torch.testing.assert_close(net(images), net(images.expand(-1, 3, -1, -1)))
 
 
-def test_flat_heads_are_a_linear_layer_for_each_position_on_all_maps():
-    net = DigitHeads(max_length=2, pooling="flat", **SMALL).eval()
+def test_attention_weighs_the_features_for_each_position_and_shares_the_classifier():
+    net = DigitHeads(max_length=2, **SMALL).eval()
     images = torch.randn(3, 3, 16, 24)
-    maps = net.backbone(images).reshape(3, -1)
-    weight, bias = net.heads.weight.view(2, 11, -1), net.heads.bias.view(2, 11)
-    expected = torch.stack([F.linear(maps, weight[place], bias[place]) for place in range(2)], 1)
-    torch.testing.assert_close(net(images)["positions"], expected)
-
-
-def test_attention_weighs_the_maps_for_each_position_and_shares_the_head():
-    net = DigitHeads(max_length=2, pooling="attention", **SMALL).eval()
-    assert net.attention is not None
-    images = torch.randn(3, 3, 16, 24)
-    maps = net.backbone(images)
-    scores = net.attention(maps)
+    maps = all_maps(net.stages, images)
+    features = net.pyramid(maps[net.first :])
+    scores = net.attention(features)
+    whole = net.length(maps[-1].mean((2, 3))).view(3, 2, 11)
     for image, place in product(range(3), range(2)):
         weights = scores[image, place].exp() / scores[image, place].exp().sum()
-        seen = (maps[image] * weights).sum((1, 2))
-        torch.testing.assert_close(net(images)["positions"][image, place], net.heads(seen))
+        seen = (features[image] * weights).sum((1, 2))
+        expected = net.shared(seen) + whole[image, place]
+        torch.testing.assert_close(net(images)["positions"][image, place], expected)
+
+
+def test_with_boxes_the_attention_learns_where_each_digit_is():
+    torch.manual_seed(0)
+    net = DigitHeads(max_length=3, guide=2.0, **SMALL).eval()
+    images, labels = torch.randn(2, 3, 16, 24), torch.tensor([[4, 7], [1, END]])
+    boxes = torch.tensor([[[0.0, 0, 4, 8], [12, 4, 20, 12]], [[8, 8, 16, 16], [0, 0, 0, 0]]])
+    criterion = nn.CrossEntropyLoss()
+    plain, with_boxes = (net.loss(images, Sequences(labels, some), criterion)[0] for some in (None, boxes))
+    attention = net.attention(net.pyramid(all_maps(net.stages, images)[net.first :])).flatten(2).log_softmax(2)
+    lost = 0.0
+    for image, place in ((0, 0), (0, 1), (1, 0)):
+        left, top, right, bottom = boxes[image, place].tolist()
+        row, column = (int((one + other) / 2 / net.stride) for one, other in ((top, bottom), (left, right)))
+        high, wide = (max((one - other) / net.stride / 6, 0.4) for one, other in ((bottom, top), (right, left)))
+        y, x = torch.meshgrid(torch.arange(4.0), torch.arange(6.0), indexing="ij")
+        there = torch.exp(-(((y - row) / high) ** 2 + ((x - column) / wide) ** 2) / 2).flatten()
+        lost -= float((there / there.sum() * attention[image, place]).sum())
+    assert float(with_boxes - plain) == pytest.approx(2.0 * lost / 6, rel=1e-4)  # the mean over six positions
 
 
 def brute_force(positions: Tensor) -> dict[tuple[int, ...], float]:
@@ -153,10 +154,10 @@ def test_networks_of_unequal_lengths_vote():
     assert merged.probability == pytest.approx(0.9 * 0.9 / 2)
 
 
-@pytest.mark.parametrize(("pooling", "channels"), [("flat", 1), ("attention", 3)])
-def test_it_learns_a_few_numbers_by_heart(pooling: str, channels: int):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_it_learns_a_few_numbers_by_heart(channels: int):
     torch.manual_seed(0)
-    net = DigitHeads(4, channels=channels, max_length=2, pooling=pooling, **SMALL)
+    net = DigitHeads(4, channels=channels, max_length=2, **SMALL)
     images = torch.randn(6, channels, 16, 24)
     labels = torch.tensor([[0, END], [1, 2], [3, 3], [2, END], [2, 1], [END, END]])
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.03)
@@ -169,9 +170,8 @@ def test_it_learns_a_few_numbers_by_heart(pooling: str, channels: int):
     assert found == [(0,), (1, 2), (3, 3), (2,), (2, 1), ()]
 
 
-@pytest.mark.parametrize("pooling", ["flat", "attention"])
-def test_it_is_exported_for_any_number_of_images(pooling: str):
-    net = DigitHeads(pooling=pooling, **SMALL).eval()
+def test_it_is_exported_for_any_number_of_images():
+    net = DigitHeads(**SMALL).eval()
     exported = torch.export.export(net, (torch.randn(2, 3, 16, 24),), dynamic_shapes=({0: torch.export.Dim("N")},))
     images = torch.randn(5, 3, 16, 24)
     torch.testing.assert_close(exported.module()(images), net(images))
