@@ -113,8 +113,8 @@ def test_the_result_of_several_characters_has_texts_boxes_and_what_is_missing(tm
     show_result(logger, data, model, tmp_path, 7)
     table = pd.read_csv(tmp_path / "per_class.csv", keep_default_na=False)
     assert table["name"].tolist() == [*DIGITS, "none"]
-    assert table["mistaken for"][2] == "none (3)"
-    assert table["mistaken for"][10] == "7 (2)"
+    mistaken = table["mistaken for"].tolist()
+    assert (mistaken[2], mistaken[10]) == ("none (3)", "7 (2)")
     held_out = Run(tmp_path, {}).held_out()
     assert held_out is not None
     assert held_out["image"].tolist() == list(range(10, 18))
