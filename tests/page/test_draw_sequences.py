@@ -37,9 +37,10 @@ def test_the_pad_has_the_aspect_of_the_models_input(reader: Reader, digits_run: 
 
 def test_a_drawing_has_its_text_and_boxes_on_the_models_input(reader: Reader):
     train = read_street_demo((32, 80), 40, 40).train
+    assert train.boxes is not None
     for image, number, boxes in zip(
         pictures(train.images[:5]), texts(train.labels, "0123456789"), train.boxes, strict=False
-    ):  # type: ignore[arg-type]
+    ):
         large = Image.fromarray(image).resize((640, 256), Image.Resampling.BICUBIC)
         likeliest, seen, note = read_drawing(reader, as_url(large))
         assert likeliest is not None
