@@ -29,8 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
         description="Evaluate trained models, each on its own data: accuracy, confusion, calibration, mistakes, speed. "
         "Models with the same test set are also combined. Tables and figures go to evaluation/ in the run's folder.",
         epilog="Settings: split=test|val|train; data=… and data.path=… for other data than in training; "
-        "ensemble=mean|logits|vote|stack for several models; tta.views=8 for test-time augmentation with 8 views, "
-        "made as in the run or by tta.augment=affine; format=png|pdf; dpi=110; out=FOLDER.",
+        "ensemble=mean|logits|vote|stack for several models (those of several characters: mean or vote); tta.views=8 "
+        "for test-time augmentation with 8 views, made as in the run or by tta.augment=affine; format=png|pdf; "
+        "dpi=110; out=FOLDER.",
     )
     parser.add_argument(
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="such as outputs/mnist/optim=adam"

@@ -13,8 +13,9 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m handwriting.export",
         description="Write a trained model, with its normalisation, as an ONNX file. Input: uint8 images (N, C, H, W), "
         "any N: grey writing (C 1) bright on black, photographs (C 3: red, green, blue) as they are. Outputs: "
-        "probabilities and logits (N, classes). The class names are in its metadata. Before it is written, its outputs "
-        "are compared with those of the model.",
+        "probabilities and logits (N, classes); of several characters those of the network, which a few lines of NumPy "
+        "in handwriting/inference/onnx.py decode. The class names are in its metadata. Before it is written, its "
+        "outputs are compared with those of the model.",
     )
     parser.add_argument(
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"

@@ -35,6 +35,7 @@ class Reader:
     def __init__(self, trained: Trained):
         self.trained = trained
         self.short_names = shorten(trained.class_names)
+        self.fits = trained.photographs or trained.is_sequence  # images are only fitted to the size of the input
 
     @classmethod
     def load(cls, place: str | Path) -> "Reader":
@@ -68,14 +69,13 @@ class Reader:
 
         Raises UserError, which calls the image ``name``, if it cannot be read.
         """
-        photographs = self.trained.photographs
         if isinstance(source, (str, Path)):
-            return open_photograph(Path(source), name) if photographs else open_image(Path(source), name)
+            return open_photograph(Path(source), name) if self.fits else open_image(Path(source), name)
         if isinstance(source, bytes):
             content, name = io.BytesIO(source), name or "standard input"
-            return open_photograph(content, name) if photographs else open_image(content, name)
+            return open_photograph(content, name) if self.fits else open_image(content, name)
         image = source if isinstance(source, Image.Image) else _as_image(source)
-        return to_colour(image) if photographs else to_grey(image)
+        return to_colour(image) if self.fits else to_grey(image)
 
     def called(self, label: int) -> str:
         """Return the glyph and the short name of a class."""
@@ -86,7 +86,7 @@ class Reader:
         """Return the preprocessed image, or the error as text: the exception would keep the photograph in memory."""
         try:
             opened, size = self.open(source), self.trained.image_size
-            if self.trained.photographs:
+            if self.fits:
                 return fit_photograph(opened, size, self.trained.channels)
             return preprocess(opened, size, self.trained.foreground)
         except UserError as error:

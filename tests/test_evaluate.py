@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from handwriting.data import DataModule
 from handwriting.data.digits import read_digits
 from handwriting.evaluate import main as evaluate
-from handwriting.inference.checkpoints import load_trained
-from handwriting.models.image_classifier import ImageClassifier
+from handwriting.inference.checkpoints import load_trained, predict_proba
 
 TRAINED = ("data=digits", "data.limit=300", "trainer.max_epochs=2")
 
@@ -131,9 +130,8 @@ def test_each_run_is_evaluated_on_its_own_data(
         assert (record["data"], record["images"]) == (name, len(part))
         answers = []
         for seed in (0, 1):
-            model = load_trained(run_of(runs, seed) / "checkpoints" / "best.ckpt").model
-            assert isinstance(model, ImageClassifier)
-            answers.append(model.predict_proba(part.images))
+            model = load_trained(run_of(runs, seed) / "checkpoints" / "best.ckpt")
+            answers.append(predict_proba(model, part.images))
             accuracy = (answers[-1].argmax(1) == part.labels).double().mean()
             assert record["models"][f"seed={seed}"]["acc"] == pytest.approx(accuracy)
         together = (torch.stack(answers).mean(0).argmax(1) == part.labels).double().mean()
@@ -190,9 +188,8 @@ def test_validation_sets_of_different_splits_are_evaluated_each_by_its_run(
     assert "2 different validation sets" in printed
     for fold in (0, 1):
         data = DataModule("digits", read_digits, split="kfold", fold=fold)
-        model = load_trained(run_of(runs) / "checkpoints" / "best.ckpt").model
-        assert isinstance(model, ImageClassifier)
-        accuracy = (model.predict_proba(data.val.images).argmax(1) == data.val.labels).double().mean()
+        model = load_trained(run_of(runs) / "checkpoints" / "best.ckpt")
+        accuracy = (predict_proba(model, data.val.images).argmax(1) == data.val.labels).double().mean()
         (scores,) = evaluation(tmp_path / "study" / f"data.fold={fold}" / "evaluation" / "val")["models"].values()
         assert scores["acc"] == pytest.approx(accuracy)
 

@@ -16,6 +16,16 @@ def test_the_command_writes_the_model_of_a_run(digits_run: Path, tmp_path: Path,
     assert "same predictions as the model on 200 test images" in said
 
 
+@pytest.mark.long
+def test_the_command_writes_a_model_of_several_characters(
+    street_runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("detector", "seed=0"):
+        main([str(street_runs[name]), "--onnx", str(tmp_path / f"{name}.onnx")])
+        onnx.checker.check_model(onnx.load(tmp_path / f"{name}.onnx"))
+        assert "same predictions as the model on 40 test images (outputs differ by at most" in capsys.readouterr().out
+
+
 def test_bad_input_is_one_sentence_and_code_2(digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     content = (digits_run / "checkpoints" / "best.ckpt").read_bytes()
     (tmp_path / "whole.ckpt").write_bytes(content)

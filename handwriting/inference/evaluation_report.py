@@ -87,7 +87,8 @@ def _figures(found: Sequence[Evaluation], group: Group, by: Mapping[str, pd.Data
     if by:
         figures["accuracy_by"] = draw_accuracy_by(by)
     if len(found) > 1:
-        figures["confusions"] = draw_confusions({one.name: one.counts for one in found[:12]}, outcomes)
+        counts, counted = {one.name: one.counts for one in found[:12]}, "images" if outcomes is names else "characters"
+        figures["confusions"] = draw_confusions(counts, outcomes, counted)
     return figures
 
 

@@ -6,16 +6,18 @@ import io
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
 from handwriting.inference.predictions import boxes_in
-from handwriting.plots.images import Boxes
 from handwriting.reader import Reader
 from handwriting.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from handwriting.plots.images import Boxes
 
 HERE = Path(__file__).parent
 PAD = 420  # pixels per side of the pad for one character, and largest height of that for several
@@ -141,7 +143,7 @@ def draw_chart(reader: Reader) -> str:
     return f"<div>{''.join(figures)}</div>"
 
 
-def _picture(image: np.ndarray, boxes: Boxes = ()) -> str:
+def _picture(image: np.ndarray, boxes: "Boxes" = ()) -> str:
     """Return a uint8 image (H, W) or (H, W, 3) as HTML, with its boxes, without a file."""
     content, (height, width) = io.BytesIO(), image.shape[:2]
     Image.fromarray(image).save(content, "PNG")

@@ -93,8 +93,11 @@ def draw_confused_pairs(
     return figure
 
 
-def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str]) -> Figure:
-    """Draw the errors of several runs with one colour scale: confusion matrices without their diagonals."""
+def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str], counted: str = "images") -> Figure:
+    """Draw the errors of several runs with one colour scale: confusion matrices without their diagonals.
+
+    ``counted`` says what the matrices count.
+    """
     columns = min(len(counts), 3)
     rows = -(-len(counts) // columns)
     with rc_context({"font.family": fonts_for([*class_names, *counts])}):
@@ -113,7 +116,7 @@ def draw_confusions(counts: Mapping[str, np.ndarray], class_names: Sequence[str]
         for axes in places[len(counts) :]:
             axes.set_visible(False)
         whole = MaxNLocator(integer=True)
-        figure.colorbar(colours, ax=places, label="misclassified images", shrink=0.8, ticks=whole)
+        figure.colorbar(colours, ax=places, label=f"misclassified {counted}", shrink=0.8, ticks=whole)
     return figure
 
 

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from handwriting.inference import checkpoints
-from handwriting.inference.checkpoints import find_checkpoints, load_trained
+from handwriting.inference.checkpoints import find_checkpoints, load_trained, transcribe
 from handwriting.models.digit_heads import DigitHeads
 from handwriting.models.net import Net
+from handwriting.models.sequence_model import SequenceRecognizer
 from handwriting.runs.config import augmentation_of_views
+from handwriting.runs.instantiate import build_model
 from handwriting.training.module import Classifier
 from handwriting.utils.errors import UserError
 
@@ -73,6 +75,38 @@ def test_a_pickle_that_would_run_a_command_is_not_run(file: Path, way: str, monk
 )
 def test_only_targets_in_conf_are_instantiated(file: Path, config: dict[str, Any]):
     torch.save(content(settings={"model": config}), file)
+    with pytest.raises(UserError, match="which is in no file of conf/model: it is not loaded"):
+        load_trained(file)
+
+
+BOTH = {
+    "_target_": "handwriting.models.detect_then_read.DetectThenRead",
+    "detector": {"_target_": "handwriting.models.detector.Detector", "_partial_": True, "features": 8},
+    "recogniser": {"_target_": "handwriting.models.crnn.CRNN", "_partial_": True, "hidden": 8},
+}
+
+
+def save_both(file: Path, **changed: Any) -> None:
+    """Save a model that contains two others, for several characters."""
+    net = SequenceRecognizer(build_model(BOTH, 10, (32, 80), 3), 0.4, 0.2)
+    facts = {"settings": {"model": BOTH | changed}, "class_names": list("0123456789"), "image_size": [32, 80]}
+    torch.save({"state_dict": net.state_dict(), "handwriting": facts | {"channels": 3, "photographs": True}}, file)
+
+
+def test_a_model_of_several_characters_is_rebuilt_with_the_models_in_it(file: Path):
+    save_both(file)
+    trained = load_trained(file)
+    assert trained.is_sequence
+    assert trained.photographs
+    images = torch.randint(256, (3, 3, 32, 80), dtype=torch.uint8)
+    found = transcribe(trained, images)
+    assert [one.labels for one in found] == [one.labels for one in trained.model.transcribe(images)]  # type: ignore[operator]
+    assert not trained.model.training
+
+
+@pytest.mark.parametrize("inner", [{"_target_": "os.system"}, {"_target_": "torch.load", "_partial_": True}])
+def test_models_inside_a_model_must_be_in_conf_too(file: Path, inner: dict[str, Any]):
+    save_both(file, recogniser=inner)
     with pytest.raises(UserError, match="which is in no file of conf/model: it is not loaded"):
         load_trained(file)
 

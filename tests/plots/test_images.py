@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 
 from handwriting.plots import images as galleries
 from handwriting.plots.style import as_png
+from handwriting.utils.metrics import accuracy_by
 
 SHAPES = {"grey": (28, 28), "colour": (28, 28, 3), "wide": (32, 80), "wide colour": (32, 80, 3)}
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -105,3 +106,18 @@ def test_wide_images_are_drawn_larger():
     square, wide = (galleries.draw_gallery(some_images(8, shape), [""] * 8) for shape in ((64, 64), (64, 160)))
     assert square.get_size_inches()[0] / 8 < 0.7
     assert wide.get_size_inches()[0] / 4 > 1.5
+
+
+def test_accuracy_is_drawn_for_each_group_with_its_interval_and_number():
+    lengths = accuracy_by(np.array([1, 1, 0, 1, 0], bool), np.array([1, 1, 1, 2, 2]))
+    heights = accuracy_by(np.arange(40) % 3 > 0, np.linspace(8, 30, 40), most=4)
+    figure = galleries.draw_accuracy_by({"length": lengths, "height": heights})
+    first, second = figure.axes
+    assert first.get_xlabel() == "number of characters"
+    assert [label.get_text() for label in first.get_xticklabels()] == ["1\nn = 3", "2\nn = 2"]
+    assert [label.get_text().split("\n")[1] for label in second.get_xticklabels()] == ["n = 10"] * 4
+    points, (low, high), _ = first.containers[0]  # type: ignore[misc]
+    assert points.get_ydata() == pytest.approx([200 / 3, 50])
+    assert low.get_ydata() == pytest.approx(100 * lengths["acc_low"])
+    assert high.get_ydata() == pytest.approx(100 * lengths["acc_high"])
+    assert as_png(figure).startswith(b"\x89PNG")

@@ -1,19 +1,25 @@
 """What a run draws of its images: single characters and numbers with boxes, in grey and in colours."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from handwriting.data import Augmentation, LabelledImages
 from handwriting.data.augment import Noise
 from handwriting.data.augment_scenes import SceneWarp
 from handwriting.data.dataset import END, boxes_of, pictures, texts, typical_images
-from handwriting.training.tensorboard import show_augmentation, show_images
+from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
+from handwriting.runs.record import Run
+from handwriting.training.recognizer import Recognizer
+from handwriting.training.tensorboard import show_augmentation, show_images, show_result
 
 DIGITS = tuple("0123456789")
 BOXES = torch.tensor([[[2.0, 3, 10, 20], [12, 4, 22, 21]], [[30, 5, 40, 25], [0, 0, 0, 0]]]).repeat(4, 1, 1)
@@ -74,6 +80,52 @@ def test_the_figure_of_the_augmentation_has_boxes_that_moved(name: str, tmp_path
         assert (np.abs(moved).max((1, 2)) > 2).all()
     else:
         assert not axes.patches
+
+
+class Always(SequenceModel):
+    """Predicts 4 in one place in every image."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: torch.Tensor) -> Outputs:
+        return {"images": images}
+
+    def decode(self, outputs: Outputs) -> list[Transcript]:
+        return [Transcript((0, 4), 0.5, (0.7, 0.7), ((1, 2, 9, 20), (12, 4, 22, 21)))] * len(outputs["images"])
+
+
+def test_the_result_of_several_characters_has_texts_boxes_and_what_is_missing(tmp_path: Path):
+    logger: Any = Recorder()
+    model = Recognizer(Always(), partial(torch.optim.SGD, lr=0.1))
+    model.confused[4, 4], model.confused[2, 10], model.confused[10, 7] = 8, 3, 2
+    split = SETS["numbers"]
+    data: Any = SimpleNamespace(
+        is_sequence=True,
+        class_names=DIGITS,
+        glyphs=(),
+        split="kfold",
+        held_out=torch.arange(10, 18),
+        val=split,
+        test=split,
+    )
+    show_result(logger, data, model, tmp_path, 7)
+    table = pd.read_csv(tmp_path / "per_class.csv", keep_default_na=False)
+    assert table["name"].tolist() == [*DIGITS, "none"]
+    mistaken = table["mistaken for"].tolist()
+    assert (mistaken[2], mistaken[10]) == ("none (3)", "7 (2)")
+    held_out = Run(tmp_path, {}).held_out()
+    assert held_out is not None
+    assert held_out["image"].tolist() == list(range(10, 18))
+    assert held_out["label_text"].tolist() == ["42", "7"] * 4
+    assert held_out["read_text"].tolist() == ["04"] * 8
+    assert held_out["probability"].tolist() == [0.5] * 8
+    labels = logger.figures["test/confusion"].axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == [*DIGITS, "none"]
+    shown = [axes for axes in logger.figures["test/predictions"].axes if axes.images]
+    assert [axes.get_title() for axes in shown[:2]] == ["true 42\npred. 04\n50.0%", "true 7\npred. 04\n50.0%"]
+    assert all(len(axes.patches) == 2 for axes in shown)
 
 
 def test_images_texts_and_boxes_for_figures():
