@@ -72,7 +72,7 @@ def _as_list(structs: Any) -> list[Any]:
 
 
 def _read_hdf5(file: Path) -> dict[str, dict[str, list[float]]]:
-    # h5py's low level: 33,402 images with 20 objects each take 90 instead of 230 s.
+    # h5py's low level: the 33,402 images of SVHN's train take 2 minutes instead of 4 or 5.
     found = {}
     with h5py.File(file, "r") as opened:
         names, boxes = (_values(h5o.open(opened.id, f"digitStruct/{key}".encode())) for key in ("name", "bbox"))

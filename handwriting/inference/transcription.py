@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torchmetrics.detection import MeanAveragePrecision
 
 from handwriting.data import LabelledImages
 from handwriting.data.dataset import END, Sequences, characters_of, pictures, text_of, texts
 from handwriting.inference.checkpoints import Trained, outputs_of
-from handwriting.models.average_precision import found_boxes, true_boxes
+from handwriting.models.average_precision import average_precision, found_boxes, true_boxes
 from handwriting.models.detect_then_read import region_of
 from handwriting.models.detections import fuse
 from handwriting.models.sequence_model import SequenceRecognizer, Transcript, ViewOutputs, vote
@@ -85,13 +84,10 @@ def _average_precision(found: Sequence[ViewOutputs], dataset: LabelledImages) ->
     """Return the mean average precision (COCO) of located characters; {} if none are, or their boxes are not known."""
     if not found or dataset.boxes is None or "boxes" not in found[0][0][0]:
         return {}
-    precision, true = MeanAveragePrecision(backend="faster_coco_eval"), Sequences(dataset.labels, dataset.boxes)
     boxes = [
         box for several, back in found for box in found_boxes(several[0] if len(several) == 1 else fuse(several, back))
     ]
-    precision.update(boxes, true_boxes(true))
-    scores = precision.compute()
-    return {"map": float(scores["map"]), "map_50": float(scores["map_50"])}
+    return average_precision(boxes, true_boxes(Sequences(dataset.labels, dataset.boxes)))
 
 
 def draw_gallery(

@@ -1,6 +1,7 @@
 """Located characters in the form of torchmetrics' MeanAveragePrecision."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,3 +35,13 @@ def true_boxes(targets: Sequences) -> list[dict[str, Tensor]]:
         {"boxes": boxes[some].cpu(), "labels": labels[some].cpu()}
         for boxes, labels, some in zip(targets.boxes, targets.labels, present, strict=True)
     ]
+
+
+def average_precision(found: Sequence[dict[str, Tensor]], true: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    """Return the mean average precision of COCO, and that for boxes that overlap by half: map and map_50, 0…1."""
+    from torchmetrics.detection import MeanAveragePrecision  # takes a second, and only detectors need it
+
+    metric = MeanAveragePrecision(backend="faster_coco_eval", sync_on_compute=False)  # the caller has gathered all
+    metric.update(list(found), list(true))
+    values = metric.compute()
+    return {name: float(values[name]) for name in ("map", "map_50")}

@@ -63,14 +63,13 @@ class Number(Constraint):
 
 @dataclass(frozen=True)
 class Wholes(Constraint):
-    """A list of ``shortest`` to ``longest`` whole numbers from 1 to ``at_most``."""
+    """A list of whole numbers from 1 to ``at_most``; at least ``shortest`` of them."""
 
     shortest: int = 0
     at_most: float = inf
-    longest: float = inf
 
     def _check(self, setting: str, value: Any) -> None:
-        fits = _is_list(value) and self.shortest <= len(value) <= self.longest
+        fits = _is_list(value) and len(value) >= self.shortest
         if not fits or any(type(one) is not int or not 1 <= one <= self.at_most for one in value):
             raise UserError(f"{setting}={value} must be a list of whole numbers of at least 1, as in [32,64].")
 
@@ -123,6 +122,7 @@ NOT_NEGATIVE = Number(at_least=0)
 DECAY = Number(at_least=0, below=1)  # of a moving average
 DROPOUT = Number(at_least=0, below=1, says="at least 0 and below 1")
 WIDTH = Number(above=0, at_most=4)
+IMAGE_SIZE = Numbers((64, 160), Whole(16, 1024))  # height and width that photographs are fitted to, in pixels
 BATCHES = Number(above=0, says="above 0: a fraction (0.5) or batches (5)")
 
 # Settings by their dotted names, whatever the choices of the groups are.
@@ -152,13 +152,15 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "split_seed": SEED,
         "limit": Whole(1, optional=True),  # and at most the number of training images
         "shuffle_seed": SEED,
-        "image_size": Numbers((64, 160), Whole(16, 1024)),
+    },
+    "handwriting.data.street_demo.read_street_demo": {
+        "image_size": IMAGE_SIZE,
         "images": Whole(1),
         "test_images": Whole(1),
         "composition_seed": SEED,
     },
     "handwriting.data.street.read_street": {
-        "image_size": Wholes(2, 1024, longest=2, says="a height and a width of at most 1024 pixels, as in [64,160]"),
+        "image_size": IMAGE_SIZE,
         "extra": OneOf((False, True), says="true or false"),
         "crop": OneOf((False, True), says="true or false"),
         "margin": Number(at_least=0, at_most=10),

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torchmetrics.detection import MeanAveragePrecision
 
 from handwriting.data.dataset import Sequences, characters_of
-from handwriting.models.average_precision import found_boxes, true_boxes
+from handwriting.models.average_precision import average_precision, found_boxes, true_boxes
 from handwriting.models.sequence_model import Outputs, SequenceModel, SequenceRecognizer, Transcript
 from handwriting.training.module import TrainingModule
 from handwriting.utils.metrics import SequenceTally, Tally, sequence_confusion
@@ -43,7 +42,7 @@ class Recognizer(SequenceRecognizer, TrainingModule):
         self.prepare(optimizer, scheduler, facts, loss, tally, stop_on_nan)
         self.num_classes = num_classes
         self.confused = torch.zeros(num_classes + 1, num_classes + 1, dtype=torch.int64)  # the last: none
-        self.average_precision = MeanAveragePrecision(backend="faster_coco_eval") if net.locates else None
+        self.located: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # found and true boxes of each test image
 
     def loss_and_counts(self, images: Tensor, targets: Sequences) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a training batch; nothing is counted, because decoding takes long."""
@@ -66,15 +65,22 @@ class Recognizer(SequenceRecognizer, TrainingModule):
         (transcripts, outputs), targets = self.evaluate_batch(batch, "test"), batch[1]
         predicted, true = [one.labels for one in transcripts], characters_of(targets.labels)
         self.confused += torch.from_numpy(sequence_confusion(predicted, true, self.num_classes))
-        if self.average_precision is not None and targets.boxes is not None:
-            self.average_precision.update(found_boxes(outputs), true_boxes(targets))
+        if self.net.locates and targets.boxes is not None:
+            self.located += zip(found_boxes(outputs), true_boxes(targets), strict=True)
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracies of the test set, and the mean average precision (COCO) of the boxes."""
         super().on_test_epoch_end()
         self.confused = self._add_up(self.confused.double()).long().cpu()
-        if self.average_precision is not None:
-            precision = self.average_precision.compute()
-            row = {"test/map": float(precision["map"]), "test/map_50": float(precision["map_50"])}
+        if located := self._from_all(self.located):
+            row = {f"test/{name}": value for name, value in average_precision(*zip(*located, strict=True)).items()}
             self.log_dict(row)
             self.test_metrics |= row
+
+    def _from_all(self, mine: list[Any]) -> list[Any]:
+        """Return the lists of all processes as one."""
+        if not distributed.is_initialized():
+            return mine
+        every: list[list[Any]] = [[] for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(every, mine)
+        return [one for some in every for one in some]

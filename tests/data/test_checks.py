@@ -181,7 +181,7 @@ def test_photographs_and_colour_images_are_never_inverted(complaint):
     for one in (whole, colours, replace(whole, train=grey)):
         for invert in ("auto", False):
             assert load(one, "photographs", invert=invert).train.images.eq(255).all()
-        with complaint("data.invert=true is for grey images, but those of photographs are in colour"):
+        with complaint("data.invert=true is for grey images of writing, and photographs has others"):
             load(one, "photographs", invert=True)
 
 

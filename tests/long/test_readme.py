@@ -123,6 +123,7 @@ def write_street_numbers(folder: Path) -> None:
         for number, image in enumerate(pictures(part.images)):
             Image.fromarray(image).save(folder / "street" / name / f"{number:06d}.png")
             some = part.labels[number] != END
+            assert part.boxes is not None
             left, top, right, bottom = part.boxes[number, some].round().int().T.tolist()
             sides = {"left": left, "top": top, "width": [b - a for a, b in zip(left, right, strict=True)]}
             sides["height"] = [b - a for a, b in zip(top, bottom, strict=True)]

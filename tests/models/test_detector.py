@@ -13,6 +13,7 @@ from handwriting.data.dataset import END, Sequences
 from handwriting.models.detect_then_read import DetectThenRead, region_of
 from handwriting.models.detector import STRIDE, Detector, centre_gaussians, centre_loss
 from handwriting.models.digit_heads import DigitHeads
+from handwriting.models.sequence_model import SequenceModel
 from handwriting.utils.errors import UserError
 
 SIZE = (32, 64)
@@ -38,7 +39,7 @@ def detector(**settings) -> Detector:
     return Detector(num_classes=3, image_size=SIZE, **{**SMALL, **settings})
 
 
-def overfit(net: nn.Module, images: Tensor, targets: Sequences, steps: int) -> float:
+def overfit(net: SequenceModel, images: Tensor, targets: Sequences, steps: int) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     net.train()
     for _ in range(steps):
@@ -47,10 +48,9 @@ def overfit(net: nn.Module, images: Tensor, targets: Sequences, steps: int) -> f
         optimizer.step()
         optimizer.zero_grad()
     net.eval()
-    return loss.item()
 
 
-def fraction_right(net, images: Tensor, targets: Sequences) -> float:
+def fraction_right(net: SequenceModel, images: Tensor, targets: Sequences) -> float:
     with torch.inference_mode():
         found = net.decode(net(images))
     true = [tuple(label for label in row if label != END) for row in targets.labels.tolist()]

@@ -136,6 +136,7 @@ def test_grey_images_are_seen_as_three_equal_channels():
     torch.testing.assert_close(net(images), net(images.expand(-1, 3, -1, -1)))
 
 
+@pytest.mark.long
 def test_it_is_exported_for_any_number_of_images():
     net = SSDLite(**SMALL).eval()
     exported = torch.export.export(net, (torch.randn(2, 3, 32, 48),), dynamic_shapes=({0: torch.export.Dim("N")},))

@@ -109,7 +109,7 @@ def test_the_models_load_those_of_torchvision_and_then_have_other_classes(tmp_pa
     net = DigitHeads(7, (32, 48), backbone="resnet18", weights=saved(tmp_path, given.state_dict()))
     images = torch.randn(1, 3, 32, 48)
     maps = nn.Sequential(*list(given.children())[:-2]).eval()(images)
-    assert torch.equal(net.backbone.eval()(images), maps)
+    assert torch.equal(net.stages.eval()(images), maps)
 
     mobile = mobilenet_v3_large(num_classes=3)
     torch.save(mobile.state_dict(), tmp_path / "mobile.pth")

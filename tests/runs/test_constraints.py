@@ -119,10 +119,9 @@ def bad_values(constraint: Constraint) -> list[Any]:
         case Number():
             closed = [nextafter(constraint.at_least, -inf), nextafter(constraint.at_most, inf)]
             bad += [nan, inf, -inf, "0.5", *closed, constraint.above, constraint.below]
-        case Wholes(shortest=shortest, at_most=most, longest=longest):
+        case Wholes(shortest=shortest, at_most=most):
             bad += [64, [0], [32, -1], [1.0], [True], ["a"], [None], *([[]] if shortest else [])]
-            bad += [[most + 1] * max(shortest, 1)] if most < inf else []
-            bad += [[1] * (longest + 1)] if isinstance(longest, int) else []
+            bad += [[most + 1]] if most < inf else []
         case Numbers(like=like, each=each):
             bad += [like[0], like[:-1], [*like, like[0]], *([one, *like[1:]] for one in bad_values(each))]
         case OneOf(choices=choices):
@@ -141,8 +140,8 @@ def good_values(constraint: Constraint) -> list[Any]:
         case Number():
             least = max(constraint.at_least, nextafter(constraint.above, inf), -1e9)
             return [*good, least, min(constraint.at_most, nextafter(constraint.below, -inf), 1e9)]
-        case Wholes(shortest=shortest, at_most=most, longest=longest):
-            return [*good, [1] * shortest, (1, 2), [most if most < inf else 10**9] * int(min(longest, 9))]
+        case Wholes(shortest=shortest, at_most=most):
+            return [*good, [1] * shortest, (1, 2), [most if most < inf else 10**9] * 9]
         case Numbers(like=like, each=each):
             return [*good, *([one] * len(like) for one in good_values(each))]
         case OneOf(choices=choices):

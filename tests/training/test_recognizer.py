@@ -146,7 +146,7 @@ def test_what_does_not_fit_sequences_is_refused(main, tmp_path: Path, overrides:
 
 
 def test_numbers_that_a_fixed_length_cannot_hold_are_counted(main):
-    heads = ("model=digit_heads", "model.max_length=3", "model.widths=[8,8,8,8]")
+    heads = ("model=digit_heads", "model.max_length=3", "model.widths=[8,8]", "model.depths=[1,1]")
     kept = [one for one in TINY if not one.startswith("model")]
     outcome = main(*kept, *heads)
     assert outcome.code == 0

@@ -61,7 +61,6 @@ def result_of(folder: Path, name: str) -> dict[str, Any]:
         (*SMALL, "optim=momentum", "scheduler=step", "scheduler.step_size=1", "augment=strong"),
         (*SMALL, "scheduler=plateau", "scheduler.patience=0", "optim.lr=0.1"),
         (*SMALL, "data.val_fraction=0", "model.dropout=0.3", "scheduler=cosine", "augment=mixup"),
-        (*NUMBERS, "model=crnn", "model.widths=[8,8]", "model.depths=[1,1]", "model.hidden=8", "model.dropout=0.3"),
         (*NUMBERS, "model=detect_then_read", *WHERE, "model.recogniser.widths=[8,8]", "model.recogniser.depths=[1,1]"),
     ],
     ids=" ".join,
