@@ -46,8 +46,8 @@ def predict(trained: Trained, images: torch.Tensor, views: int = 1, augment: str
 def combine(trained: Sequence[Trained], answers: Sequence[Answer], way: str) -> tuple[str, Answer]:
     """Return what an ensemble is called, and its answer.
 
-    ``mean`` merges the outputs of networks of the same class for the same number of characters; others vote, each with
-    the probability of its transcript. Raises UserError for another ``way`` than mean and vote.
+    ``mean`` merges the outputs of networks of one class, if they have the same shapes; others vote, each with the
+    probability of its transcript. Raises UserError for another ``way`` than mean and vote.
     """
     if way not in ("mean", "vote"):
         raise UserError(f"ensemble={way} is for models of single characters: choose mean or vote.")
@@ -102,10 +102,7 @@ def draw_transcripts(
     dataset: LabelledImages, transcripts: Sequence[Transcript], names: Sequence[str], title: str
 ) -> Figure:
     """Draw images with the predicted boxes, and their true and predicted texts."""
-    predicted, sure = (
-        [text_of(one.labels, names) or NONE for one in transcripts],
-        [one.probability for one in transcripts],
-    )
+    predicted = [text_of(one.labels, names) or NONE for one in transcripts]
     true, sure = texts(dataset.labels, names), [one.probability for one in transcripts]
     return draw_predictions(pictures(dataset.images), true, predicted, sure, title, [one.boxes for one in transcripts])
 
