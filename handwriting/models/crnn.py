@@ -25,16 +25,15 @@ class CRNN(SequenceModel):
     B. Shi, X. Bai, C. Yao, 2015, arXiv:1507.05717; CTC: A. Graves et al., 2006. The maps are halved in height by every
     stage, in width only by the first two, and reduced to their maximum over the height: an image has W/4 frames,
     rounded up. ``widths`` are the channels of the stages, ``depths`` their numbers of convolutions, ``hidden`` the
-    units of the LSTM in each direction. Unlike in the paper, the last layer sees the convolutions too, not the LSTM
-    alone: with that and BLANK_BIAS, 32 images of 32×80 were learnt in under 60 instead of over 150
-    steps.
+    units of the LSTM in each direction. Unlike in the paper, the last layer sees the convolutions too, not
+    the LSTM alone: its features then learn directly from the labels.
 
     The output ``frames`` are log-probabilities (N, frames, num_classes + 1); the blank has the index num_classes. A
     path has a label or the blank in each frame; equal neighbours count once, then blanks are left out. Numbers that
     need more frames, one for each character and one between equal neighbours, are ignored by the loss.
 
     With boxes, the frame at the centre of a character also learns its label, with the weight ``guide`` beside CTC. CTC
-    alone takes thousands of steps to find where the characters are.
+    alone finds slowly where the characters are.
 
     ``beam`` 1 decodes the best path; more searches that many prefixes. Either way the probability of a transcript is
     the exact sum over all of its paths, and that of a character is relative to all characters in its place.

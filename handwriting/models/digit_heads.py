@@ -20,7 +20,7 @@ class DigitHeads(SequenceModel):
     sees their mean, weighted by an attention map of its own, as in Z. Wojna et al., 2017, arXiv:1704.03549, and all
     positions share their classifier: what a digit looks like is learned once. With boxes, the attention also learns
     where the digit of its position is, with the weight ``guide`` beside the criterion (Z. Cheng et al., 2017,
-    arXiv:1709.02054). Otherwise thousands of steps pass before anything is learned.
+    arXiv:1709.02054): classes alone teach it slowly where to look.
 
     ``backbone`` is ``ours`` (stages that halve the maps; ``widths`` are their channels, ``depths`` their numbers of
     convolutions) or torchvision's ``resnet18``, whose ``weights`` may come from a local file; grey images are then

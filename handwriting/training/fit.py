@@ -82,7 +82,7 @@ def build_job(
     lightning.seed_everything(config.seed, verbose=False)
     data: DataModule = build("data", config.data, augmentation=build("augment", config.augment))
     net = build_model(config.model, len(data.class_names), data.image_size, data.channels)
-    check_kind(config, net, data, overrides)
+    _check_kind(config, net, data, overrides)
     if isinstance(net, Baseline):
         check_baseline(config, overrides)
         return BaselineJob(data, net, folder)
@@ -244,7 +244,7 @@ def fit_and_test(
     }
 
 
-def check_kind(config: DictConfig, net: torch.nn.Module, data: DataModule, overrides: Sequence[str]) -> None:
+def _check_kind(config: DictConfig, net: torch.nn.Module, data: DataModule, overrides: Sequence[str]) -> None:
     """Raise UserError for a network of single characters on images with several, and the other way round.
 
     Also for settings that a network for several characters does not use.
