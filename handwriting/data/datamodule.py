@@ -14,6 +14,7 @@ from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
 from handwriting.data.splits import draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
+from handwriting.utils.errors import UserError
 
 LIST_LENGTH, LIST_IMAGES = 50, 16_384  # most batches and images in a list of batches
 EVAL_BATCH = 500  # validation and test need no gradients, which allows larger batches
@@ -63,6 +64,10 @@ class DataModule(lightning.LightningDataModule):
         self.photographs = whole.photographs or self.channels > 1
         whole = bright_on_dark(whole, invert, source)
         self.is_sequence = whole.train.labels.ndim == 2
+        if self.is_sequence and notebook_form:
+            raise UserError(
+                f"data.notebook_form=true is for images of single characters, and those of {name} have several."
+            )
         strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
         kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
         if limit is not None:

@@ -1,4 +1,7 @@
-"""Offline augmentation: fixed variants of each image. Those of the characters notebook match Pillow's pixels."""
+"""Offline augmentation: fixed variants of each image. Those of the characters notebook match Pillow's pixels.
+
+New pixels are black. Those of colour images, which are photographs, repeat the edge.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from handwriting.data.dataset import LabelledImages
 from handwriting.utils.errors import UserError, did_you_mean
@@ -14,6 +18,7 @@ STEP = 5  # pixels of a shift
 MARGIN = 4  # pixels by which a variant is smaller or larger
 TURN = 10  # degrees, counter-clockwise
 SLANT = 0.2  # pixels sideways for each pixel down
+BORDER = 8  # pixels of the edge that are repeated around photographs, more than a variant of 32×32 brings in
 DIRECTIONS = ((STEP, 0), (-STEP, 0), (0, STEP), (0, -STEP))  # (down, right), taken in turn from image to image
 DIAGONALS = ((-STEP, -STEP), (STEP, STEP), (STEP, -STEP), (-STEP, STEP))
 
@@ -39,6 +44,13 @@ def in_variant(images: Tensor, variant: str) -> Tensor:
     if str(variant) not in VARIANTS:
         hint = did_you_mean(str(variant), VARIANTS)
         raise UserError(f"augment.variants has no {str(variant)!r}, only {', '.join(VARIANTS)}.{hint}")
+    if images.shape[1] > 1:
+        padded = F.pad(images.float(), [BORDER] * 4, mode="replicate").byte()  # uint8 has no such mode
+        return _in_variant(padded, variant)[..., BORDER:-BORDER, BORDER:-BORDER].contiguous()
+    return _in_variant(images, variant)
+
+
+def _in_variant(images: Tensor, variant: str) -> Tensor:
     channels = images.shape[1]
     pictures = map(Image.fromarray, images.flatten(0, 1).cpu().numpy())  # each channel by itself
     made = [VARIANTS[variant](picture, number // channels) for number, picture in enumerate(pictures)]

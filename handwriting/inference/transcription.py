@@ -11,8 +11,7 @@ from handwriting.data import LabelledImages
 from handwriting.data.dataset import END, Sequences, characters_of, pictures, text_of, texts
 from handwriting.inference.checkpoints import Trained, outputs_of
 from handwriting.models.average_precision import average_precision, found_boxes, true_boxes
-from handwriting.models.detect_then_read import region_of
-from handwriting.models.detections import fuse
+from handwriting.models.detections import fuse, region_of
 from handwriting.models.sequence_model import SequenceRecognizer, Transcript, ViewOutputs, vote
 from handwriting.plots.images import draw_confusion, draw_predictions
 from handwriting.utils.errors import UserError

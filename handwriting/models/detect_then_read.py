@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
+from handwriting.models.detections import region_of
 from handwriting.models.detector import Detector
 from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
 from handwriting.utils.errors import UserError
@@ -22,7 +23,7 @@ class DetectThenRead(SequenceModel):
     trained together; they share no parameters.
     """
 
-    locates = True
+    locates, needs_boxes = True, True
 
     def __init__(
         self,
@@ -59,8 +60,7 @@ class DetectThenRead(SequenceModel):
 
         The recogniser's loss is that for the region of the true boxes.
         """
-        if targets.boxes is None:
-            raise UserError("model=detect_then_read learns from boxes of the characters, and this data set has none.")
+        assert targets.boxes is not None
         small = Sequences(targets.labels, targets.boxes / self.shrink)
         finding, found = self.detector.loss(self._shrunk(images), small, criterion)
         region = region_of(targets.boxes, targets.labels != END, self.margin)
@@ -89,7 +89,7 @@ class DetectThenRead(SequenceModel):
 
     def _read(self, images: Tensor, found: Outputs) -> Outputs:
         boxes = found["boxes"] * self.shrink
-        score = found["probabilities"].sum(2)
+        score = found["probabilities"].sum(2)  # that of any character: which one does not matter for the region
         likely = score >= self.detector.threshold
         best = F.one_hot(score.argmax(1), score.shape[1]).bool()  # where none is likely
         region = region_of(boxes, likely | (best & ~likely.any(1, keepdim=True)), self.margin)
@@ -107,12 +107,3 @@ class DetectThenRead(SequenceModel):
         places = torch.broadcast_tensors((2 * x / width - 1)[:, None, :], (2 * y / height - 1)[:, :, None])
         grid = torch.stack(places, 3).to(images.dtype)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-def region_of(boxes: Tensor, chosen: Tensor, margin: float) -> Tensor:
-    """Return the hull (N, 4) of the chosen boxes (N, K, 4), enlarged by ``margin`` of its height on each side."""
-    some = chosen[:, :, None]
-    low = boxes[:, :, :2].masked_fill(~some, torch.inf).amin(1)
-    high = boxes[:, :, 2:].masked_fill(~some, -torch.inf).amax(1)
-    side = margin * (high[:, 1:] - low[:, 1:])
-    return torch.cat([low - side, high + side], 1)

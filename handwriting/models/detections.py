@@ -1,4 +1,4 @@
-"""Candidate boxes of digits: decoding to transcripts, and fusion over several networks and views.
+"""Boxes of digits: targets from true ones, and the decoding and fusion of candidates.
 
 The candidates of N images are ``boxes`` (N, K, 4), left, top, right and bottom in pixels, and ``probabilities``
 (N, K, classes). The score of a candidate is its largest probability; where there is none, all are 0.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from handwriting.data.dataset import END, Sequences
 from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
 
 
@@ -19,7 +20,7 @@ class DetectionModel(SequenceModel):
     (intersection over union), whatever their classes, only that with the highest score counts.
     """
 
-    locates = True
+    locates, needs_boxes = True, True
 
     def __init__(self, threshold: float = 0.5, overlap: float = 0.5):
         super().__init__()
@@ -32,6 +33,32 @@ class DetectionModel(SequenceModel):
     def merge(self, several: Sequence[Outputs], back: Sequence[Tensor | None]) -> list[Transcript]:
         """Return the digits of each image after the fusion of all boxes: see fuse."""
         return self.decode(fuse(several, back, self.overlap))
+
+
+def centre_gaussians(targets: Sequences, shape: Sequence[int], stride: int) -> Tensor:
+    """Return a Gaussian around the centre of each character, float (N, L, h, w): 1 in its cell, 0 after the last one.
+
+    Its standard deviations are a sixth of the sides of the box; ``stride`` are the pixels for each cell.
+    """
+    assert targets.boxes is not None
+    left, top, right, bottom = (targets.boxes / stride).unbind(2)
+    along = []
+    for low, high, cells in ((top, bottom, shape[0]), (left, right, shape[1])):
+        centre = ((low + high) / 2).floor().clamp(0, cells - 1)  # the cell of the centre
+        deviation = ((high - low) / 6).clamp(min=0.4)
+        places = torch.arange(cells, device=low.device)
+        along.append(torch.exp(-(((places - centre[:, :, None]) / deviation[:, :, None]) ** 2) / 2))
+    present = (targets.labels != END)[:, :, None, None]
+    return along[0][:, :, :, None] * along[1][:, :, None, :] * present
+
+
+def region_of(boxes: Tensor, chosen: Tensor, margin: float) -> Tensor:
+    """Return the hull (N, 4) of the chosen boxes (N, K, 4), enlarged by ``margin`` of its height on each side."""
+    some = chosen[:, :, None]
+    low = boxes[:, :, :2].masked_fill(~some, torch.inf).amin(1)
+    high = boxes[:, :, 2:].masked_fill(~some, -torch.inf).amax(1)
+    side = margin * (high[:, 1:] - low[:, 1:])
+    return torch.cat([low - side, high + side], 1)
 
 
 def decode_detections(boxes: Tensor, probabilities: Tensor, threshold: float, overlap: float) -> list[Transcript]:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from handwriting.data.dataset import END, Sequences
-from handwriting.models.detections import DetectionModel
+from handwriting.data.dataset import Sequences
+from handwriting.models.detections import DetectionModel, centre_gaussians
 from handwriting.models.sequence_model import Outputs
 from handwriting.models.stages import Pyramid, all_maps, convolution, residual_stages
-from handwriting.utils.errors import UserError
 
 STRIDE = 4  # pixels of the image for each cell of the heat maps
 CENTRE = 0.5  # cells with at least this value of a character's Gaussian learn its class and box
@@ -82,8 +81,7 @@ class Detector(DetectionModel):
         The loss is the sum of the focal loss of the centres, the cross-entropy of the classes and the generalised IoU
         loss of the boxes, the last two near the centres; each is summed over the characters of an image.
         """
-        if targets.boxes is None:
-            raise UserError("model=detector learns from boxes of the characters, and this data set has none.")
+        assert targets.boxes is not None
         maps = self.maps(images)
         return self.loss_of_maps(*maps, targets), {} if self.training else self.find(*maps)
 
@@ -93,7 +91,7 @@ class Detector(DetectionModel):
         from torchvision.ops import generalized_box_iou_loss  # takes seconds, and only training needs it
 
         assert targets.boxes is not None
-        gaussians = centre_gaussians(targets, centres.shape[1:])  # (N, L, h, w)
+        gaussians = centre_gaussians(targets, centres.shape[1:], STRIDE)  # (N, L, h, w)
         heat, owner = gaussians.max(1)
         near, owner = heat >= CENTRE, owner.flatten(1)
         whole = gaussians.where(gaussians >= CENTRE, 0.0).sum((2, 3))  # (N, L), so that each character counts as one
@@ -103,23 +101,6 @@ class Detector(DetectionModel):
         box = targets.boxes.gather(1, owner[:, :, None].expand(-1, -1, 4)).view(*heat.shape, 4)[near]
         placed = generalized_box_iou_loss(_boxes(distances).movedim(1, -1)[near], box)
         return (centre_loss(centres, heat) + (weight * (named + placed)).sum()) / len(centres)
-
-
-def centre_gaussians(targets: Sequences, shape: Sequence[int], stride: int = STRIDE) -> Tensor:
-    """Return a Gaussian around the centre of each character, float (N, L, h, w): 1 in its cell, 0 after the last one.
-
-    Its standard deviations are a sixth of the sides of the box; ``stride`` are the pixels for each cell.
-    """
-    assert targets.boxes is not None
-    left, top, right, bottom = (targets.boxes / stride).unbind(2)
-    along = []
-    for low, high, cells in ((top, bottom, shape[0]), (left, right, shape[1])):
-        centre = ((low + high) / 2).floor().clamp(0, cells - 1)  # the cell of the centre
-        deviation = ((high - low) / 6).clamp(min=0.4)
-        places = torch.arange(cells, device=low.device)
-        along.append(torch.exp(-(((places - centre[:, :, None]) / deviation[:, :, None]) ** 2) / 2))
-    present = (targets.labels != END)[:, :, None, None]
-    return along[0][:, :, :, None] * along[1][:, :, None, :] * present
 
 
 def centre_loss(logits: Tensor, heat: Tensor) -> Tensor:

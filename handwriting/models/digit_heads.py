@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handwriting.data.dataset import END, Sequences
-from handwriting.models.detector import centre_gaussians
+from handwriting.models.detections import centre_gaussians
 from handwriting.models.sequence_model import Outputs, SequenceModel, Transcript
 from handwriting.models.stages import Pyramid, all_maps, residual_stages
 from handwriting.models.weights import load_weights

@@ -40,6 +40,7 @@ class SequenceModel(nn.Module):
 
     uses_loss = False  # whether the group ``loss`` has an effect
     locates = False  # whether transcripts have boxes
+    needs_boxes = False  # whether the loss needs those of the data set
 
     def forward(self, images: Tensor) -> Outputs:
         """Return named outputs for normalised images, float (N, C, H, W). They are exported, and decode needs them."""

@@ -12,7 +12,6 @@ from handwriting.data.dataset import END, Sequences
 from handwriting.models.detections import DetectionModel, intersection_over_union
 from handwriting.models.sequence_model import Outputs
 from handwriting.models.weights import load_weights
-from handwriting.utils.errors import UserError
 
 # Geometric mean of height and width of the anchors, as fractions of the image's height, on the maps of stride 8 and 16;
 # and their heights divided by their widths. At 64×160, 98 % of the digits in 2,500 of SVHN's photographs overlap an
@@ -33,7 +32,7 @@ class SSDLite(DetectionModel):
     file of the state dict of torchvision's mobilenet_v3_large; grey images are repeated as three channels.
 
     The outputs are the ``candidates`` anchors with the highest scores: see handwriting.models.detections. Raises
-    UserError for weights that do not fit, and from ``loss`` if the boxes are not known.
+    UserError for weights that do not fit.
     """
 
     anchors: Tensor
@@ -83,8 +82,7 @@ class SSDLite(DetectionModel):
 
     def loss(self, images: Tensor, targets: Sequences, criterion: nn.Module) -> tuple[Tensor, Outputs]:
         """Return torchvision's loss of an SSD, per matched anchor, and the outputs; in training these are empty."""
-        if targets.boxes is None:
-            raise UserError("model=ssdlite learns from boxes, but the data set has none: choose digit_heads or crnn.")
+        assert targets.boxes is not None
         heads = self._heads(images)
         digits = []
         for labels, boxes in zip(targets.labels, targets.boxes, strict=True):

@@ -262,6 +262,10 @@ def _check_kind(config: DictConfig, net: torch.nn.Module, data: DataModule, over
             f"{model} recognises several characters in an image, and the images of {name} have one each: choose "
             "data=street or street_demo, or a model of single characters, such as model=net."
         )
+    if net.needs_boxes and data.train.boxes is None:
+        raise UserError(
+            f"{model} learns from boxes of the characters, and {name} has none: choose model=digit_heads or crnn."
+        )
     if config.compile == "graph":
         raise UserError("compile=graph trains networks of single characters only: choose compile=false.")
     used = [one for one in overrides if not net.uses_loss and setting_of(one).split(".")[0] == "loss"]

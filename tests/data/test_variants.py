@@ -207,3 +207,16 @@ def test_all_channels_of_a_colour_image_are_changed_alike(variant):
     for channel in range(3):
         grey = LabelledImages(colour[:, channel : channel + 1], torch.arange(9))
         assert torch.equal(made[:, channel : channel + 1], expand(grey, [variant]).images)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_new_pixels_of_photographs_repeat_the_edge(variant: str):
+    wall = torch.tensor([200, 120, 40], dtype=torch.uint8)[None, :, None, None].expand(2, 3, 32, 32)
+    images = expand(LabelledImages(wall.contiguous(), torch.tensor([0, 1])), [variant]).images
+    torch.testing.assert_close(images, wall)
+
+
+def test_a_shifted_photograph_is_that_of_scipy():
+    image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
+    made = expand(LabelledImages(torch.from_numpy(image)[None], torch.tensor([0])), ["one_pixel_left"]).images[0]
+    assert np.array_equal(made, scipy.ndimage.shift(image, (0, 0, -1), order=0, mode="nearest"))

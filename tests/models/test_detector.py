@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from handwriting.data.dataset import END, Sequences
-from handwriting.models.detect_then_read import DetectThenRead, region_of
-from handwriting.models.detector import STRIDE, Detector, centre_gaussians, centre_loss
+from handwriting.models.detect_then_read import DetectThenRead
+from handwriting.models.detections import centre_gaussians, region_of
+from handwriting.models.detector import STRIDE, Detector, centre_loss
 from handwriting.models.digit_heads import DigitHeads
 from handwriting.models.sequence_model import SequenceModel
 from handwriting.utils.errors import UserError
@@ -59,7 +60,7 @@ def fraction_right(net: SequenceModel, images: Tensor, targets: Sequences) -> fl
 
 def test_gaussians_are_one_in_the_cell_of_the_centre_and_fall_by_the_size_of_the_box():
     _, targets = boards(6)
-    gaussians = centre_gaussians(targets, (SIZE[0] // STRIDE, SIZE[1] // STRIDE)).numpy()
+    gaussians = centre_gaussians(targets, (SIZE[0] // STRIDE, SIZE[1] // STRIDE), STRIDE).numpy()
     assert targets.boxes is not None
     for labels, boxes, maps in zip(targets.labels.tolist(), targets.boxes.numpy() / STRIDE, gaussians, strict=True):
         for label, (left, top, right, bottom), values in zip(labels, boxes, maps, strict=True):
@@ -94,7 +95,7 @@ def test_perfect_maps_are_decoded_to_the_true_boxes():
     _, targets = boards(6)
     assert targets.boxes is not None
     cells = (SIZE[0] // STRIDE, SIZE[1] // STRIDE)
-    gaussians, owner = centre_gaussians(targets, cells).max(1)
+    gaussians, owner = centre_gaussians(targets, cells, STRIDE).max(1)
     centres = torch.where(gaussians == 1, 8.0, -8.0)
     label = targets.labels.gather(1, owner.flatten(1)).view_as(owner).clamp(min=0)
     classes = 20.0 * F.one_hot(label, 3).movedim(3, 1)
@@ -136,14 +137,6 @@ def test_an_image_without_characters_has_a_finite_loss():
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in net.parameters())
-
-
-@pytest.mark.parametrize("model", ["detector", "detect_then_read"])
-def test_a_data_set_without_boxes_is_refused(model: str):
-    images, targets = boards(2)
-    net = detector() if model == "detector" else detect_then_read()
-    with pytest.raises(UserError, match=f"model={model} learns from boxes"):
-        net.loss(images, Sequences(targets.labels), nn.CrossEntropyLoss())
 
 
 def detect_then_read(**settings) -> DetectThenRead:

@@ -9,7 +9,6 @@ from torch import nn
 
 from handwriting.data.dataset import END, Sequences
 from handwriting.models.ssdlite import SSDLite
-from handwriting.utils.errors import UserError
 
 SMALL: dict[str, Any] = {"num_classes": 4, "image_size": (32, 48), "width": 0.2, "candidates": 40}
 DIGITS = Sequences(
@@ -123,12 +122,6 @@ def test_a_batch_without_digits_has_a_finite_loss():
     )
     loss.backward()
     assert loss.isfinite()
-
-
-def test_without_boxes_there_is_nothing_to_learn():
-    with pytest.raises(UserError, match="the data set has none: choose digit_heads or crnn") as caught:
-        SSDLite(**SMALL).loss(torch.zeros(1, 3, 32, 48), Sequences(torch.tensor([[1]])), nn.Identity())
-    assert "\n" not in str(caught.value)
 
 
 def test_grey_images_are_seen_as_three_equal_channels():

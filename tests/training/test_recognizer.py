@@ -136,12 +136,31 @@ def test_a_run_records_the_accuracies_of_sequences(main, tmp_path: Path):
         ((*TINY, "compile=graph"), "compile=graph trains networks of single characters only"),
         ((*TINY, "monitor.metric=train/acc"), "train/acc"),
         ((*TINY, "augment=mixup"), "augment"),
+        ((*TINY, "+data.notebook_form=true"), "data.notebook_form=true is for images of single characters"),
     ],
 )
 def test_what_does_not_fit_sequences_is_refused(main, tmp_path: Path, overrides: tuple[str, ...], sentence: str):
     outcome = main(*overrides)
     assert outcome.code == 2
     assert sentence in outcome.errors
+    assert not list(tmp_path.glob("outputs/*/*/checkpoints"))
+
+
+@pytest.mark.parametrize("model", ["detector", "ssdlite", "detect_then_read"])
+def test_a_detector_needs_boxes(main, tmp_path: Path, monkeypatch, model: str):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "boxless.py").write_text(
+        "from dataclasses import replace\n"
+        "from handwriting.data.street_demo import read_street_demo\n"
+        "def read(**settings):\n"
+        "    data = read_street_demo(**settings)\n"
+        "    train, test = (replace(part, boxes=None) for part in (data.train, data.test))\n"
+        "    return replace(data, train=train, test=test)\n"
+    )
+    data = [one for one in TINY if one.startswith("data")]
+    outcome = main(*data, f"model={model}", "data.read._target_=boxless.read")
+    assert outcome.code == 2
+    assert "learns from boxes of the characters, and street_demo has none" in outcome.errors
     assert not list(tmp_path.glob("outputs/*/*/checkpoints"))
 
 
