@@ -67,7 +67,8 @@ class DetectThenRead(SequenceModel):
         if self.training:
             height = (region[:, 3] - region[:, 1])[:, None]
             region = region + (torch.rand_like(region) * 2 - 1) * self.jitter * height
-        reading, _ = self.recogniser.loss(self._crop(images, region), targets, criterion)
+        inside = Sequences(targets.labels, self._in_crop(targets.boxes, region))
+        reading, _ = self.recogniser.loss(self._crop(images, region), inside, criterion)
         return finding + reading, {} if self.training else self._read(images, found)
 
     def decode(self, outputs: Outputs) -> list[Transcript]:
@@ -97,6 +98,12 @@ class DetectThenRead(SequenceModel):
 
     def _shrunk(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, self.shrink) if self.shrink > 1 else images
+
+    def _in_crop(self, boxes: Tensor, region: Tensor) -> Tensor:
+        """Return boxes (N, L, 4) of images in pixels of the crops of regions (N, 4)."""
+        height, width = self.crop_size
+        corner, other = region[:, None, [0, 1] * 2], region[:, None, [2, 3] * 2]
+        return (boxes - corner) / (other - corner).clamp(min=1) * boxes.new_tensor([width, height] * 2)
 
     def _crop(self, images: Tensor, region: Tensor) -> Tensor:
         """Return the regions (N, 4) of images, resampled to ``crop_size``; the border repeats beyond the image."""

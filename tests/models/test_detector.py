@@ -164,6 +164,16 @@ def test_a_crop_of_its_own_size_is_a_part_of_the_image():
     torch.testing.assert_close(crop, torch.stack([images[0, :, :, 5:53], images[1, :, :, 16:64]]))
 
 
+def test_the_recogniser_learns_from_boxes_in_the_crop():
+    box = torch.tensor([24.0, 8, 32, 24])
+    images = torch.zeros(1, 3, *SIZE)
+    images[:, :, 8:24, 24:32] = 1
+    net, region = detect_then_read(), torch.tensor([[16.0, 0, 40, 32]])
+    left, top, right, bottom = net._in_crop(box[None, None], region)[0, 0].tolist()
+    rows, columns = (net._crop(images, region)[0, 0] > 0.5).nonzero().unbind(1)
+    assert (left, top, right, bottom) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
 @pytest.mark.parametrize("shrink", [1, 2])
 def test_detect_then_read_overfits_a_few_images(shrink: int):
     images, targets = boards(12)
