@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hydra._internal.config_repository import ConfigRepository
 
 from handwriting.run import main as run_main
@@ -38,6 +40,12 @@ DRAWN = [f"handwriting.training.tensorboard.draw_{name}" for name in ("confusion
 DRAWN += [f"handwriting.plots.runs.draw_{name}" for name in ("costs", "curves", "grid", "ranking", "search")]
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder for temporary files that all of pytest's processes share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
 def configs_parsed_once() -> Iterator[None]:
     """Let Hydra parse each file of conf/ once for all configs composed in this process: a third of the time of each."""
@@ -58,9 +66,9 @@ def configs_parsed_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let no test write into the user's cache."""
+    """Let no test write into the user's cache; pytest's processes share one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HANDWRITING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HANDWRITING_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
         yield
 
 
@@ -127,28 +135,49 @@ def run_in() -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a copy of a folder that the first of pytest's processes makes, and for which the others wait."""
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        shared = shared_folder(tmp_path_factory) / f"made_once_{name}"
+        with FileLock(f"{shared}.lock"):
+            if not shared.is_dir():
+                making = tmp_path_factory.mktemp(name)
+                make(making)
+                making.rename(shared)
+        return Path(shutil.copytree(shared, tmp_path_factory.mktemp(name), dirs_exist_ok=True))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def digits_run(made_once: Callable[..., Path], run_in: Callable[..., int]) -> Path:
     """The folder of a run with a good accuracy on the bundled digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
-    (result,) = folder.glob("outputs/digits/*/result.json")
+
+    def make(folder: Path) -> None:
+        assert run_in(folder, "data=digits", "trainer.max_epochs=4") == 0
+
+    (result,) = made_once("digits", make).glob("outputs/digits/*/result.json")
     return result.parent
 
 
 @pytest.fixture(scope="session")
-def street_runs(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> dict[str, Path]:
+def street_runs(made_once: Callable[..., Path], run_in: Callable[..., int]) -> dict[str, Path]:
     """Runs on 40 small house numbers, which they learn by heart: digit_heads with seed=0 and seed=1, a detector."""
-    folder = tmp_path_factory.mktemp("street")
     few = ("data=street_demo", "data.images=40", "data.test_images=40", "data.batch_size=8", "data.val_fraction=0")
     long = ("trainer.max_epochs=20", "scheduler=onecycle")
     heads = ("model=digit_heads", "model.widths=[16,32]", "model.depths=[1,1]", "model.max_length=3", "optim.lr=0.005")
     boxes = ("model=detector", "model.widths=[8,16,24]", "model.depths=[1,1,1]", "model.features=16", "optim.lr=0.02")
-    runs = {}
-    for name, model in (("seed=0", heads), ("seed=1", (*heads, "seed=1")), ("detector", boxes)):
-        assert run_in(folder, "name=study", *few, *long, *model) == 0
-        (run,) = (folder / "outputs" / "study").glob("*/")
-        runs[name] = run.rename(folder / name)  # its own name is long
-    return runs
+    models = {"seed=0": heads, "seed=1": (*heads, "seed=1"), "detector": boxes}
+
+    def make(folder: Path) -> None:
+        for name, model in models.items():
+            assert run_in(folder, "name=study", *few, *long, *model) == 0
+            (run,) = (folder / "outputs" / "study").glob("*/")
+            run.rename(folder / name)  # its own name is long
+
+    folder = made_once("street", make)
+    return {name: folder / name for name in models}
 
 
 @pytest.fixture(scope="session")

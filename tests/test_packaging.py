@@ -44,6 +44,7 @@ def elsewhere(unpacked: Path, tmp_path: Path) -> Callable[..., subprocess.Comple
     return run
 
 
+@pytest.mark.long
 def test_an_installed_wheel_trains_elsewhere(unpacked: Path, tmp_path: Path, elsewhere):
     found = elsewhere("-c", "import handwriting; print(handwriting.__file__)")
     assert found.stdout.startswith(str(unpacked))

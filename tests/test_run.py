@@ -56,6 +56,7 @@ def trained(small_run: Path, tmp_path: Path) -> Path:
     return result.parent
 
 
+@pytest.mark.long
 def test_a_sweep_leaves_a_folder_a_job_and_a_report(sweep: tuple[Path, str]):
     folder, output = sweep
     assert {path.name for path in folder.iterdir() if path.is_file()} == {
@@ -255,6 +256,7 @@ def test_quiet_means_no_bar(main):
     assert main(*SMALL, "trainer.enable_progress_bar=false")[:2] == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
 def test_on_a_terminal_a_bar_shows_the_epochs(tmp_path: Path):
     import pty

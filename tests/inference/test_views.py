@@ -121,6 +121,7 @@ def test_another_augmentation_can_make_the_views(main, tmp_path: Path, capfd: py
     assert "Did you mean 'affine'?" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_cyclic_learning_rate_saves_snapshots_that_are_averaged(main, tmp_path: Path):
     assert main(*SMALL[:2], *SMALL[3:], "scheduler=cyclic", "scheduler.cycles=3", "trainer.max_epochs=6").code == 0
     run, _ = record_of(tmp_path)
@@ -159,6 +160,7 @@ def test_a_cycle_that_ends_within_an_epoch_is_refused(main):
     assert "trainer.max_epochs=2 must be a multiple of scheduler.cycles=3" in outcome.errors
 
 
+@pytest.mark.long
 def test_stacking_is_fitted_on_held_out_predictions(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     few = ("data=digits", "trainer.max_epochs=1", "model.widths=[8,16]", "model.hidden=[32]")
     folds = ("data.split=kfold", "data.folds=2", "data.fold=0,1")

@@ -39,6 +39,7 @@ def test_a_baseline_predicts_like_its_estimator(main, tmp_path: Path):
     assert table["right"].sum() == round(500 * record["metrics"]["test/acc"])
 
 
+@pytest.mark.long
 def test_baselines_and_a_net_share_splits_table_and_plots(main, tmp_path: Path):
     outcome = main("-m", "data=digits", "data.limit=500", "model=net,knn,linear,svm,forest", *QUICK)
     assert outcome.code == 0
@@ -52,6 +53,7 @@ def test_baselines_and_a_net_share_splits_table_and_plots(main, tmp_path: Path):
     assert (tmp_path / "outputs" / "digits" / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_a_forest_of_several_seeds_is_one_row_and_is_paired_with_a_net(main, tmp_path: Path):
     arguments = ("-m", "data=digits", "data.limit=200", "model=net,forest", "seed=0,1", "trainer.max_epochs=1")
     outcome = main(*arguments)
@@ -63,6 +65,7 @@ def test_a_forest_of_several_seeds_is_one_row_and_is_paired_with_a_net(main, tmp
     assert differences[["better", "worse", "seeds"]].to_numpy().tolist() == [["model=forest", "model=net", 2]]
 
 
+@pytest.mark.long
 def test_a_linear_model_is_better_on_gradients_than_on_pixels(main, tmp_path: Path):
     assert main("-m", "data=digits", "data.limit=500", "model=linear", "model.features=pixels,hog").code == 0
     accuracies = {

@@ -174,6 +174,7 @@ def test_the_recogniser_learns_from_boxes_in_the_crop():
     assert (left, top, right, bottom) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shrink", [1, 2])
 def test_detect_then_read_overfits_a_few_images(shrink: int):
     images, targets = boards(12)

@@ -226,6 +226,7 @@ def predict_by_page(address: str, sent: object, choice: str = "digits/trainer.ma
     return ask(address, "POST", f"{prefix}/run/predict", body, **{"Content-Type": "application/json"})[:2]
 
 
+@pytest.mark.long
 def test_the_served_page_predicts_and_makes_no_outside_connection(page: tuple[str, Path]):
     address, watched = page
     status, text, headers = ask(address, "GET", "/")

@@ -55,6 +55,7 @@ def most_false_positives(reports: int) -> int:
     return int(scipy.stats.binom.ppf(0.999, reports, 0.05))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("configurations", "reports"), [(2, 300), (20, 150), (110, 60)])
 def test_at_most_5_percent_of_reports_on_equal_configurations_have_a_significant_comparison(
     configurations: int, reports: int

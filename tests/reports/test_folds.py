@@ -17,6 +17,7 @@ from handwriting.reports.stats import mean_and_half_width
 SMALL = ("data=digits", "data.batch_size=64", "trainer.max_epochs=1", "model.widths=[4,8]", "model.hidden=[16]")
 
 
+@pytest.mark.long
 def test_the_folds_are_combined_into_one_row_and_one_file(main, tmp_path: Path):
     outcome = main("-m", *SMALL, "data.split=kfold", "data.folds=3", "data.fold=0,1,2", "optim=sgd,adam")
     assert outcome.code == 0
@@ -66,6 +67,7 @@ def test_the_held_out_predictions_of_a_bootstrap_are_those_of_the_saved_model(ma
     assert not (run.parents[1] / "out_of_fold.csv").exists()  # images of several draws overlap
 
 
+@pytest.mark.long
 def test_no_training_step_uses_the_test_set(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from handwriting.training.module import Classifier
 

@@ -40,6 +40,7 @@ def test_a_finished_old_run_is_skipped(main, old: Path, overrides: tuple[str, ..
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.long
 def test_an_interrupted_old_run_resumes(main, old: Path):
     (folder,) = old.glob("*scheduler=cyclic*")
     assert main(*INTERRUPTED).code == 0
@@ -81,6 +82,7 @@ def test_an_old_run_predicts(old: Path, capsys: pytest.CaptureFixture[str]):
     assert "one.png" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_an_old_run_is_exported(old: Path):
     import_module("handwriting.export").main([str(finished(old)), "--onnx", "net.onnx"])
     assert Path("net.onnx").stat().st_size > 1000

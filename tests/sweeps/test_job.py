@@ -163,6 +163,7 @@ def test_a_name_that_is_no_folder_under_outputs_is_refused(main, tmp_path: Path,
     assert not (tmp_path.parent / "x").exists()
 
 
+@pytest.mark.long
 def test_a_sweep_of_many_jobs_does_not_rebuild_the_tables_after_each(main, tmp_path: Path, monkeypatch):
     written = []
     monkeypatch.setattr(
@@ -187,6 +188,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path):
     net = ("model.widths=[32,64]", "model.hidden=[128]")  # whose checkpoints do not fit
@@ -196,6 +198,7 @@ def test_a_full_disk_is_named_by_the_folder_of_the_run(command, small_disk: Path
     assert done.stderr.splitlines()[-1] == sentence, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("full", [True, False], ids=["full", "closed"])
 def test_a_sweep_ends_though_nobody_takes_its_output(tmp_path: Path, full: bool):
     arguments = ["-m", *SMALL, "trainer.max_epochs=1", "optim=sgd,adam"]

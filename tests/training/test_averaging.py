@@ -94,6 +94,7 @@ def test_what_is_validated_and_tested_is_what_is_saved(main, tmp_path: Path, ave
     assert record["choices"]["average"] == average
 
 
+@pytest.mark.long
 def test_an_average_resumes_after_an_interruption(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for average in ("swa", "ema"):
         arguments = (*SMALL, *NET, f"average={average}")

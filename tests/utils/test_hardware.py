@@ -86,6 +86,7 @@ def test_no_more_threads_than_cores_that_the_process_may_use():
         os.sched_setaffinity(0, mine)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(cores() < 2, reason="one core: there is nothing to divide")
 def test_the_threads_are_the_cores_divided_by_the_jobs_whatever_else_runs(alone: Settled, one_of_1000: Settled):
     assert alone.threads == cores()
@@ -107,6 +108,7 @@ def test_a_process_that_ended_is_a_zombie_until_its_parent_notices():
     assert not is_zombie(child.pid, None)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP than GNU's")
 def test_a_thread_that_waits_sleeps_soon_unless_the_environment_says_otherwise(
     alone: Settled, one_of_1000: Settled, given: Settled
