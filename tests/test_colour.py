@@ -124,6 +124,7 @@ def test_a_photograph_of_another_size_is_fitted_and_a_blank_one_predicted(reader
     assert np.array_equal(same.image, blank)
 
 
+@pytest.mark.long
 def test_the_exported_model_takes_colour(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     export([str(run), "--onnx", str(tmp_path / "net.onnx")])
     assert "same predictions as the model on 200 test images" in capsys.readouterr().out
@@ -155,6 +156,7 @@ def test_other_data_than_the_models_are_refused(
     assert "takes colour images, data=digits has grey ones" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_networks_and_baselines_are_compared_with_augmentation(main, tmp_path: Path):
     few = ("data=digits", "data.limit=40", "trainer.max_epochs=1", "name=study")
     assert main("-m", *few, "model=mlp,knn", "augment=shift7", "+data.notebook_form=true").code == 0

@@ -69,6 +69,7 @@ def test_what_follows_the_seed_does_not_set_runs_apart():
     assert followers == PER_SEED - {"seed", "data.fold"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("experiment", GROUPS["experiment"])
 def test_every_job_of_an_experiment_composes_and_its_objects_are_made(experiment: str):
     params = composed(f"experiment={experiment}").hydra.sweeper.params or {}

@@ -202,6 +202,7 @@ def test_a_model_of_single_characters_does_not_fit_images_with_several(
     assert "has several characters in an image: they do not fit." in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_held_out_predictions_are_texts_that_keep_their_zeros(main: Callable[..., Any], tmp_path: Path):
     few = ("data=street_demo", "data.images=60", "data.test_images=10", "trainer.max_epochs=1")
     heads = ("model=digit_heads", "model.widths=[8]", "model.depths=[1]")

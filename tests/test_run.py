@@ -82,6 +82,7 @@ def test_a_sweep_leaves_a_folder_a_job_and_a_report(sweep: tuple[Path, str]):
     assert float(summary["adam"]["test/acc"]) > 0.8
 
 
+@pytest.mark.long
 def test_a_run_leaves_everything_in_its_folder(sweep: tuple[Path, str]):
     folder = next(sweep[0].glob("*optim=adam,seed=0*"))
     run = json.loads((folder / "result.json").read_text())
@@ -162,6 +163,7 @@ def test_a_stopped_run_reports_and_says_how_to_go_on(tmp_path: Path, number: sig
     assert "trainer.max_epochs=400" in output  # with the report of what is there
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broken", ["cut off", "no checkpoint"])
 def test_a_run_without_anything_to_resume_from_is_retrained(main, trained: Path, broken: str):
     path = trained / "result.json"

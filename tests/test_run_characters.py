@@ -62,6 +62,7 @@ def test_without_augmentation_there_is_no_picture_of_it(main, characters: Path):
     assert not (run / "augment.png").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("augment", ["strong", "mixup"])
 def test_random_augmentation_repeats_with_its_seed(main, characters: Path, augment: str):
     losses = []
@@ -94,6 +95,7 @@ def test_a_callback_that_needs_validation_is_refused_without_it(main, characters
     assert "EarlyStopping monitors val/loss, but data.val_fraction=0 leaves no validation set" in errors
 
 
+@pytest.mark.long
 def test_redundant_classes_are_kept_dropped_or_merged(main, characters: Path):
     assert main("-m", *SMALL, "data.redundant_groups=[[0,3],[1,2,11]]", "data.redundant=keep,drop,merge")[0] == 0
     for path in characters.glob("outputs/*/*/result.json"):

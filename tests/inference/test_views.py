@@ -94,6 +94,7 @@ def test_views_without_augmentation_are_refused_before_training(main):
     assert "augment=nudges is not a choice of augment. Did you mean 'nudge'?" in outcome.errors
 
 
+@pytest.mark.long
 def test_another_augmentation_can_make_the_views(main, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     assert main(*SMALL, "augment=affine", "tta.views=5", "tta.augment=nudge").code == 0
     run, record = record_of(tmp_path)

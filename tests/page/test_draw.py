@@ -62,6 +62,7 @@ CIRCLE = [(210 + 90 * math.sin(turn / 10 * math.pi), 210 - 140 * math.cos(turn /
 ZERO = drawing(*CIRCLE)
 
 
+@pytest.mark.long
 def test_a_drawing_is_classified_and_its_preprocessed_image_is_displayed(reader: Reader):
     likeliest, seen, note = read_drawing(reader, ZERO)
     assert likeliest is not None
@@ -248,6 +249,7 @@ def test_the_served_page_predicts_and_makes_no_outside_connection(page: tuple[st
     assert not {path for path in outside if "__pycache__" not in path and "matplotlib" not in path}
 
 
+@pytest.mark.long
 def test_a_large_body_and_files_are_refused(page: tuple[str, Path]):
     address, _ = page
     prefix = events(address)["read"][1]

@@ -26,6 +26,7 @@ def as_url(image: Image.Image) -> str:
     return PNG + base64.b64encode(content.getvalue()).decode()
 
 
+@pytest.mark.long
 def test_the_pad_has_the_aspect_of_the_models_input(reader: Reader, digits_run: Path):
     pad = pad_for(reader)
     assert (pad["width"], pad["height"]) == (640, 256)  # of 80×32

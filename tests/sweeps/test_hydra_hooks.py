@@ -52,6 +52,7 @@ def composed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return jobs
 
 
+@pytest.mark.long
 def test_a_finished_job_is_not_composed(main, done: Path, composed: list[list[str]]):
     again = main(*SWEEP)
     assert composed == []

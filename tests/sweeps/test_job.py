@@ -46,6 +46,7 @@ def test_fail_fast_ends_the_sweep(main, tmp_path: Path):
     assert [run["status"] for run in runs(tmp_path)] == ["failed"]
 
 
+@pytest.mark.long
 def test_a_job_that_another_process_trains_is_left_to_it(main, tmp_path: Path):
     folder = tmp_path / "outputs" / "digits" / (NAME + "optim=sgd,trainer.max_epochs=2")
     folder.mkdir(parents=True)

@@ -24,11 +24,13 @@ def run_of(folder: Path, name: str) -> tuple[dict[str, Any], pd.DataFrame, dict[
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("model.dropout=0.3",),
+        pytest.param(("model.dropout=0.3",), marks=pytest.mark.long),
         ("scheduler=onecycle", "augment=affine"),
-        ("scheduler=step", "scheduler.step_size=1", "augment=mixup"),
-        ("scheduler=plateau", "scheduler.patience=0", "optim=sgd", "optim.lr=0.5"),
-        ("scheduler=cyclic", "scheduler.cycles=2", "average=swa"),
+        pytest.param(("scheduler=step", "scheduler.step_size=1", "augment=mixup"), marks=pytest.mark.long),
+        pytest.param(
+            ("scheduler=plateau", "scheduler.patience=0", "optim=sgd", "optim.lr=0.5"), marks=pytest.mark.long
+        ),
+        pytest.param(("scheduler=cyclic", "scheduler.cycles=2", "average=swa"), marks=pytest.mark.long),
         ("data.val_fraction=0", "scheduler=cosine", "trainer.precision=bf16-mixed"),
     ],
     ids=" ".join,
@@ -44,6 +46,7 @@ def test_graph_training_has_the_results_of_ordinary_training(main, tmp_path: Pat
         torch.testing.assert_close(graph_last["state_dict"][name], weight, rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_graph_training_resumes(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     more = (*SMALL, "compile=graph", "model.dropout=0.3", "scheduler=onecycle")
     assert main(*more, "name=whole").code == 0

@@ -58,10 +58,21 @@ def result_of(folder: Path, name: str) -> dict[str, Any]:
     "overrides",
     [
         (*SMALL, "model.dropout=0.3", "scheduler=onecycle"),
-        (*SMALL, "optim=momentum", "scheduler=step", "scheduler.step_size=1", "augment=strong"),
-        (*SMALL, "scheduler=plateau", "scheduler.patience=0", "optim.lr=0.1"),
-        (*SMALL, "data.val_fraction=0", "model.dropout=0.3", "scheduler=cosine", "augment=mixup"),
-        (*NUMBERS, "model=detect_then_read", *WHERE, "model.recogniser.widths=[8,8]", "model.recogniser.depths=[1,1]"),
+        *(
+            pytest.param(more, marks=pytest.mark.long)
+            for more in (
+                (*SMALL, "optim=momentum", "scheduler=step", "scheduler.step_size=1", "augment=strong"),
+                (*SMALL, "scheduler=plateau", "scheduler.patience=0", "optim.lr=0.1"),
+                (*SMALL, "data.val_fraction=0", "model.dropout=0.3", "scheduler=cosine", "augment=mixup"),
+                (
+                    *NUMBERS,
+                    "model=detect_then_read",
+                    *WHERE,
+                    "model.recogniser.widths=[8,8]",
+                    "model.recogniser.depths=[1,1]",
+                ),
+            )
+        ),
     ],
     ids=" ".join,
 )
@@ -90,6 +101,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
         assert torch.equal(tensor, weights[1][name]), name
 
 
+@pytest.mark.long
 def test_resume_restart_restarts(main, interrupt: Interrupt, tmp_path: Path):
     assert main(*SMALL, "name=whole").code == 0
     interrupt.at(STEPS + 1)

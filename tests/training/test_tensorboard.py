@@ -54,6 +54,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) ->
         server.wait(timeout=20)
 
 
+@pytest.mark.long
 def test_runs_are_named_after_their_settings(ask: Ask):
     assert sorted(ask("runs")) == NAMES
 
