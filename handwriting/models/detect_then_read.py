@@ -18,9 +18,9 @@ class DetectThenRead(SequenceModel):
 
     ``detector`` and ``recogniser`` make the two networks. The detector is given images shrunk by the factor ``shrink``.
     The region is the hull of the boxes that it finds, enlarged by ``margin`` of its height on each side, and resampled
-    to ``crop_size`` (height, width). In training the region is that of the true boxes, with each side moved at random
-    by up to ``jitter`` of the region's height, so that the recogniser also knows imprecise regions. Both networks are
-    trained together; they share no parameters.
+    to ``crop_size`` (height, width); None: as high as the images, and 1.5 times as wide. In training the region is that
+    of the true boxes, with each side moved at random by up to ``jitter`` of the region's height, so that the recogniser
+    also knows imprecise regions. Both networks are trained together; they share no parameters.
     """
 
     locates, needs_boxes = True, True
@@ -33,7 +33,7 @@ class DetectThenRead(SequenceModel):
         recogniser: Callable[..., SequenceModel],
         channels: int = 3,
         shrink: int = 1,
-        crop_size: tuple[int, int] = (64, 96),
+        crop_size: Sequence[int] | None = None,
         margin: float = 0.2,
         jitter: float = 0.2,
     ):
@@ -41,7 +41,8 @@ class DetectThenRead(SequenceModel):
         height, width = image_size
         if height % shrink or width % shrink:
             raise UserError(f"model.shrink={shrink} must divide both sides of data.image_size=[{height},{width}].")
-        self.shrink, self.crop_size, self.margin, self.jitter = shrink, tuple(crop_size), margin, jitter
+        down, across = crop_size or (height, 3 * height // 2)
+        self.shrink, self.crop_size, self.margin, self.jitter = shrink, (down, across), margin, jitter
         self.detector = detector(
             num_classes=num_classes, image_size=(height // shrink, width // shrink), channels=channels
         )

@@ -266,7 +266,7 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
     },
     "handwriting.models.detect_then_read.DetectThenRead": {
         "shrink": Whole(1, 16),
-        "crop_size": Wholes(shortest=2),
+        "crop_size": Numbers((64, 96), Whole(8, 1024), optional=True),
         "margin": NOT_NEGATIVE,
         "jitter": NOT_NEGATIVE,
     },

@@ -19,7 +19,7 @@ LONG = ("optim=adamw", "optim.lr=0.004", "scheduler=onecycle", "trainer.max_epoc
         ("model=crnn",),
         ("model=detector",),
         ("model=ssdlite", "model.upsample=2"),
-        ("model=detect_then_read", "model.crop_size=[32,80]", "model.recogniser.max_length=6"),
+        ("model=detect_then_read", "model.crop_size=[32,80]"),
     ],
     ids=lambda model: model[0],
 )
