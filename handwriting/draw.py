@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 from pathlib import Path
 
+from handwriting.runs.trust import add_options, trust_of
 from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.utils.hardware import use_machine
 
@@ -27,16 +28,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=7860, help="port of the server (default 7860)")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: only this computer can open the page")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    add_options(parser)
     with exit_on_bad_input():
         options = parser.parse_args(arguments)
         check_whole("--port", options.port, at_least=1, at_most=65535)
+        trust = trust_of(options)
         if not importlib.util.find_spec("gradio"):
             raise UserError("gradio is not installed: pip install 'handwriting[draw]'.")
         use_machine()
         from handwriting.page.checkpoints import gather
         from handwriting.page.process import serve
 
-        serve(gather(options.checkpoint), options.host, options.port, options.open)
+        serve(gather(options.checkpoint, trust), trust, options.host, options.port, options.open)
 
 
 if __name__ == "__main__":

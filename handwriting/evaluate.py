@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from handwriting.runs.trust import add_options, trust_of
 from handwriting.utils.errors import UserError, check_whole, did_you_mean, exit_on_bad_input
 from handwriting.utils.hardware import use_machine
 
@@ -36,12 +37,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="such as outputs/mnist/optim=adam"
     )
+    add_options(parser)
     with exit_on_bad_input():
-        places, options, data_settings = _sort(parser.parse_args(arguments).asked)
+        parsed = parser.parse_args(arguments)
+        places, options, data_settings = _sort(parsed.asked)
+        trust = trust_of(parsed)
         use_machine()
         from handwriting.inference.evaluation_report import evaluate
 
-        failed = evaluate(places, options, data_settings)
+        failed = evaluate(places, options, data_settings, trust)
     if failed:
         sys.exit(1)
 

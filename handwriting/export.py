@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from handwriting.runs.trust import add_options, trust_of
 from handwriting.utils.errors import exit_on_bad_input
 from handwriting.utils.hardware import use_machine
 
@@ -21,13 +22,14 @@ def main(arguments: list[str] | None = None) -> None:
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"
     )
     parser.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="the file to write")
+    add_options(parser)
     with exit_on_bad_input():
         asked = parser.parse_args(arguments)
     with exit_on_bad_input(asked.onnx):
         use_machine()
         from handwriting.inference.onnx import export
 
-        export(asked.checkpoint, asked.onnx)
+        export(asked.checkpoint, asked.onnx, trust_of(asked))
 
 
 if __name__ == "__main__":

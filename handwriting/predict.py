@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from handwriting.inference.image_files import check_names, find_images
+from handwriting.runs.trust import add_options, trust_of
 from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.utils.hardware import use_machine
 
@@ -45,12 +46,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--augment", default="", metavar="NAME", help="augmentation of the views (affine, nudge …; default: the run's)"
     )
+    add_options(parser)
     with exit_on_bad_input():
         options = parser.parse_args(arguments)
         for figure in (options.figure, options.steps):
             if figure and figure.suffix not in (".png", ".pdf"):
                 raise UserError(f"{figure} must end in .png or .pdf.")
         check_whole("--views", options.views, at_least=1, at_most=1000)
+        trust = trust_of(options)
         names, sources = find_images(options.images)
         if options.submission:
             check_names(names)
@@ -59,7 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
         from handwriting.reader import Reader
 
         kept = MOST_DRAWN if options.steps or options.figure else 0
-        predictions = Reader.load(options.checkpoint).read(sources, options.views, options.augment, steps=kept)
+        reader = Reader.load(options.checkpoint, trust)
+        predictions = reader.read(sources, options.views, options.augment, steps=kept)
         files = (options.csv, options.json, options.figure, options.steps, options.submission)
         report(names, predictions, *files)
     sys.exit(1 if any(prediction.error for prediction in predictions) else 0)

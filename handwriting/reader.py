@@ -22,6 +22,7 @@ from handwriting.inference.preprocess import (
     to_grey,
 )
 from handwriting.models.sequence_model import Transcript
+from handwriting.runs.trust import Trust
 from handwriting.utils.errors import UserError
 from handwriting.utils.text import shorten
 
@@ -38,9 +39,14 @@ class Reader:
         self.fits = trained.photographs or trained.is_sequence  # images are only fitted to the size of the input
 
     @classmethod
-    def load(cls, place: str | Path) -> "Reader":
-        """Load a checkpoint, or the best one of a run's folder. Raises UserError if there is none or it is damaged."""
-        return cls(load_trained(find_checkpoint(Path(place))))
+    def load(cls, place: str | Path, trust: Trust | Iterable[object] = ()) -> "Reader":
+        """Load a checkpoint, or the best one of a run's folder. Raises UserError if there is none or it is damaged.
+
+        ``trust`` are your own modules, classes or functions that the checkpoint may name, such as ``[MyNet]``; nothing
+        else outside this package is imported.
+        """
+        trusted = trust if isinstance(trust, Trust) else Trust.of(trust)
+        return cls(load_trained(find_checkpoint(Path(place)), trusted))
 
     def read(self, sources: Iterable[Source], views: int = 1, augment: str = "", steps: int = 0) -> list[Prediction]:
         """Predict images. An image that cannot be read has a Prediction with an ``error``.

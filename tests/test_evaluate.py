@@ -204,7 +204,9 @@ def test_a_damaged_checkpoint_of_a_folder_is_reported_and_the_others_are_evaluat
         evaluate([str(tmp_path / "study")])
     assert stop.value.code == 1
     output, errors = capsys.readouterr()
-    assert errors == f"{damaged} is damaged or truncated: it cannot be read as a checkpoint. It is omitted.\n"
+    reason = f"{damaged} is damaged or truncated: it cannot be read as a checkpoint."
+    assert errors.endswith(f" is not evaluated: {reason}\n")
+    assert reason in evaluation(run_of(tmp_path / "study", 1) / "evaluation" / "test")["not_evaluated"].values()
     assert list(evaluation(run_of(tmp_path / "study", 1) / "evaluation" / "test")["models"]) == [run_of(runs, 1).name]
     assert "500 images" in output
 

@@ -12,14 +12,14 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.models.sequence_model import SequenceModel, SequenceRecognizer, Transcript, ViewOutputs
-from handwriting.runs.config import CONF, augmentation_of_views
+from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import RESULT, read_result, rename
+from handwriting.runs.trust import NO_TRUST, Trust
 from handwriting.utils.errors import UserError, folders_beside
 
 LARGEST_FILE = 2 << 30  # bytes; the largest model of this package needs a hundredth of that
@@ -40,6 +40,7 @@ class Trained:
     photographs: bool  # whether images are fitted by letterbox, not prepared as grey writing
     examples: np.ndarray  # uint8 (classes, H, W), a training image of each class, or (0, H, W)
     foreground: dict[str, float]  # medians over training images, in pixels: longer side (size), stroke width (stroke)
+    trust: Trust = NO_TRUST  # what else than this package may be imported for it
 
     @property
     def is_sequence(self) -> bool:
@@ -49,15 +50,26 @@ class Trained:
     @property
     def run(self) -> Path:
         """Return the folder of its run, or the folder of the file."""
-        folder = self.path.parent
-        return folder.parent if (folder.parent / RESULT).is_file() else folder
+        return run_of(self.path)
 
     @property
     def name(self) -> str:
-        """Return its name: the run's folder and the snapshot, or the name of the file if it is not in a run."""
-        if self.run == self.path.parent:
-            return self.path.stem
-        return self.run.name if self.path.match(BEST) else f"{self.run.name},{self.path.stem}"
+        """Return its name: see name_of."""
+        return name_of(self.path)
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of a checkpoint's run, or the folder of the file if it is not in a run."""
+    folder = checkpoint.parent
+    return folder.parent if (folder.parent / RESULT).is_file() else folder
+
+
+def name_of(checkpoint: Path) -> str:
+    """Return a checkpoint's name: its run's folder and the snapshot, or that of the file if it is not in a run."""
+    run = run_of(checkpoint)
+    if run == checkpoint.parent:
+        return checkpoint.stem
+    return run.name if checkpoint.match(BEST) else f"{run.name},{checkpoint.stem}"
 
 
 def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
@@ -93,8 +105,9 @@ def _views(trained: Trained, number: int, augment: str) -> Any:
     """Return what makes the views of a batch, Views or SequenceViews; None for one view."""
     if number <= 1:
         return None
-    config = augmentation_of_views(trained.settings | ({"tta": {"augment": augment}} if augment else {}))
-    check_targets(config, "augment", trained.path)
+    views = {"tta": {"augment": augment}} if augment else {}
+    config = augmentation_of_views(trained.settings | views, trained.trust.folders)
+    trained.trust.check(config, "augment", trained.path)
     augmentation = build("augment", config)
     return partial(augmentation.scene_views if trained.is_sequence else augmentation.views, number=number)
 
@@ -152,8 +165,11 @@ def check_file(path: Path) -> None:
         raise UserError(_damaged(path))
 
 
-def load_trained(path: Path) -> Trained:
-    """Read a checkpoint and rebuild its model. Raises UserError if it is damaged, foreign or not safe to load."""
+def load_trained(path: Path, trust: Trust = NO_TRUST) -> Trained:
+    """Read a checkpoint and rebuild its model.
+
+    Raises UserError if it is damaged, foreign, or names code that is neither of this package nor covered by ``trust``.
+    """
     content = _read(path)
     facts = content.get("handwriting") if isinstance(content, Mapping) else None
     if not isinstance(facts, Mapping) or not {"settings", "class_names", "image_size"} <= facts.keys():
@@ -161,7 +177,7 @@ def load_trained(path: Path) -> Trained:
     try:
         settings, names = rename(facts["settings"]), [str(name) for name in facts["class_names"]]
         size = facts["image_size"]
-        check_targets(settings["model"], "model", path)
+        trust.check(settings["model"], "model", path)
         height, width = int(size[0]), int(size[1])
         channels, photographs = int(facts.get("channels", 1)), bool(facts.get("photographs", False))
         if channels not in (1, 3):
@@ -185,41 +201,30 @@ def load_trained(path: Path) -> Trained:
             f"{path} does not have one glyph and one example for each of its {len(names)} classes: it is not loaded."
         )
     classes, size = tuple(names), (height, width)
-    return Trained(path, model.eval(), settings, classes, glyphs, size, channels, photographs, examples, foreground)
+    return Trained(
+        path, model.eval(), settings, classes, glyphs, size, channels, photographs, examples, foreground, trust
+    )
 
 
-def load_all(places: Sequence[Path]) -> tuple[list[Trained], list[UserError]]:
-    """Load all checkpoints of ``places``, and return the errors of those in a folder that could not be loaded.
+def load_all(places: Sequence[Path], trust: Trust = NO_TRUST) -> tuple[list[Trained], dict[str, UserError]]:
+    """Load all checkpoints of ``places``; return the errors of those in a folder that cannot be loaded, by their names.
 
     Raises UserError if none can be loaded, or if a checkpoint that was given alone cannot be loaded.
     """
     trained: list[Trained] = []
-    reasons: list[UserError] = []
+    reasons: dict[str, UserError] = {}
     for place in places:
         found = find_checkpoints(place)
         for checkpoint in [one for path in found for one in (snapshots_of(path) if place.is_dir() else [path])]:
             try:
-                trained.append(load_trained(checkpoint))
+                trained.append(load_trained(checkpoint, trust))
             except UserError as error:
                 if len(found) == 1:
                     raise
-                reasons.append(error)
+                reasons[name_of(checkpoint)] = error
     if not trained:
-        raise reasons[0]
+        raise next(iter(reasons.values()))
     return trained, reasons
-
-
-def check_targets(config: Any, group: str, path: Path) -> None:
-    """Raise UserError unless every ``_target_`` in a checkpoint's config occurs in this group of conf/.
-
-    Otherwise a file could name any function in Python, and instantiation would call it.
-    """
-    known: set[str] = set()
-    for file in (CONF / group).glob("*.yaml"):
-        known |= set(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
-    for target in _targets(config):
-        if target not in known:
-            raise UserError(f"{path} names {target}, which is in no file of conf/{group}: it is not loaded.")
 
 
 def _without_weights(config: Any) -> Any:
@@ -227,15 +232,6 @@ def _without_weights(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
     return {key: None if key == "weights" else _without_weights(value) for key, value in config.items()}
-
-
-def _targets(config: Any) -> list[str]:
-    if isinstance(config, Mapping):
-        own = [str(config["_target_"])] if "_target_" in config else []
-        return own + [target for value in config.values() for target in _targets(value)]
-    if isinstance(config, Sequence) and not isinstance(config, str):
-        return [target for value in config for target in _targets(value)]
-    return []
 
 
 def _read(path: Path) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handwriting.data import DataModule, LabelledImages
 from handwriting.inference import classification, transcription
-from handwriting.inference.checkpoints import Trained, check_targets
+from handwriting.inference.checkpoints import Trained
 from handwriting.models.image_classifier import BATCH
 from handwriting.models.sequence_model import BATCH as SEQUENCE_BATCH
 from handwriting.models.sequence_model import SequenceRecognizer
@@ -148,8 +148,8 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
     """Load a split of the data of a model, changed by ``settings``. Raises UserError if it does not fit the model."""
     if not isinstance(config := trained.settings.get("data"), Mapping):
         raise UserError(f"{trained.path} does not say which data it was trained on.")
-    check_targets(config, "data", trained.path)
-    data: DataModule = build("data", compose_data(dict(config), settings))
+    trained.trust.check(config, "data", trained.path)
+    data: DataModule = build("data", compose_data(dict(config), settings, trained.trust.folders))
     dataset = {"test": data.test, "val": data.val, "train": data.train}[split]
     if tuple(data.class_names) != trained.class_names:
         raise UserError(

@@ -16,21 +16,20 @@ from handwriting.inference.checkpoints import load_all
 from handwriting.inference.evaluation import Evaluation, Group, evaluate_all, group_by_images, measure_speed
 from handwriting.plots.images import draw_accuracy_by, draw_confusions
 from handwriting.plots.style import as_file, shown_names
+from handwriting.runs.trust import Trust
 from handwriting.utils.files import write_bytes, write_text
 from handwriting.utils.metrics import NONE, accuracy_by, agreement
 
 SHOWN = 32  # images in a gallery
 
 
-def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str]) -> int:
+def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Sequence[str], trust: Trust) -> int:
     """Evaluate the checkpoints of ``places``, write and print the results; return how many could not be loaded.
 
     Each is evaluated on its own data, changed by ``data_settings``. Those with the same images are also evaluated as an
     ensemble. ``options`` are those of the command by their names, such as ``split`` and ``tta.views``.
     """
-    trained, reasons = load_all(places)
-    for reason in reasons:
-        print(f"{reason} It is omitted.", file=sys.stderr)
+    trained, reasons = load_all(places, trust)
     groups = group_by_images(trained, str(options["split"]), data_settings)
     views, augment = int(options["tta.views"]), str(options["tta.augment"])
     for group in groups:
@@ -42,6 +41,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         alone = [one.right for one in found[: len(group.trained)]]
         right_by = agreement(alone) if len(alone) > 1 else []
         more = {"accuracy_by": {name: table.to_dict("records") for name, table in by.items()}}
+        more |= {"not_evaluated": {name: str(reason) for name, reason in reasons.items()}}
         folder = _folder(group, options, data_settings, len(groups) == 1)
         files = _write(folder, found, figures, group, more | {"speed": speed, "correct_by": right_by}, options)
         title = f"{group.label}, {options['split']}: {len(group.part):,} images"
@@ -51,6 +51,8 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         print(
             f"These runs have {len(groups)} different {kind} sets: each has its own table, without a common ensemble."
         )
+    for name, reason in reasons.items():
+        print(f"{name} is not evaluated: {reason}", file=sys.stderr)
     return len(reasons)
 
 

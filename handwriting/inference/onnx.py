@@ -53,6 +53,7 @@ from torch import Tensor
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, outputs_of, predict_proba
 from handwriting.inference.evaluation import read_part
 from handwriting.models.sequence_model import SequenceRecognizer
+from handwriting.runs.trust import NO_TRUST, Trust
 from handwriting.utils.errors import UserError
 from handwriting.utils.files import write_bytes
 
@@ -62,7 +63,7 @@ RELATIVE = 1e-4  # maximum difference of other outputs, as a fraction of their l
 FORMS = ("positions", "frames", "boxes")  # of decoding, by the name of an output; models that locate may have two
 
 
-def export(place: Path, file: Path) -> float:
+def export(place: Path, file: Path, trust: Trust = NO_TRUST) -> float:
     """Write the model of a checkpoint as an ONNX file and return the largest difference of outputs found.
 
     Of one character that is the difference of probabilities; of several, that relative to the largest value of an
@@ -71,7 +72,7 @@ def export(place: Path, file: Path) -> float:
     """
     if lacking := [name for name in ("onnx", "onnxscript", "onnxruntime") if not importlib.util.find_spec(name)]:
         raise UserError(f"{', '.join(lacking)} is not installed: pip install 'handwriting[export]'.")
-    trained = load_trained(find_checkpoint(place))
+    trained = load_trained(find_checkpoint(place), trust)
     content = _as_onnx(trained)
     images, which = _some_images(trained)
     outputs = _run(content, images)

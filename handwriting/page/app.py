@@ -14,6 +14,7 @@ from PIL import Image
 
 from handwriting.inference.predictions import boxes_in
 from handwriting.reader import Reader
+from handwriting.runs.trust import Trust
 from handwriting.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ HINT_SEVERAL = "Write a number with the mouse or a finger. It is predicted while
 NOTHING = "No character was found. Write larger, and in the middle of the pad."
 
 
-def make_page(checkpoints: Mapping[str, Path]) -> gr.Blocks:
+def make_page(checkpoints: Mapping[str, Path], trust: Trust) -> gr.Blocks:
     """Return the page for checkpoints by their names in the menu; the first is selected."""
 
     @lru_cache(KEPT)
     def reader(choice: str) -> Reader:
-        loaded = Reader.load(checkpoints[choice])
+        loaded = Reader.load(checkpoints[choice], trust)
         loaded.read([np.eye(100)])  # warm-up: the first image takes longest
         return loaded
 

@@ -4,12 +4,13 @@ import sys
 from pathlib import Path
 
 from handwriting.inference.checkpoints import BEST, check_file, find_checkpoints, load_trained
+from handwriting.runs.trust import NO_TRUST, Trust
 from handwriting.utils.errors import UserError
 
 OUTPUTS = Path("outputs")
 
 
-def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
+def gather(place: Path | None, trust: Trust = NO_TRUST, outputs: Path = OUTPUTS) -> dict[str, Path]:
     """Return the checkpoints by name: those of ``place``, then those of the folders of runs in outputs/.
 
     The first one is known to load. Damaged ones are omitted with a message on stderr. Raises UserError if none is left,
@@ -26,17 +27,17 @@ def gather(place: Path | None, outputs: Path = OUTPUTS) -> dict[str, Path]:
     if not found:
         raise UserError(f"{outputs}/ has no finished run: train one (python -m handwriting.run), or give a checkpoint.")
     unique = {path.resolve(): path for path in reversed(found)}
-    whole = _leave_out_damaged(sorted(unique.values(), key=found.index), named if len(named) == 1 else [])
+    whole = _leave_out_damaged(sorted(unique.values(), key=found.index), named if len(named) == 1 else [], trust)
     return {_name(path, outputs): path for path in whole}
 
 
-def _leave_out_damaged(found: list[Path], needed: list[Path]) -> list[Path]:
+def _leave_out_damaged(found: list[Path], needed: list[Path], trust: Trust) -> list[Path]:
     """Return the checkpoints whose files are intact, the first of which loads; print which are omitted and why."""
     whole: list[Path] = []
     reasons: list[UserError] = []
     for path in found:
         try:
-            check_file(path) if whole else load_trained(path)
+            check_file(path) if whole else load_trained(path, trust)
             whole.append(path)
         except UserError as error:
             if path in needed:

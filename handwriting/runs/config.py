@@ -1,6 +1,7 @@
 """Hydra glue: the location of conf/, names of run folders, error sentences, composition."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
@@ -139,15 +140,21 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     )  # from one of our resolvers
 
 
-def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+def compose_data(trained: dict[str, Any], overrides: Iterable[str], folders: Iterable[Path] = ()) -> dict[str, Any]:
     """Return the data settings of a trained model, or those of ``data=CHOICE``, with overrides.
+
+    A choice may also be in one of the config ``folders``.
 
     Raises UserError for an unknown choice or setting.
     """
     chosen = [override for override in overrides if override.startswith("data=")]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", overrides=chosen) if chosen else OmegaConf.create({"data": trained})
+            config = (
+                compose("config", overrides=[*chosen, *_search(folders)])
+                if chosen
+                else OmegaConf.create({"data": trained})
+            )
         for override in overrides:
             key, _, value = override.partition("=")
             if key != "data":
@@ -160,21 +167,32 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         raise UserError(f"A setting of {', '.join(overrides)} cannot be read as setting=value.") from error
 
 
-def compose_group(group: str, choice: str) -> dict[str, Any]:
-    """Return the settings of a choice of a group, such as augment=affine. Raises UserError for an unknown choice."""
+def compose_group(group: str, choice: str, folders: Iterable[Path] = ()) -> dict[str, Any]:
+    """Return the settings of a choice of a group, such as augment=affine. Raises UserError for an unknown choice.
+
+    A choice may also be in one of the config ``folders``.
+    """
     within = GlobalHydra.instance().is_initialized()  # within a job, Hydra is already initialised
     try:
         with nullcontext() if within else initialize_config_dir(str(CONF), version_base="1.3"):
-            return OmegaConf.to_container(compose("config", [f"{group}={choice}"])[group], resolve=True)  # type: ignore
+            return OmegaConf.to_container(
+                compose("config", [f"{group}={choice}", *_search(folders)])[group], resolve=True
+            )  # type: ignore
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
 
 
-def augmentation_of_views(settings: Mapping[str, Any]) -> Any:
+def augmentation_of_views(settings: Mapping[str, Any], folders: Iterable[Path] = ()) -> Any:
     """Return the settings of the augmentation for TTA: that of tta.augment, or else that of training."""
     views = settings.get("tta")
     chosen = views.get("augment") if isinstance(views, Mapping) else None
-    return compose_group("augment", chosen) if chosen else settings.get("augment")
+    return compose_group("augment", chosen, folders) if chosen else settings.get("augment")
+
+
+def _search(folders: Iterable[Path]) -> list[str]:
+    """Return the override that lets Hydra also look for config files in ``folders``."""
+    places = [f"file://{folder}" for folder in folders]
+    return [f"hydra.searchpath={json.dumps(places)}"] if places else []
 
 
 def known_settings() -> list[str]:

@@ -24,6 +24,7 @@ from handwriting.page.app import PNG, draw_chart, make_page, pen_width, read_dra
 from handwriting.page.checkpoints import gather
 from handwriting.page.server import MOST_BYTES
 from handwriting.reader import Reader
+from handwriting.runs.trust import NO_TRUST
 from handwriting.utils.errors import UserError
 
 Serve = Callable[..., contextlib.AbstractContextManager[tuple[str, subprocess.Popen[str]]]]
@@ -147,13 +148,13 @@ def test_the_pen_has_the_stroke_width_of_the_training_images(reader: Reader):
 def test_all_finished_runs_can_be_selected(digits_run: Path, tmp_path: Path, make_run: Callable[..., Path]):
     outputs = digits_run.parents[1]
     make_run(tmp_path / "other", status="failed")
-    assert gather(None, outputs) == {"digits/trainer.max_epochs=4": digits_run / "checkpoints" / "best.ckpt"}
-    assert list(gather(digits_run, outputs)) == ["digits/trainer.max_epochs=4"]  # and not twice
+    assert gather(None, outputs=outputs) == {"digits/trainer.max_epochs=4": digits_run / "checkpoints" / "best.ckpt"}
+    assert list(gather(digits_run, outputs=outputs)) == ["digits/trainer.max_epochs=4"]  # and not twice
     file = tmp_path / "net.ckpt"
     file.write_bytes((digits_run / "checkpoints" / "best.ckpt").read_bytes())
-    assert list(gather(file, outputs)) == [str(file), "digits/trainer.max_epochs=4"]
+    assert list(gather(file, outputs=outputs)) == [str(file), "digits/trainer.max_epochs=4"]
     with pytest.raises(UserError, match="has no finished run: train one"):
-        gather(None, tmp_path / "none")
+        gather(None, outputs=tmp_path / "none")
 
 
 def test_only_runs_in_outputs_are_listed_and_damaged_ones_are_reported(
@@ -173,22 +174,23 @@ def test_only_runs_in_outputs_are_listed_and_damaged_ones_are_reported(
         (outputs / stray).write_bytes(content if stray == "net.ckpt" else b"")
     for stray in (".ipynb_checkpoints", ".hidden", "empty"):
         (outputs / stray).mkdir()
-    assert gather(None, outputs) == {f"study/name={name}": found[name] for name in ("b", "d")}
+    assert gather(None, outputs=outputs) == {f"study/name={name}": found[name] for name in ("b", "d")}
     errors = capsys.readouterr().err.splitlines()
     assert [f"name={name}/" in line for name, line in zip("ac", errors, strict=True)] == [True, True]
     assert all(line.endswith("cannot be read as a checkpoint. It is omitted.") for line in errors)
     with pytest.raises(UserError, match=r"name=c.* is damaged"):  # given explicitly: an error, not an omission
-        gather(found["c"], outputs)
+        gather(found["c"], outputs=outputs)
     (found["b"].parent / "cycle1.ckpt").write_bytes(content)
-    assert next(iter(gather(found["b"].parent / "cycle1.ckpt", outputs))) == "study/name=b/checkpoints/cycle1.ckpt"
+    first = next(iter(gather(found["b"].parent / "cycle1.ckpt", outputs=outputs)))
+    assert first == "study/name=b/checkpoints/cycle1.ckpt"
     for name in "bd":
         found[name].write_bytes(b"")
     with pytest.raises(UserError, match=r"name=a.* is damaged"):
-        gather(None, outputs)
+        gather(None, outputs=outputs)
 
 
 def test_the_page_has_a_menu_of_its_checkpoints(digits_run: Path):
-    page = make_page({"one": digits_run, "other": digits_run})
+    page = make_page({"one": digits_run, "other": digits_run}, NO_TRUST)
     assert page.analytics_enabled is False
     (choice,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "choice"]
     assert [name for name, _ in choice.choices] == ["one", "other"]  # type: ignore[attr-defined]

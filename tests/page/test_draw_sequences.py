@@ -13,6 +13,7 @@ from handwriting.data.dataset import pictures, texts
 from handwriting.data.street_demo import read_street_demo
 from handwriting.page.app import HINT, HINT_SEVERAL, NOTHING, PNG, draw_chart, make_page, pad_for, read_drawing
 from handwriting.reader import Reader
+from handwriting.runs.trust import NO_TRUST
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_strokes_are_dark_on_white(reader: Reader):
 
 
 def test_the_chosen_model_decides_the_pad(street_runs: dict[str, Path], digits_run: Path):
-    page = make_page({"digits": digits_run, "street": street_runs["detector"]})
+    page = make_page({"digits": digits_run, "street": street_runs["detector"]}, NO_TRUST)
     (choose,) = [one.fn for one in page.fns.values() if getattr(one.fn, "__name__", "") == "choose"]
     (pad,) = [block for block in page.blocks.values() if getattr(block, "elem_id", "") == "pad"]
     assert pad.props["width"] == 420  # type: ignore[attr-defined]
