@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add_options(parser)
     with exit_on_bad_input():
-        parsed = parser.parse_args(arguments)
+        parsed = parser.parse_intermixed_args(arguments)
         places, options, data_settings = _sort(parsed.asked)
         trust = trust_of(parsed)
         use_machine()

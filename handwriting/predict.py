@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add_options(parser)
     with exit_on_bad_input():
-        options = parser.parse_args(arguments)
+        options = parser.parse_intermixed_args(arguments)
         for figure in (options.figure, options.steps):
             if figure and figure.suffix not in (".png", ".pdf"):
                 raise UserError(f"{figure} must end in .png or .pdf.")

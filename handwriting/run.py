@@ -29,6 +29,8 @@ def main() -> None:
     (Ctrl-C), 128 + n stopped by signal n (143 SIGTERM, 138 SIGUSR1).
     """
     make_stdout_safe()
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, "")  # modules of the working folder, as with python -m
     if sys.argv[1:] in (["--help"], ["-h"]):
         with exit_on_bad_input():
             print(help_text())

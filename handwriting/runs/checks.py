@@ -49,6 +49,12 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
 
     ``config`` is the composed config, its interpolations unresolved; ``hydra`` is Hydra's own node.
     """
+    for group in NOT_NODES:
+        if isinstance(config.get(group), DictConfig):
+            raise UserError(
+                f"The file of this {group} sets {group}.{next(iter(config[group]))}: begin it with the line "
+                "# @package _global_, so that its settings are those of the whole config."
+            )
     _check_all_are_used(config, hydra)
     metric, mode = config.monitor.metric, config.monitor.mode
     if metric not in METRICS:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from functools import lru_cache
@@ -132,8 +133,9 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         name, known = unknown[1], known_settings()
         if name in known:
-            group = name.split(".")[0]
-            return f"There is no setting {name!r} with this choice of {group}: leave it out, or choose another {group}."
+            group, _, setting = name.partition(".")
+            chosen = next((one for one in reversed(sys.argv) if one.startswith(f"{group}=")), f"this choice of {group}")
+            return f"{chosen} has no setting {setting!r}: leave it out, or choose another {group}."
         return f"There is no setting {name!r}.{did_you_mean(name, known)} --help lists them."
     return _first_line(error).removeprefix(
         "UserError raised while resolving interpolation: "

@@ -11,6 +11,8 @@ from hydra.utils import instantiate
 from handwriting.runs.constraints import Constraint, Number, Numbers, Whole, constraints_of
 from handwriting.utils.errors import UserError, is_number
 
+PARTIAL = {"optim": "parameters of the network", "scheduler": "optimizer"}  # and what completes them
+
 
 def build(kind: str, config: Any, **arguments: Any) -> Any:
     """Instantiate a config node; errors of its class become a UserError that names the node.
@@ -20,6 +22,11 @@ def build(kind: str, config: Any, **arguments: Any) -> Any:
     if not config:
         return None
     check_part(kind, config)
+    if kind in PARTIAL and not config.get("_partial_"):
+        raise UserError(
+            f"{kind}._target_={config.get('_target_')} needs _partial_: true in its config file: the package gives it "
+            f"the {PARTIAL[kind]}."
+        )
     if ours := arguments.keys() & set(config):
         raise UserError(f"{kind}.{min(ours)} is set by the package itself: leave it out.")
     try:
@@ -44,6 +51,12 @@ def build_model(config: Any, num_classes: int, image_size: tuple[int, int], chan
     target = str(config.get("_target_"))
     parameters = _parameters(_find("model", target))
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    lacking = [name for name in arguments if name not in parameters]
+    if parameters and lacking and not any_name:
+        raise UserError(
+            f"{target} takes no argument {lacking[0]!r}: write num_classes: int, image_size: tuple[int, int] among its "
+            "arguments; they are the number of classes, and height and width of the images."
+        )
     if "channels" in parameters or (any_name and channels > 1):
         arguments["channels"] = channels
     elif channels > 1:

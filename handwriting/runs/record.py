@@ -243,6 +243,15 @@ def check_same(earlier: Run, settings: dict[str, Any]) -> None:
     )
 
 
+def changed_code(earlier: Run, settings: dict[str, Any]) -> str:
+    """Return the names of the user's modules whose source changed since a run with otherwise equal settings, or ''."""
+    old, new = earlier.record["settings"], json.loads(json.dumps(settings, default=str))
+    before, after = old.get("code", {}), new.get("code", {})
+    if before == after or old | {"code": None} != new | {"code": None}:
+        return ""
+    return ", ".join(name for name in sorted({*before, *after}) if before.get(name) != after.get(name))
+
+
 def clear_run(folder: Path) -> None:
     """Remove the files of an earlier attempt, including its evaluation, so that all files are of one run."""
     for pattern in ("events.out.tfevents.*", "*.csv", "*.png", "*-profile.txt", "hparams.yaml", "checkpoints/*.ckpt"):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from handwriting.runs.config import digest_of_request, groups, sweep_values
 from handwriting.runs.record import Run, read_folder, setting_of
+from handwriting.runs.source import digests_of_code
 from handwriting.utils.errors import JobError, UserError
 
 Overrides = Sequence[str]
@@ -88,8 +89,15 @@ def finished_runs(config: DictConfig) -> dict[str, Run]:
             runs = read_folder(Path.cwd() / config.hydra.sweep.dir / name)
         except UserError:
             continue  # no runs yet
-        finished |= {run.record["asked"]: run for run in runs if run.status == "done" and "asked" in run.record}
+        done = [run for run in runs if run.status == "done" and "asked" in run.record]
+        finished |= {run.record["asked"]: run for run in done if _has_its_code(run)}
     return finished
+
+
+def _has_its_code(run: Run) -> bool:
+    """Return whether the source of a run's own components is as it was."""
+    settings = run.record["settings"]
+    return digests_of_code(settings) == settings.get("code", {})
 
 
 def outlive_lost_jobs() -> None:

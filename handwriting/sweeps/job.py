@@ -23,7 +23,17 @@ from handwriting.reports.report import read_report
 from handwriting.reports.tables import write_tables
 from handwriting.runs.checks import check_config
 from handwriting.runs.config import digest_of_request, explain
-from handwriting.runs.record import RESULT, Run, RunSpec, chance_warning, check_same, discard_run, read_result
+from handwriting.runs.record import (
+    RESULT,
+    Run,
+    RunSpec,
+    chance_warning,
+    changed_code,
+    check_same,
+    discard_run,
+    read_result,
+)
+from handwriting.runs.source import digests_of_code
 from handwriting.sweeps.execute import Say, execute
 from handwriting.sweeps.progress import PROGRESS, duration, is_parallel, print_line, say, say_failure
 from handwriting.sweeps.subprocesses import note_end
@@ -78,9 +88,13 @@ def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
     with hold(spec.folder):
         earlier = read_result(spec.folder)
         if earlier and not spec.config["force"]:
-            check_same(earlier, spec.settings)
-            if earlier.status == "done":
-                return earlier, False
+            if changed := changed_code(earlier, spec.settings):
+                say(f"{changed} changed since this run: it is trained again")
+                spec.config["resume"] = "restart"
+            else:
+                check_same(earlier, spec.settings)
+                if earlier.status == "done":
+                    return earlier, False
         return execute(spec, earlier, title, say), True
 
 
@@ -190,6 +204,8 @@ def _train_or_report(config: DictConfig, folder: Path, elsewhere: bool) -> float
 def _spec(config: DictConfig, folder: Path) -> RunSpec:
     hydra = HydraConfig.get()
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    if code := digests_of_code(resolved):
+        resolved["code"] = code
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
     overrides = list(hydra.overrides.task)
     request = digest_of_request(overrides, hydra.runtime.config_sources)

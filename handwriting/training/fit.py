@@ -29,6 +29,7 @@ from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import setting_of
 from handwriting.training.callbacks import RunBar
+from handwriting.training.check_network import check_network
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.graphs import GraphClassifier, check_callbacks
 from handwriting.training.module import Classifier
@@ -86,10 +87,12 @@ def build_job(
     if isinstance(net, Baseline):
         check_baseline(config, overrides)
         return BaselineJob(data, net, folder)
+    loss = build("loss", config.loss)
+    check_network(net, str(config.model.get("_target_")), data, loss)
     of_views = build("augment", augmentation_of_views(settings))
     views = partial(of_views.scene_views if data.is_sequence else of_views.views, number=config.tta.views)
     list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
-    model = _build_model(config, settings, data, net)
+    model = _build_model(config, settings, data, net, loss)
     last = last_checkpoint(folder) if resume else None
     begun = (last[0], last[1]["global_step"]) if last else (None, 0)
     if not len(data.val):
@@ -100,12 +103,12 @@ def build_job(
 
 
 def _build_model(
-    config: DictConfig, settings: dict[str, Any], data: DataModule, net: torch.nn.Module
+    config: DictConfig, settings: dict[str, Any], data: DataModule, net: torch.nn.Module, loss: torch.nn.Module
 ) -> Classifier | Recognizer:
     """Return the network with its optimizer, scheduler and loss, all checked."""
     mean, std = data.mean_and_std()
     optimizer, scheduler = build("optim", config.optim), build("scheduler", config.scheduler)
-    loss, parts = build("loss", config.loss), tuple(data.test_parts)
+    parts = tuple(data.test_parts)
     _check_loss(loss, len(data.class_names))
     facts, classes, stop_on_nan = _facts(data, settings), len(data.class_names), config.on_nan == "stop"
     data.in_lists = config.compile == "graph"
@@ -115,10 +118,19 @@ def _build_model(
     else:
         kind = GraphClassifier if config.compile == "graph" else Classifier
         model = kind(net, *common, test_parts=parts, stop_on_nan=stop_on_nan)
+    if _is_lbfgs(optimizer):
+        if config.compile == "graph":
+            raise UserError("compile=graph cannot repeat a step, as LBFGS does: choose compile=false.")
+        net.to(memory_format=torch.contiguous_format)  # LBFGS needs parameters that are one vector without copies
     model.make_optimization(steps=100)  # to find invalid settings before anything is written
     if config.compile is True:
         net.compile()
     return model
+
+
+def _is_lbfgs(optimizer: Any) -> bool:
+    kind = getattr(optimizer, "func", None)
+    return isinstance(kind, type) and issubclass(kind, torch.optim.LBFGS)
 
 
 def _build_trainer(

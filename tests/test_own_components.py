@@ -1,0 +1,271 @@
+"""A user's own network, optimizer, data set and augmentation, from a file in the working folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from handwriting.evaluate import main as evaluate
+from handwriting.export import main as export
+from handwriting.inference.checkpoints import load_trained
+from handwriting.page.checkpoints import gather
+from handwriting.predict import main as predict
+from handwriting.reader import Reader
+from handwriting.runs.trust import NO_TRUST, Trust
+from handwriting.utils.errors import UserError
+
+CODE = '''
+import os
+
+import torch
+from torch import nn
+
+from handwriting.data.digits import read_digits
+from mylayers import middle
+
+
+class MyNet(nn.Module):
+    def __init__(self, num_classes: int, image_size: tuple[int, int], width: int = 32):
+        super().__init__()
+        height, width_of_image = image_size
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(height * width_of_image, width), *middle(width))
+        self.last = nn.LazyLinear(num_classes)
+
+    def forward(self, images):
+        return self.last(self.layers(images))
+
+
+class MyOptimizer(torch.optim.Adam):
+    """Adam under another name."""
+
+
+def read_mine():
+    return read_digits()
+
+
+class Darken:
+    def __init__(self, most: float = 0.2):
+        self.most = most
+
+    def __call__(self, pixels, targets, classes, generator):
+        return pixels * (1 - self.most * torch.rand(len(pixels), 1, 1, 1, generator=generator)), targets
+'''
+LAYERS = "from torch import nn\n\n\ndef middle(width):\n    return [nn.ReLU(), nn.Linear(width, width), nn.ReLU()]\n"
+CONFIGS = {
+    "model/mynet": "_target_: mynet.MyNet\nwidth: 32\n",
+    "optim/mine": "_target_: mynet.MyOptimizer\n_partial_: true\nlr: 0.003\n",
+    "data/mine": "defaults: [_base, _self_]\nname: mine\nread: {_target_: mynet.read_mine, _partial_: true}\n",
+    "augment/mine": "defaults: [none, _self_]\nsteps: {darken: {_target_: mynet.Darken, most: 0.3}}\n",
+}
+OWN = ("--config-dir=conf", "model=mynet", "optim=mine", "data=mine", "augment=mine", "data.limit=500")
+OWN += ("trainer.max_epochs=2",)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder with the user's files; every test imports them anew."""
+    (tmp_path / "mynet.py").write_text(CODE)
+    (tmp_path / "mylayers.py").write_text(LAYERS)
+    for name, text in CONFIGS.items():
+        file = tmp_path / "conf" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget(monkeypatch)
+    return tmp_path
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for module in ("mynet", "mylayers"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+
+def run_of(folder: Path, name: str = "mine") -> Path:
+    (result,) = folder.glob(f"outputs/{name}/*/result.json")
+    return result.parent
+
+
+def result_of(folder: Path, name: str = "mine") -> dict[str, Any]:
+    return json.loads((run_of(folder, name) / "result.json").read_text())
+
+
+def code_of(stop: pytest.ExceptionInfo[SystemExit]) -> object:
+    return stop.value.code
+
+
+def test_a_network_goes_through_every_command(own: Path, main, capfd, ten_digits):
+    assert main(*OWN).code == 0
+    run = run_of(own)
+    copied = shutil.copytree(run, own / "elsewhere" / "copied")
+    accuracy = result_of(own)["metrics"]["test/acc"]
+    assert accuracy > 0.3
+    for trusting in (["--trust", "mynet"], ["--config-dir", "conf"]):
+        for place in (run, copied):
+            evaluate([str(place), *trusting, f"out={own / 'out'}"])
+            (scores,) = json.loads((own / "out" / "evaluation.json").read_text())["models"].values()
+            assert scores["acc"] == pytest.approx(accuracy)
+    export([str(run), "--trust", "mynet", "--onnx", "net.onnx"])
+    assert "same predictions" in capfd.readouterr().out
+    images, labels = ten_digits
+    Image.fromarray(images[0]).save(own / "digit.png")
+    with pytest.raises(SystemExit) as stop:
+        predict([str(run), "--trust=mynet.MyNet", "digit.png"])
+    assert code_of(stop) == 0
+    import mynet  # type: ignore[import-not-found]
+
+    for trust in ([mynet.MyNet], [mynet], ["mynet"], Trust(("mynet",))):
+        found = Reader.load(run, trust=trust).read(list(images))
+        assert len(found) == len(labels)
+    assert gather(run, Trust(("mynet",)))
+
+
+def test_without_trust_the_refusal_names_the_option(own: Path, main):
+    assert main(*OWN).code == 0
+    with pytest.raises(UserError, match=r"names mynet\.MyNet, which is not of this package.*--trust mynet"):
+        Reader.load(run_of(own))
+
+
+def test_an_untrusted_run_does_not_block_the_others(own: Path, main, capfd):
+    assert main(*OWN, "name=study").code == 0
+    assert main("data=digits", "data.limit=500", "trainer.max_epochs=1", "name=study").code == 0
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        evaluate([str(own / "outputs" / "study")])
+    assert code_of(stop) == 1
+    output = capfd.readouterr()
+    assert "is not evaluated" in output.err
+    assert "--trust mynet" in output.err
+    assert "accuracy" in output.out
+
+
+def test_changed_code_is_trained_again(own: Path, main, monkeypatch: pytest.MonkeyPatch):
+    assert main(*OWN).code == 0
+    before = result_of(own)
+    again = main(*OWN)
+    assert "already done" in again.output
+    (own / "mylayers.py").write_text(LAYERS.replace("[nn.ReLU(), nn", "[nn.Tanh(), nn"))
+    forget(monkeypatch)
+    outcome = main(*OWN)
+    assert outcome.code == 0
+    assert "mynet changed since this run: it is trained again" in outcome.output
+    after = result_of(own)
+    assert after["fingerprint"] != before["fingerprint"]
+    assert after["metrics"] != before["metrics"]
+
+
+def test_a_broken_change_keeps_the_finished_run(own: Path, main, monkeypatch: pytest.MonkeyPatch):
+    assert main(*OWN).code == 0
+    before = result_of(own)
+    (own / "mylayers.py").write_text("def middle(width):\n    return [no_such_layer]\n")
+    forget(monkeypatch)
+    assert main(*OWN).code != 0
+    assert result_of(own) == before
+    assert (run_of(own) / "checkpoints" / "best.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "trust"),
+    [
+        ("os.system", ["mynet"]),
+        ("subprocess.Popen", ["mynet"]),
+        ("mynet.os.system", ["mynet"]),
+        ("mynet.torch.hub.load", ["mynet"]),
+        ("builtins.eval", ["mynet"]),
+        ("handwriting.data.downloads.download_once", ["handwriting"]),
+    ],
+)
+def test_what_is_not_of_the_module_is_refused_in_any_case(own: Path, main, target: str, trust: list[str]):
+    assert main(*OWN).code == 0
+    file = run_of(own) / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["handwriting"]["settings"]["model"] = {"_target_": target, "command": "true"}
+    torch.save(content, file)
+    for given in (NO_TRUST, Trust.of(trust), Trust((), (own / "conf",))):
+        with pytest.raises(UserError, match="it is not loaded"):
+            load_trained(file, given)
+
+
+@pytest.mark.parametrize("thing", ["os", "subprocess.Popen", "my net", ""])
+def test_what_cannot_be_trusted_is_refused(thing: str):
+    with pytest.raises(UserError, match="trust="):
+        Trust.of([thing])
+
+
+NETS = {
+    "too_many": ("super().__init__(); self.layer = nn.LazyLinear(num_classes + 2)", "self.layer(x.flatten(1))"),
+    "a_tuple": ("super().__init__(); self.layer = nn.LazyLinear(num_classes)", "(self.layer(x.flatten(1)), x)"),
+    "flat": ("super().__init__(); self.layer = nn.LazyLinear(num_classes)", "self.layer(x.flatten(1)).flatten()"),
+    "broken": ("super().__init__(); self.layer = nn.Linear(3, num_classes)", "self.layer(x.flatten(1))"),
+    "nothing_to_train": ("super().__init__()", "x.flatten(1)[:, :10]"),
+}
+SENTENCES = {
+    "too_many": "but there are 10 classes: end with nn.Linear(…, num_classes)",
+    "a_tuple": "forward returns a tuple, but forward(images) returns the logits",
+    "flat": "forward returns torch.float32 (20,) for 2 images, but forward(images) returns the logits",
+    "broken": "fails on images of digits (2 × 1 × 28 × 28): RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+    "nothing_to_train": "has no parameter to train",
+    "no_num_classes": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
+    "no_image_size": "takes no argument 'image_size': write num_classes: int, image_size: tuple[int, int]",
+    "no_module": "makes a dict, but a torch.nn.Module is expected",
+    "lightning": "is a LightningModule, but training is this package's",
+}
+MORE = {
+    "no_num_classes": "class Net(nn.Module):\n    def __init__(self, image_size): super().__init__()\n",
+    "no_image_size": "class Net(nn.Module):\n    def __init__(self, num_classes): super().__init__()\n",
+    "no_module": "def Net(num_classes, image_size): return {}\n",
+    "lightning": "class Net(lightning.LightningModule):\n"
+    "    def __init__(self, num_classes, image_size): super().__init__()\n",
+}
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+def test_a_network_is_checked_before_anything_is_written(own: Path, main, kind: str):
+    code = MORE.get(kind)
+    if code is None:
+        made, returned = NETS[kind]
+        code = f"class Net(nn.Module):\n    def __init__(self, num_classes, image_size):\n        {made}\n"
+        code += f"    def forward(self, x):\n        return {returned}\n"
+    (own / f"net_{kind}.py").write_text(f"import lightning\nfrom torch import nn\n\n{code}")
+    (own / "conf" / "model" / "mynet.yaml").write_text(f"_target_: net_{kind}.Net\n")
+    outcome = main("--config-dir=conf", "model=mynet", "data=digits", "data.limit=200")
+    assert outcome.code == 2
+    assert SENTENCES[kind] in outcome.errors
+    assert len(outcome.errors.strip().splitlines()) == 1
+    assert not list(own.glob("outputs/*/*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "arguments", "sentence"),
+    [
+        ("optim/mine", "_target_: mynet.MyOptimizer\nlr: 0.1\n", ["optim=mine"], "needs _partial_: true"),
+        ("experiment/mine", "optim: {lr: 0.1}\n", ["experiment=mine"], "begin it with the line # @package _global_"),
+        ("model/mynet", "_target_: mynet.Other\n", ["model=mynet"], "model._target_=mynet.Other is not an importable"),
+        ("model/mynet", "_target_: nowhere.Net\n", ["model=mynet"], "No module named 'nowhere'"),
+        ("model/mynet", "_target_: mynet.MyNet\n", ["model=knn", "model.activation=relu"], "model=knn has no setting"),
+    ],
+)
+def test_bad_config_files_get_one_sentence(own: Path, main, file: str, text: str, arguments: list[str], sentence: str):
+    path = own / "conf" / f"{file}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    outcome = main("--config-dir=conf", "data=digits", "data.limit=200", *arguments)
+    assert outcome.code == 2
+    assert sentence in outcome.errors
+    assert len(outcome.errors.strip().splitlines()) == 1
+
+
+def test_lbfgs_trains(main, tmp_path: Path):
+    settings = ("data=digits", "data.limit=400", "data.batch_size=200", "trainer.max_epochs=4", "optim=lbfgs")
+    assert main(*settings, "model=net").code == 0
+    (result,) = tmp_path.glob("outputs/digits/*/result.json")
+    assert json.loads(result.read_text())["metrics"]["test/acc"] > 0.6
+    refused = main(*settings, "model=net", "compile=graph", "name=graph")
+    assert refused.code == 2
+    assert "as LBFGS does" in refused.errors
