@@ -1,5 +1,6 @@
 """Instantiation of config nodes as objects."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from pkgutil import resolve_name
@@ -64,7 +65,21 @@ def build_model(config: Any, num_classes: int, image_size: tuple[int, int], chan
             f"{target} takes no argument 'channels', and the images are in colour: write channels: int = 1 among its "
             "arguments and nn.Conv2d(channels, …) as its first layer."
         )
-    return build("model", config, **arguments)
+    net = build("model", config, **arguments)
+    _give_lazy_layers_their_shapes(net, (channels, *image_size))
+    return net
+
+
+def _give_lazy_layers_their_shapes(net: Any, shape: tuple[int, ...]) -> None:
+    import torch  # the model has imported it already
+    from torch.nn.parameter import is_lazy
+
+    if not isinstance(net, torch.nn.Module) or not any(map(is_lazy, (*net.parameters(), *net.buffers()))):
+        return
+    net.eval()  # so that no random number is drawn for dropout
+    with torch.no_grad(), contextlib.suppress(Exception):  # check_network reports it
+        net(torch.zeros(2, *shape))
+    net.train()
 
 
 def check_part(kind: str, config: Any) -> None:

@@ -17,7 +17,7 @@ FORWARD = "forward(images) returns the logits, float (N, num_classes)"
 def check_network(net: Any, target: str, data: DataModule, loss: nn.Module) -> None:
     """Raise UserError unless ``net``, made by ``target``, takes images of ``data`` and returns what is expected.
 
-    Lazy layers get their shapes here. The network is in eval mode, so that no random number is drawn.
+    The network is in eval mode, so that no random number is drawn.
     """
     if isinstance(net, lightning.LightningModule):
         raise UserError(
