@@ -160,8 +160,8 @@ def blocks(text: str) -> list[tuple[str, str]]:
 
 
 def named_files(text: str) -> dict[str, str]:
-    """The files that the README tells its reader to write: blocks that begin with a comment of a path."""
-    found = [(re.match(r"# (\S+/\S+\.\w+)\n", content), content) for _, content in blocks(text)]
+    """The files that the README tells its reader to write: blocks that begin with a comment of its path."""
+    found = [(re.match(r"# (\S+\.\w+)\n", content), content) for _, content in blocks(text)]
     return {name[1]: content for name, content in found if name}
 
 
