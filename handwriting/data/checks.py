@@ -104,5 +104,7 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (replace(split, images=change(split.images)) for split in (whole.train, whole.test))
-    return replace(whole, train=train, test=test)
+    train, test, val = (
+        split and replace(split, images=change(split.images)) for split in (whole.train, whole.test, whole.val)
+    )
+    return replace(whole, train=train, test=test, val=val)
