@@ -183,6 +183,13 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "test_seed": SEED,
         "class_names": CLASS_NAMES,
     },
+    "handwriting.data.idx_sets.read_emnist": {
+        "emnist_split": OneOf(("byclass", "bymerge", "balanced", "letters", "digits", "mnist")),
+    },
+    "handwriting.data.idx_sets.read_idx_files": {
+        "class_names": CLASS_NAMES,
+        "transpose": OneOf((False, True), says="true or false"),
+    },
     # augment
     "handwriting.data.augment.Augmentation": {
         "variants": Names("[original,turned_left]"),
