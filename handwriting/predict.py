@@ -20,7 +20,10 @@ def main(arguments: list[str] | None = None) -> None:
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="a file, a folder, a pattern ('*.png'), or - for stdin"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file, a folder, a pattern ('*.png'), or - for stdin; or a .csv with 784 pixels a row, as Kaggle's",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions")
     parser.add_argument(
@@ -37,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--submission",
         type=Path,
         metavar="FILE",
-        help="write file_name,file_code for a contest: a row for each image in order of its name",
+        help="write file_name,file_code for a contest: a row for each image in order of its name; of a .csv "
+        "ImageId,Label",
     )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="test-time augmentation: average N views of each image"
@@ -51,6 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
             if figure and figure.suffix not in (".png", ".pdf"):
                 raise UserError(f"{figure} must end in .png or .pdf.")
         check_whole("--views", options.views, at_least=1, at_most=1000)
+        if any(place.lower().endswith(".csv") for place in options.images):
+            _predict_table(options)
+            sys.exit(0)
         names, sources = find_images(options.images)
         if options.submission:
             check_names(names)
@@ -63,6 +70,22 @@ def main(arguments: list[str] | None = None) -> None:
         files = (options.csv, options.json, options.figure, options.steps, options.submission)
         report(names, predictions, *files)
     sys.exit(1 if any(prediction.error for prediction in predictions) else 0)
+
+
+def _predict_table(options: argparse.Namespace) -> None:
+    """Predict the rows of one .csv file. Raises UserError for what only image files have."""
+    file, *others = options.images
+    if others:
+        raise UserError(f"Give one .csv and nothing else: {len(others) + 1} files are given.")
+    for option in ("json", "figure", "steps"):
+        if getattr(options, option):
+            raise UserError(f"--{option} is for image files, not for the rows of a .csv: use --csv or --submission.")
+    use_machine()
+    from handwriting.inference.checkpoints import find_checkpoint, load_trained
+    from handwriting.inference.rows import predict_rows
+
+    trained = load_trained(find_checkpoint(options.checkpoint))
+    predict_rows(trained, Path(file), options.views, options.augment, options.csv, options.submission)
 
 
 if __name__ == "__main__":

@@ -190,6 +190,7 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "class_names": CLASS_NAMES,
         "transpose": OneOf((False, True), says="true or false"),
     },
+    "handwriting.data.kaggle_digits.read_kaggle_digits": {"test_fraction": TEST_FRACTION, "test_seed": SEED},
     # augment
     "handwriting.data.augment.Augmentation": {
         "variants": Names("[original,turned_left]"),
