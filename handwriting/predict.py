@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from handwriting.inference.image_files import check_names, find_images
-from handwriting.runs.trust import add_options, trust_of
+from handwriting.runs.trust import Trust, add_options, trust_of
 from handwriting.utils.errors import UserError, check_whole, exit_on_bad_input
 from handwriting.utils.hardware import use_machine
 
@@ -21,7 +21,10 @@ def main(arguments: list[str] | None = None) -> None:
         "checkpoint", type=Path, help="a run's folder, such as outputs/mnist/optim=adam, or a checkpoint"
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="a file, a folder, a pattern ('*.png'), or - for stdin"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="a file, a folder, a pattern ('*.png'), or - for stdin; or a .csv with 784 pixels a row, as Kaggle's",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions")
     parser.add_argument(
@@ -38,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--submission",
         type=Path,
         metavar="FILE",
-        help="write file_name,file_code for a contest: a row for each image in order of its name",
+        help="write file_name,file_code for a contest: a row for each image in order of its name; of a .csv "
+        "ImageId,Label",
     )
     parser.add_argument(
         "--views", type=int, default=1, metavar="N", help="test-time augmentation: average N views of each image"
@@ -54,6 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
                 raise UserError(f"{figure} must end in .png or .pdf.")
         check_whole("--views", options.views, at_least=1, at_most=1000)
         trust = trust_of(options)
+        if any(place.lower().endswith(".csv") for place in options.images):
+            _predict_table(options, trust)
+            sys.exit(0)
         names, sources = find_images(options.images)
         if options.submission:
             check_names(names)
@@ -67,6 +74,22 @@ def main(arguments: list[str] | None = None) -> None:
         files = (options.csv, options.json, options.figure, options.steps, options.submission)
         report(names, predictions, *files)
     sys.exit(1 if any(prediction.error for prediction in predictions) else 0)
+
+
+def _predict_table(options: argparse.Namespace, trust: Trust) -> None:
+    """Predict the rows of one .csv file. Raises UserError for what only image files have."""
+    file, *others = options.images
+    if others:
+        raise UserError(f"Give one .csv and nothing else: {len(others) + 1} files are given.")
+    for option in ("json", "figure", "steps"):
+        if getattr(options, option):
+            raise UserError(f"--{option} is for image files, not for the rows of a .csv: use --csv or --submission.")
+    use_machine()
+    from handwriting.inference.checkpoints import find_checkpoint, load_trained
+    from handwriting.inference.rows import predict_rows
+
+    trained = load_trained(find_checkpoint(options.checkpoint), trust)
+    predict_rows(trained, Path(file), options.views, options.augment, options.csv, options.submission)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,14 @@ def bright_on_dark(whole: HandwritingSet, invert: bool | str, source: str) -> Ha
     return _changed(whole, lambda images: 255 - images) if invert else whole
 
 
+def as_trained(images: Tensor, invert: bool | str) -> Tensor:
+    """Return grey images (N, 1, H, W) to predict, in the form that bright_on_dark gives those of training."""
+    if int(images.max()) == 1:
+        images = images * 255
+    dark = bool(_bright_borders(images).mean() >= MOST) if invert == "auto" else invert
+    return 255 - images if dark else images
+
+
 def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[str], source: str) -> None:
     """Warn, once per data set, of a training set with one class, and of classes that one of the two sets lacks."""
     trained, tested = (set(split.labels.unique().tolist()) - {END} for split in (train, test))
@@ -104,5 +112,7 @@ def _bright_borders(images: Tensor) -> Tensor:
 
 
 def _changed(whole: HandwritingSet, change: Callable[[Tensor], Tensor]) -> HandwritingSet:
-    train, test = (replace(split, images=change(split.images)) for split in (whole.train, whole.test))
-    return replace(whole, train=train, test=test)
+    train, test, val = (
+        split and replace(split, images=change(split.images)) for split in (whole.train, whole.test, whole.val)
+    )
+    return replace(whole, train=train, test=test, val=val)

@@ -21,15 +21,16 @@ EVAL_BATCH = 500  # validation and test need no gradients, which allows larger b
 
 
 class DataModule(lightning.LightningDataModule):
-    """A handwriting data set in memory, with a validation set split off its training set.
+    """A handwriting data set in memory, with a validation set split off its training set if it has none of its own.
 
     ``split``, ``val_fraction``, ``folds``, ``fold`` and ``split_seed`` are those of split_training; ``val_fraction`` 0
-    means an empty validation set. ``held_out`` are its indices in the published training set. ``augmentation`` is
-    applied in training. ``invert`` true means that the images are dark on bright and are to be inverted; ``auto``
-    decides by their borders; photographs and colour images are never inverted. ``is_sequence`` says whether an image
-    has several characters, ``max_length`` how many at most. With ``notebook_form`` there are four test sets, as in the
-    characters notebook: also the training set, and both in its seven offline variants. ``read`` loads the data set and
-    gets all further settings. Raises UserError if a number is out of its range or the data cannot be read.
+    means an empty validation set. They do not apply to a data set with a validation set of its own. ``held_out`` are
+    the indices of the validation set in the published training set. ``augmentation`` is applied in training. ``invert``
+    true means that the images are dark on bright and are to be inverted; ``auto`` decides by their borders; photographs
+    and colour images are never inverted. ``is_sequence`` says whether an image has several characters, ``max_length``
+    how many at most. With ``notebook_form`` there are four test sets, as in the characters notebook: also the training
+    set, and both in its seven offline variants. ``read`` loads the data set and gets all further settings. Raises
+    UserError if a number is out of its range or the data cannot be read.
     """
 
     train: LabelledImages
@@ -69,10 +70,16 @@ class DataModule(lightning.LightningDataModule):
                 f"data.notebook_form=true is for images of single characters, and those of {name} have several."
             )
         strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
-        kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
+        if whole.val is None:
+            kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
+        elif split == "holdout":
+            kept, self.held_out = torch.arange(len(strata)), torch.arange(0)
+        else:
+            raise UserError(f"data.split={split} makes validation sets, but {source} has its own: leave it out.")
         if limit is not None:
             kept = kept[draw_subset(strata[kept], limit, split_seed, stratum)]
-        self.train, self.val, self.test = whole.train[kept], whole.train[self.held_out], whole.test
+        self.train, self.test = whole.train[kept], whole.test
+        self.val = whole.train[self.held_out] if whole.val is None else whole.val
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
         self.max_length = whole.train.labels.shape[1] if self.is_sequence else 1
         check_classes(self.train, self.test, self.class_names, source)

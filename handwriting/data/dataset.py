@@ -88,6 +88,8 @@ def characters_of(labels: Tensor) -> list[tuple[int, ...]]:
 class HandwritingSet:
     """A data set as published: its training set, its test set, and the unique names of its classes.
 
+    ``val`` is its validation set if it has one of its own; otherwise DataModule splits one off its training set.
+
     The images are as in the file; DataModule inverts grey ones that are dark on bright. ``photographs`` says that they
     are whole photographs, fitted to the image size by ``letterbox``, and not writing on an even background. Colour
     images count as photographs.
@@ -101,6 +103,7 @@ class HandwritingSet:
     class_names: tuple[str, ...]
     glyphs: tuple[str, ...] = ()
     photographs: bool = False
+    val: LabelledImages | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """MATLAB files of versions 5 to 7 (scipy) and 7.3 (HDF5), read as uint8 arrays of images."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,7 @@ def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     Numbers may be 0…1 or 0…255 of any type. Images of another size are resized. Raises UserError for other files, and
     for values and shapes that cannot be images.
     """
-    content = read_bytes(file, "MATLAB file")
-    read = _read_hdf5 if content[:512].startswith(b"MATLAB 7.3") or content[512:516] == b"\x89HDF" else _read_mat5
-    try:
-        loaded = read(file, content)
-    except UserError:
-        raise
-    except Exception as error:  # scipy and h5py raise many kinds of errors for damaged files
-        raise UserError(
-            f"{file} is truncated or not a MATLAB file ({type(error).__name__}); download it again."
-        ) from error
+    loaded = load_mat(file, KEYS, NAMES)
     arrays = {key: _check(file, key, np.asarray(loaded[key])) for key in KEYS}
     _check_pair(file, arrays)
     arrays = _in_grey_levels(file, arrays)
@@ -50,28 +41,46 @@ def read_mat(file: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     return {key: _resize(file, array) for key, array in arrays.items()}, texts
 
 
-def _read_mat5(file: Path, content: bytes) -> dict[str, Any]:
+def load_mat(file: Path, keys: Sequence[str], others: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the variables ``keys`` of a MATLAB file of version 5 to 7.3, and of ``others`` those that scipy can read.
+
+    Raises UserError if one of ``keys`` is missing, or if the file is damaged, another one, or unpacks to more than
+    MAX_BYTES.
+    """
+    content = read_bytes(file, "MATLAB file")
+    read = _read_hdf5 if content[:512].startswith(b"MATLAB 7.3") or content[512:516] == b"\x89HDF" else _read_mat5
+    try:
+        return read(file, content, keys, others)
+    except UserError:
+        raise
+    except Exception as error:  # scipy and h5py raise many kinds of errors for damaged files
+        raise UserError(
+            f"{file} is truncated or not a MATLAB file ({type(error).__name__}); download it again."
+        ) from error
+
+
+def _read_mat5(file: Path, content: bytes, keys: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
     listed = scipy.io.whosmat(io.BytesIO(content))
-    _check_promises(file, {name: shape for name, shape, _ in listed})
-    return scipy.io.loadmat(io.BytesIO(content), variable_names=(*KEYS, *NAMES))
+    _check_promises(file, {name: shape for name, shape, _ in listed}, keys, others)
+    return scipy.io.loadmat(io.BytesIO(content), variable_names=(*keys, *others))
 
 
-def _read_hdf5(file: Path, content: bytes) -> dict[str, Any]:
+def _read_hdf5(file: Path, content: bytes, keys: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
     with h5py.File(io.BytesIO(content), "r") as opened:
         found = {name: item for name, item in opened.items() if isinstance(item, h5py.Dataset)}
-        _check_promises(file, {name: item.shape for name, item in found.items()})
+        _check_promises(file, {name: item.shape for name, item in found.items()}, keys, others)
         # MATLAB's first axis is HDF5's last.
-        return {key: np.asarray(found[key]).transpose() for key in KEYS}
+        return {key: np.asarray(found[key]).transpose() for key in keys}
 
 
-def _check_promises(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    if missing := [key for key in KEYS if key not in shapes]:
+def _check_promises(file: Path, shapes: dict[str, tuple[int, ...]], keys: Sequence[str], others: Sequence[str]) -> None:
+    if missing := [key for key in keys if key not in shapes]:
         raise UserError(
             f"{file} has no key {missing[0]!r}, only {', '.join(sorted(shapes)) or 'none at all'}: "
-            "it is truncated or another file; 'train' and 'test' are needed."
+            f"it is truncated or another file; {' and '.join(map(repr, keys))} are needed."
         )
     # A small compressed file may be huge when decompressed: check the sizes in its header first.
-    if sum(prod(shapes.get(key, ())) for key in (*KEYS, *NAMES)) * LARGEST_VALUE > files.MAX_BYTES:
+    if sum(prod(shapes.get(key, ())) for key in (*keys, *others)) * LARGEST_VALUE > files.MAX_BYTES:
         raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; this is not a character set.")
 
 

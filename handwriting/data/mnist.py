@@ -3,6 +3,7 @@
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +17,15 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-MAGIC = {1: 0x801, 3: 0x803}  # 0x08: unsigned byte; the last digit is the number of dimensions
+# 0x08: unsigned bytes, 0x0C: 32-bit integers; the last digit is the number of dimensions.
+MAGIC = {1: 0x801, 2: 0xC02, 3: 0x803}
+WIDTH = {1: 1, 2: 4, 3: 1}  # bytes of a number
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """Return an idx file as a uint8 tensor of 1 (labels) or 3 (images, rows, columns) dimensions.
+
+    With 2 dimensions (images, numbers) it is int32, as QMNIST's labels are.
 
     Raises UserError if the magic number is wrong, or the size of the file contradicts its header.
     """
@@ -29,16 +34,19 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     if words[0] != MAGIC[dimensions]:
         raise UserError(
             f"{path} begins with the magic number {words[0]}, not {MAGIC[dimensions]}: "
-            f"it is not an idx file of {'labels' if dimensions == 1 else 'images'}; download it again."
+            f"it is not an idx file of {'images' if dimensions == 3 else 'labels'}; download it again."
         )
     header, shape = 4 * (1 + dimensions), words[1:]
-    if len(content) != header + prod(shape):
+    promised = header + prod(shape) * WIDTH[dimensions]
+    if len(content) != promised:
         raise UserError(
-            f"{path} has {len(content):,} bytes, but its header promises {header + prod(shape):,} "
+            f"{path} has {len(content):,} bytes, but its header promises {promised:,} "
             f"({' × '.join(map(str, shape))}): it is truncated or damaged; download it again."
         )
     if not prod(shape):
-        raise UserError(f"{path} has no {'labels' if dimensions == 1 else 'images'}; download it again.")
+        raise UserError(f"{path} has no {'images' if dimensions == 3 else 'labels'}; download it again.")
+    if dimensions == 2:
+        return torch.from_numpy(np.frombuffer(content, ">i4", offset=header).astype(np.int32)).reshape(shape)
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).reshape(shape)
 
 

@@ -30,13 +30,13 @@ class Layout(NamedTuple):
     separator: str
     names: list[str]
     header_row: int  # counted from 1
-    label: int  # column, counted from 0
+    label: int | None  # column, counted from 0; None without labels
     skipped: list[int]  # columns that hold neither the label nor a pixel
 
     @property
     def columns(self) -> int:
         """Return how many values a row has."""
-        return 1 + PIXELS + len(self.skipped)
+        return (self.label is not None) + PIXELS + len(self.skipped)
 
 
 def read_mnist_csv(path: str | Path | None = None) -> HandwritingSet:
@@ -64,12 +64,39 @@ def read_csv_images(path: Path) -> LabelledImages:
     semicolon, a tab or spaces, the encoding UTF-8 or UTF-16. Raises UserError for another layout, and for a wrong
     length or value; it names the row, counted from 1 with the header.
     """
+    content, layout, frame = _read_table(path, labelled=True)
+    labels = torch.from_numpy(frame.pop(layout.label).to_numpy(np.int64))
+    images = _as_images(frame, layout)
+    _check_label_column(path, layout, labels.numpy(), images.flatten(1).numpy())
+    if int(labels.max()) >= len(DIGITS):
+        check_labels(labels, len(DIGITS), path, "row", [number for number, _ in _rows(content, layout)])
+    return LabelledImages(images, labels)
+
+
+def read_csv_pixels(path: Path) -> torch.Tensor:
+    """Return the rows of one CSV file, with or without labels, as images uint8 (N, 1, 28, 28).
+
+    The file is as for read_csv_images. Without labels and without a header, a row has 784 values.
+    """
+    _, layout, frame = _read_table(path, labelled=False)
+    return _as_images(frame.drop(columns=[] if layout.label is None else [layout.label]), layout)
+
+
+def _as_images(frame: pd.DataFrame, layout: Layout) -> torch.Tensor:
+    table = frame.drop(columns=layout.skipped).to_numpy(np.uint8)
+    return torch.from_numpy(table).reshape(-1, 1, SIDE, SIDE).contiguous()
+
+
+def _read_table(path: Path, labelled: bool) -> tuple[bytes, Layout, pd.DataFrame]:
+    """Return the content of a file, its layout, and its columns by their numbers."""
     content = in_utf8(read_bytes(path, "CSV of MNIST images"))
     if b"\0" in content[:4096]:
         raise UserError(
             f"{path} is not a UTF-8 text: it contains zero bytes; save it as CSV in UTF-8, or download it again."
         )
-    layout, begin = _find_layout(path, content)
+    layout, begin = _find_layout(path, content, labelled)
+    if labelled and layout.label is None:
+        raise _no_labels(path, layout.names)
     text = io.BytesIO(content)
     text.seek(begin)
     spaces = layout.separator == " "
@@ -95,15 +122,10 @@ def read_csv_images(path: Path) -> LabelledImages:
         raise _first_fault(path, content, layout) or UserError(
             f"{path} is not a CSV of MNIST images ({' '.join(str(error).split())}); download it again."
         ) from error
-    labels = torch.from_numpy(frame.pop(layout.label).to_numpy(np.int64))
-    table = frame.drop(columns=layout.skipped).to_numpy(np.uint8)
-    _check_label_column(path, layout, labels.numpy(), table)
-    if int(labels.max()) >= len(DIGITS):
-        check_labels(labels, len(DIGITS), path, "row", [number for number, _ in _rows(content, layout)])
-    return LabelledImages(torch.from_numpy(table).reshape(-1, 1, SIDE, SIDE).contiguous(), labels)
+    return content, layout, frame
 
 
-def _find_layout(path: Path, content: bytes) -> tuple[Layout, int]:
+def _find_layout(path: Path, content: bytes, labelled: bool) -> tuple[Layout, int]:
     """Return the layout from the first row, and the offset of the first image in the content."""
     first = next((line for line in re.finditer(rb"[^\r\n]+", content) if line[0].strip()), None)
     if first is None:
@@ -112,7 +134,7 @@ def _find_layout(path: Path, content: bytes) -> tuple[Layout, int]:
     separator = max(SEPARATORS, key=line.strip(" ").count)
     values = [value.strip(" '\"") for value in _split(line, separator)]
     if not _is_header(values):
-        return Layout(separator, [], 0, 0, []), first.start()
+        return Layout(separator, [], 0, 0 if labelled or len(values) != PIXELS else None, []), first.start()
     row = len(content[: first.end()].splitlines())
     return _layout_of_header(path, values, separator, row), first.end()
 
@@ -133,15 +155,11 @@ def _layout_of_header(path: Path, names: list[str], separator: str, row: int) ->
             f"{path}: its header names two label columns, {names[first]!r} (column {first + 1}) and "
             f"{names[second]!r} (column {second + 1}); remove or rename one."
         )
-    if not labels:
-        some = ", ".join(map(repr, [*names[:2], *["…"] * (len(names) > 3), *names[2:][-1:]])).replace("'…'", "…")
-        raise UserError(
-            f"{path}: its header names no label column, only {some[:200]}; call the labels 'label' in it, or give "
-            "a file that has them."
-        )
     skipped = [i for i, name in enumerate(names) if INDEX_NAME.fullmatch(name.lower())]
     pixels = [name for i, name in enumerate(names) if i not in (*labels, *skipped)]
     if len(pixels) != PIXELS:
+        if not labels:
+            raise _no_labels(path, names)
         raise UserError(
             f"{path}: its header names {len(pixels)} columns of pixels beside {names[labels[0]]!r}, not {PIXELS} "
             f"({SIDE}×{SIDE}); give a file of that form."
@@ -153,11 +171,20 @@ def _layout_of_header(path: Path, names: list[str], separator: str, row: int) ->
                 f"{path}: its header has {names_of_both[0]!r} before {names_of_both[1]!r}, but the pixels must run row "
                 "by row; sort its columns."
             )
-    return Layout(separator, names, row, labels[0], skipped)
+    return Layout(separator, names, row, labels[0] if labels else None, skipped)
+
+
+def _no_labels(path: Path, names: list[str]) -> UserError:
+    some = ", ".join(map(repr, [*names[:2], *["…"] * (len(names) > 3), *names[2:][-1:]])).replace("'…'", "…")
+    return UserError(
+        f"{path}: its header names no label column, only {some[:200]}; call the labels 'label' in it, or give "
+        "a file that has them."
+    )
 
 
 def _check_label_column(path: Path, layout: Layout, labels: np.ndarray, pixels: np.ndarray) -> None:
     """Raise UserError if the values show that a pixel column was taken for the label."""
+    label = layout.label or 0
     ends = [0, -1] if layout.names else [-1]
     found = [end for end in ends if _seem_labels(pixels[:, end])]
     if not found or (layout.names and _seem_labels(labels)):
@@ -165,7 +192,7 @@ def _check_label_column(path: Path, layout: Layout, labels: np.ndarray, pixels: 
     column = [i for i in range(layout.columns) if i not in (layout.label, *layout.skipped)][found[0]] + 1
     if layout.names:
         raise UserError(
-            f"{path}: its header calls column {layout.label + 1} {layout.names[layout.label]!r}, but the labels seem "
+            f"{path}: its header calls column {label + 1} {layout.names[label]!r}, but the labels seem "
             f"to be in column {column}; fix the header."
         )
     raise UserError(
@@ -188,12 +215,13 @@ def _rows(content: bytes, layout: Layout) -> list[tuple[int, bytes]]:
 
 def _first_fault(path: Path, content: bytes, layout: Layout) -> UserError | None:
     """Return the error for the first wrong row; slow, and used only for a file that failed to parse."""
+    label = "" if layout.label is None else "the label, "
     for number, line in _rows(content, layout):
         values = [value.strip(' "') for value in _split(line.decode("utf-8", "replace"), layout.separator)]
         if len(values) != layout.columns:
             skipped = f" and {len(layout.skipped)} skipped column(s)" if layout.skipped else ""
             return UserError(
-                f"{path}, row {number}: {len(values)} values instead of {layout.columns} (the label, {PIXELS} pixels"
+                f"{path}, row {number}: {len(values)} values instead of {layout.columns} ({label}{PIXELS} pixels"
                 f"{skipped}); fix or remove that row."
             )
         for column, value in enumerate(values, start=1):

@@ -23,6 +23,7 @@ from handwriting.utils.hardware import cores
 
 # What Pillow raises for damaged files, beside OSError; found by changing bytes of 15 formats.
 DAMAGED = (ValueError, SyntaxError, EOFError, MemoryError, OverflowError, TypeError, IndexError, RuntimeError)
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"}  # of names of image files
 MOST_PIXELS = 50_000_000  # of an image file; photographs from a phone have 12 to 50 million
 VERSION = 1  # of open_photograph and letterbox; another one decodes cached photographs again
 

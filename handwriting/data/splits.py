@@ -53,18 +53,22 @@ def split_bootstrap(labels: Tensor, seed: int, stratum: str = "class") -> tuple[
     return torch.from_numpy(drawn), torch.from_numpy(held_out)
 
 
-def split_holdout(labels: Tensor, val_fraction: float, seed: int, stratum: str = "class") -> tuple[Tensor, Tensor]:
-    """Return the indices (training, validation) of a stratified draw, the same for the same seed.
+def split_holdout(
+    labels: Tensor, fraction: float, seed: int, stratum: str = "class", setting: str = "data.val_fraction"
+) -> tuple[Tensor, Tensor]:
+    """Return the indices (training, held out) of a stratified draw, the same for the same seed.
 
-    ``val_fraction`` 0 holds nothing out. Raises UserError if a class would have no image in one of the sets.
+    ``fraction`` 0 holds nothing out; ``setting`` is its name in messages. Raises UserError if a class would have no
+    image in one of the sets.
     """
-    if val_fraction == 0:
+    if fraction == 0:
         return torch.arange(len(labels)), torch.arange(0)
-    size = round(len(labels) * val_fraction)
-    setting = f"data.val_fraction={val_fraction:g}"
+    size = round(len(labels) * fraction)
+    use = "test" if setting == "data.test_fraction" else "validation"
+    setting = f"{setting}={fraction:g}"
     kept, held_out = _draw(labels, size, seed, setting, stratum)
     _check_strata(labels, kept, setting, "training", stratum)
-    _check_strata(labels, held_out, setting, "validation", stratum)
+    _check_strata(labels, held_out, setting, use, stratum)
     return kept, held_out
 
 

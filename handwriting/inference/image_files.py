@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from handwriting.data.photographs import ENDINGS
 from handwriting.utils.errors import UserError
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm"}
 MOST_FILES = 100_000
 MOST_BYTES = 200 << 20  # of standard input
 
