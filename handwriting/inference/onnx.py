@@ -43,6 +43,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -119,15 +120,21 @@ def _as_onnx(trained: Trained) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's warnings about itself
-        program = torch.onnx.export(
-            _Exported(trained.model).eval(),
-            (images,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=names,
-            dynamic_shapes={"images": {0: torch.export.Dim("N")}},
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                _Exported(trained.model).eval(),
+                (images,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=names,
+                dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:  # of an operation of a user's network
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise UserError(
+                f"The network of {trained.name} cannot be exported: {shorten(reason, 300, placeholder=' …')}"
+            ) from error
     assert program is not None
     proto = program.model_proto
     for key, values in metadata.items():
