@@ -23,7 +23,16 @@ from handwriting.reports.report import read_report
 from handwriting.reports.tables import write_tables
 from handwriting.runs.checks import check_config
 from handwriting.runs.config import digest_of_request, explain
-from handwriting.runs.record import RESULT, Run, RunSpec, chance_warning, check_same, discard_run, read_result
+from handwriting.runs.record import (
+    RESULT,
+    Run,
+    RunSpec,
+    chance_warning,
+    check_same,
+    discard_run,
+    read_result,
+    with_absolute_path,
+)
 from handwriting.sweeps.execute import Say, execute
 from handwriting.sweeps.progress import PROGRESS, duration, is_parallel, print_line, say, say_failure
 from handwriting.sweeps.subprocesses import note_end
@@ -190,6 +199,7 @@ def _train_or_report(config: DictConfig, folder: Path, elsewhere: bool) -> float
 def _spec(config: DictConfig, folder: Path) -> RunSpec:
     hydra = HydraConfig.get()
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    resolved = with_absolute_path(resolved, Path(hydra.runtime.cwd))
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
     overrides = list(hydra.overrides.task)
     request = digest_of_request(overrides, hydra.runtime.config_sources)
