@@ -159,7 +159,7 @@ def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_absolute_path(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return settings with an absolute ``data.path``, if it exists relative to a folder: evaluate may start elsewhere."""
+    """Return settings with an absolute ``data.path``, if it exists relative to a folder."""
     data = settings.get("data")
     path = data.get("path") if isinstance(data, dict) else None
     if not isinstance(path, str) or not (found := folder / Path(path).expanduser()).exists():
