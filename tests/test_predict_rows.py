@@ -42,7 +42,7 @@ def test_a_submission_has_a_row_for_each_image(
     assert table["probability"].between(0, 1).all()
     first, second = capsys.readouterr().out.splitlines()
     assert first == f"{file}: 500 images predicted, written to {written[0]} and {written[1]}."
-    assert sum(int(pair.split()[1]) for pair in second.removeprefix("Predicted: ").split(", ")) == 500
+    assert sum(int(pair.split(" × ")[0]) for pair in second.removeprefix("Predicted: ").split("; ")) == 500
 
 
 def test_views_are_averaged(digits_run: Path, file: Path, tmp_path: Path):

@@ -42,4 +42,4 @@ def predict_rows(
     written = " and ".join(str(one) for one in (submission, csv) if one)
     print(f"{file}: {len(labels):,} images predicted" + (f", written to {written}." if written else "."))
     counts = table["Label"].value_counts().reindex(list(trained.class_names), fill_value=0)
-    print("Predicted: " + ", ".join(f"{name} {count:,}" for name, count in counts.items() if count))
+    print("Predicted: " + "; ".join(f"{count:,} × {name}" for name, count in counts.items() if count))

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,15 @@ def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
     return keep(config, "")
 
 
+def with_absolute_path(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return settings with an absolute ``data.path``, if it exists relative to a folder."""
+    data = settings.get("data")
+    path = data.get("path") if isinstance(data, dict) else None
+    if not isinstance(path, str) or not (found := folder / Path(path).expanduser()).exists():
+        return settings
+    return settings | {"data": {**settings["data"], "path": os.path.abspath(found)}}  # noqa: PTH100 keeps links
+
+
 def rename(settings: Any) -> Any:
     """Return settings, as plain data, in which every ``_target_`` has its present name, as RENAMED lists them."""
     if isinstance(settings, dict):
@@ -234,7 +244,10 @@ def check_same(earlier: Run, settings: dict[str, Any]) -> None:
     """Raise UserError if the folder has a run with other settings that did not fail, and name them."""
     if earlier.status == "failed" or earlier.record["fingerprint"] == fingerprint(settings):
         return
-    old, new = flatten(earlier.record["settings"]), flatten(settings)
+    before = with_absolute_path(earlier.record["settings"], Path.cwd())  # older records have the path as it was given
+    if fingerprint(before) == fingerprint(settings):
+        return
+    old, new = flatten(before), flatten(settings)
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     changes = ", ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys[:4])
     raise UserError(

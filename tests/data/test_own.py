@@ -69,8 +69,8 @@ def written_folder(root: Path, images: np.ndarray, labels: np.ndarray) -> Handwr
 
 
 def written_npz(root: Path, images: np.ndarray, labels: np.ndarray) -> HandwritingSet:
-    arrays = {"x_train": images[TRAIN], "y_train": labels[TRAIN], "x_test": images[TEST], "y_test": labels[TEST]}
-    np.savez(root / "digits.npz", **arrays)
+    train, test = ({"x": images[rows], "y": labels[rows]} for rows in (TRAIN, TEST))
+    np.savez(root / "digits.npz", x_train=train["x"], y_train=train["y"], x_test=test["x"], y_test=test["y"])
     return read_file(root / "digits.npz")
 
 

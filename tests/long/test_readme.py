@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.io
 from PIL import Image
@@ -47,6 +48,7 @@ ADDED = {
     "experiment=street": "trainer.max_epochs=1",
     "data=street_demo": "data.images=100",
     "data=svhn": "trainer.max_epochs=1",
+    "data=fashion_mnist": "trainer.max_epochs=1",
     "experiment=optimizers": "trainer.max_epochs=1",
     "experiment=mnist_best": "trainer.max_epochs=2",
     "experiment=characters": f"trainer.max_epochs=1 augment.clean_epochs=0 {SMALL_NET}",
@@ -103,6 +105,7 @@ def write_data(folder: Path, real: Path | None) -> None:
         characters = read_characters(file)
         train, test = (part.images[part.labels.argsort(stable=True)] for part in (characters.train, characters.test))
         pages = 255 - np.concatenate([train.view(200, -1, 28, 28)[:, :5], test.view(200, -1, 28, 28)[:, :1]], 1)
+    shutil.copytree(raw, folder / "FashionMNIST" / "raw")
     (folder / "characters").mkdir()
     scipy.io.savemat(folder / "characters" / "characters.mat", {"train": pages[:, :5], "test": pages[:, 5:]})
     for number in (1, 2, 3):
@@ -135,8 +138,25 @@ def write_street_numbers(folder: Path) -> None:
         scipy.io.savemat(folder / "SVHN" / f"{name}_32x32.mat", {"X": digits, "y": np.arange(100)[:, None] % 10 + 1})
 
 
+def write_own_data(folder: Path) -> None:
+    """Write the data sets that the README uses as the user's own, from the bundled digits."""
+    digits = read_digits()
+    for number, (image, label) in enumerate(zip(digits.train.images[:200, 0], digits.train.labels[:200], strict=True)):
+        of_class = folder / "my_images" / str(int(label))
+        of_class.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(of_class / f"{number}.png")
+    images, labels = digits.train.images[:200, 0].numpy(), digits.train.labels[:200].numpy()
+    np.savez(folder / "my_images.npz", x_train=images, y_train=labels)
+    (folder / "kaggle").mkdir()
+    pixels = pd.DataFrame(images.reshape(200, -1)).add_prefix("pixel")
+    pixels.to_csv(folder / "kaggle" / "test.csv", index=False)
+    pixels.insert(0, "label", labels)
+    pixels.to_csv(folder / "kaggle" / "train.csv", index=False)
+
+
 def write_user_files(folder: Path) -> None:
     """Write the image files that the README uses as the user's own."""
+    write_own_data(folder)
     for place in ("photographs", "mchar_test_a"):
         (folder / place).mkdir()
         for number, image in enumerate(pictures(read_street_demo((48, 120), images=3, test_images=3).test.images)):
