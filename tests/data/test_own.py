@@ -401,3 +401,11 @@ def test_a_relative_path_and_settings_reach_the_loader(tmp_path: Path, digits: A
         {"_target_": "handwriting.data.DataModule", "name": "folder", "read": target, "path": "mine", "channels": 3}
     )
     assert data.channels == 3
+
+
+def test_a_validation_set_of_other_grey_levels_is_refused(tmp_path: Path, complaint: Any):
+    ones = np.ones((20, 8, 8), np.uint8)
+    levels = {"x_val": 200 * ones, "y_val": np.arange(20) % 2, "x_test": ones, "y_test": np.arange(20) % 2}
+    np.savez(tmp_path / "a.npz", **arrays(x_train=ones, **levels))
+    with complaint("training images is 1, of its test images 1, of its validation images 200"):
+        DataModule("file", read_file, str(tmp_path / "a.npz"))
