@@ -54,12 +54,12 @@ def read_folder(
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each split; without a folder train, all is the training set."""
+    """Return the folder of each split; without a folder train that holds folders, all is the training set."""
     by_name = {folder.name.lower(): folder for folder in _folders_in(root)}
     found = {split: by_name[name] for split, names in SPLITS.items() for name in names if name in by_name}
-    if "train" in found:
+    if "train" in found and _folders_in(found["train"]):  # without any it is a class, such as of vehicles
         return found
-    if found and len(found) == len(by_name):
+    if found and "train" not in found and len(found) == len(by_name):
         raise UserError(f"{root} has no folder train beside {', '.join(sorted(by_name))}: the training set is missing.")
     return {"train": root}
 
