@@ -12,6 +12,32 @@ from handwriting.utils.hardware import use_machine
 
 def main(arguments: list[str] | None = None) -> None:
     """Predict image files; exit code 1 if some of them could not be read, 2 for other bad input."""
+    with exit_on_bad_input():
+        options = _parser().parse_intermixed_args(arguments)
+        for figure in (options.figure, options.steps):
+            if figure and figure.suffix not in (".png", ".pdf"):
+                raise UserError(f"{figure} must end in .png or .pdf.")
+        check_whole("--views", options.views, at_least=1, at_most=1000)
+        trust = trust_of(options)
+        if any(place.lower().endswith(".csv") for place in options.images):
+            _predict_table(options, trust)
+            sys.exit(0)
+        names, sources = find_images(options.images)
+        if options.submission:
+            check_names(names)
+        use_machine()
+        from handwriting.inference.predictions import MOST_DRAWN, report
+        from handwriting.reader import Reader
+
+        kept = MOST_DRAWN if options.steps or options.figure else 0
+        reader = Reader.load(options.checkpoint, trust)
+        predictions = reader.read(sources, options.views, options.augment, steps=kept)
+        files = (options.csv, options.json, options.figure, options.steps, options.submission)
+        report(names, predictions, *files)
+    sys.exit(1 if any(prediction.error for prediction in predictions) else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m handwriting.predict",
         description="Predict the character in image files: scans and photographs of paper, or photographs like those "
@@ -51,29 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--augment", default="", metavar="NAME", help="augmentation of the views (affine, nudge …; default: the run's)"
     )
     add_options(parser)
-    with exit_on_bad_input():
-        options = parser.parse_intermixed_args(arguments)
-        for figure in (options.figure, options.steps):
-            if figure and figure.suffix not in (".png", ".pdf"):
-                raise UserError(f"{figure} must end in .png or .pdf.")
-        check_whole("--views", options.views, at_least=1, at_most=1000)
-        trust = trust_of(options)
-        if any(place.lower().endswith(".csv") for place in options.images):
-            _predict_table(options, trust)
-            sys.exit(0)
-        names, sources = find_images(options.images)
-        if options.submission:
-            check_names(names)
-        use_machine()
-        from handwriting.inference.predictions import MOST_DRAWN, report
-        from handwriting.reader import Reader
-
-        kept = MOST_DRAWN if options.steps or options.figure else 0
-        reader = Reader.load(options.checkpoint, trust)
-        predictions = reader.read(sources, options.views, options.augment, steps=kept)
-        files = (options.csv, options.json, options.figure, options.steps, options.submission)
-        report(names, predictions, *files)
-    sys.exit(1 if any(prediction.error for prediction in predictions) else 0)
+    return parser
 
 
 def _predict_table(options: argparse.Namespace, trust: Trust) -> None:

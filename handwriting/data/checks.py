@@ -71,14 +71,14 @@ def _named(labels: set[int], names: Sequence[str]) -> str:
 
 def _up_to_255(whole: HandwritingSet, source: str) -> HandwritingSet:
     """Return the data set with 255 instead of 1 if its images contain only zeros and ones."""
-    largest = {"training": int(whole.train.images.max()), "test": int(whole.test.images.max())}
+    splits = {"training": whole.train, "test": whole.test, "validation": whole.val}
+    largest = {name: int(split.images.max()) for name, split in splits.items() if split}
     if 1 not in largest.values():
         return whole
     if max(largest.values()) > 1:
-        raise UserError(
-            f"{source}: the largest value of its training images is {largest['training']}, of its test images "
-            f"{largest['test']}; the grey levels of both must be 0 to 255, or 0 and 1."
-        )
+        (first, value), *others = largest.items()
+        found = ", ".join([f"its {first} images is {value}", *(f"of its {name} images {one}" for name, one in others)])
+        raise UserError(f"{source}: the largest value of {found}; the grey levels of all must be 0 to 255, or 0 and 1.")
     say_once(f"{source}: its images are of zeros and ones, which are taken for grey levels 0 and 255.")
     return _changed(whole, lambda images: images * 255)
 

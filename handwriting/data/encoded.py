@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from handwriting.data import files
+from handwriting.data.cache import cached
 from handwriting.data.checks import say_once
-from handwriting.data.photographs import decode, letterbox, open_photograph, opened
+from handwriting.data.photographs import decode, digest_of, letterbox, open_photograph, opened
 from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import cores
 
@@ -51,13 +52,27 @@ def decode_images(
 
 
 def _size_of(source: Path, sources: Sources) -> tuple[int, int]:
-    with ThreadPoolExecutor(cores()) as pool:
-        sizes = set(pool.map(_size, sources))
+    sizes = _sizes(sources)
     if len(sizes) == 1 and max(size := min(sizes)) <= LARGEST:
         return size
     what = "of several sizes" if len(sizes) > 1 else f"larger than {LARGEST} pixels per side"
     say_once(f"{source}: its images are {what} and are fitted to {SIDE}×{SIDE} (data.image_size=[height,width]).")
     return SIDE, SIDE
+
+
+def _sizes(sources: Sources) -> set[tuple[int, int]]:
+    """Return the different sizes of images; those of files are kept in the user's cache until one of them changes."""
+
+    def make() -> np.ndarray:
+        with ThreadPoolExecutor(cores()) as pool:
+            return np.array(sorted(set(pool.map(_size, sources))))
+
+    if isinstance(sources[0], Path):
+        name = f"sizes/{digest_of(sources, (0, 0), None)}.npy"  # type: ignore[arg-type]
+        found = cached(name, make, np.save, partial(np.load, allow_pickle=False))
+    else:
+        found = make()
+    return {(height, width) for height, width in found.tolist()}
 
 
 def _size(source: Path | tuple[str, bytes]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Image files in a folder for each class, with or without folders train, val and test."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -53,12 +54,12 @@ def read_folder(
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each split; without a folder train, all is the training set."""
+    """Return the folder of each split; without a folder train that holds folders, all is the training set."""
     by_name = {folder.name.lower(): folder for folder in _folders_in(root)}
     found = {split: by_name[name] for split, names in SPLITS.items() for name in names if name in by_name}
-    if "train" in found:
+    if "train" in found and _folders_in(found["train"]):  # without any it is a class, such as of vehicles
         return found
-    if found and len(found) == len(by_name):
+    if found and "train" not in found and len(found) == len(by_name):
         raise UserError(f"{root} has no folder train beside {', '.join(sorted(by_name))}: the training set is missing.")
     return {"train": root}
 
@@ -68,7 +69,7 @@ def _folders_in(folder: Path) -> list[Path]:
         inner = [one for one in folder.iterdir() if one.is_dir()]
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
-    return [one for one in inner if not one.name.startswith((".", "__"))]
+    return [one for one in inner if not _is_hidden(one.name)]
 
 
 def _sorted(names: set[str]) -> list[str]:
@@ -81,15 +82,23 @@ def _files_of(folder: Path, names: Sequence[str]) -> tuple[list[Path], list[int]
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        own = sorted(file for file in (folder / name).rglob("*") if _is_image(file, folder))
+        own = sorted(_images_in(folder / name))
         files += own
         labels += [label] * len(own)
     return files, labels
 
 
-def _is_image(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in ENDINGS and not hidden and file.is_file()
+def _images_in(folder: Path) -> Iterator[Path]:
+    """Yield the image files in a folder and in those inside, without hidden ones."""
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not _is_hidden(name)]
+        for name in names:
+            if os.path.splitext(name)[1].lower() in ENDINGS and not _is_hidden(name):  # noqa: PTH122 faster than Path
+                yield Path(place, name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
 
 
 def _check_numbers(root: Path, found: dict[str, tuple[list[Path], list[int]]], names: Sequence[str]) -> None:

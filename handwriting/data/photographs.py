@@ -156,7 +156,7 @@ def decode(
         return made
 
     # Mapped into memory: jobs side by side share it, and it may be changed without changing the file.
-    name = f"decoded/{_digest(paths, size, windows)}.npy"
+    name = f"decoded/{digest_of(paths, size, windows)}.npy"
     found = cached(name, make, np.save, partial(np.load, mmap_mode="c"))
     return found["image"], found["window"]
 
@@ -171,7 +171,8 @@ def _decode_one(path: Path, window: np.ndarray | None, size: tuple[int, int]) ->
     return image.transpose(2, 0, 1), [left, top, right, bottom]
 
 
-def _digest(paths: Sequence[Path], size: tuple[int, int], windows: np.ndarray | None) -> str:
+def digest_of(paths: Sequence[Path], size: tuple[int, int], windows: np.ndarray | None) -> str:
+    """Return a hash of files, by their paths, lengths and times, and of the size and windows they are decoded to."""
     digest = hashlib.sha256(repr((VERSION, tuple(size))).encode())
     digest.update(b"" if windows is None else windows.tobytes())
     for path in paths:

@@ -98,12 +98,10 @@ def _unpack(file: Path, content: bytes) -> bytes:
 def _row(file: Path, number: int, line: bytes) -> tuple[int, np.ndarray]:
     values = np.full(SIDE * SIDE, -1, np.float32)  # of pixels that are not in the row
     try:
-        first, *pairs = line.split()
-        label = int(float(first))
-        indices, numbers = zip(*(pair.split(b":") for pair in pairs), strict=True)
-        places = np.array(indices, np.int64) - 1
-        values[places] = np.array(numbers, np.float32)
-        fits = places.min() >= 0 and 1 <= label <= len(DIGITS) and (np.abs(values) <= 1).all()
+        label, *pairs = map(float, line.replace(b":", b" ").split())
+        places = np.array(pairs[::2])
+        values[places.astype(np.int64) - 1] = pairs[1::2]
+        fits = places.min() >= 1 and 1 <= label <= len(DIGITS) and bool((np.abs(values) <= 1).all())
     except (ValueError, IndexError):
         fits, label = False, 0
     if not fits:
@@ -111,4 +109,4 @@ def _row(file: Path, number: int, line: bytes) -> tuple[int, np.ndarray]:
             f"{file}, row {number} is not a label from 1 to 10 and pixels 1:value to 256:value from -1 to 1; "
             "download it again."
         )
-    return label, values
+    return int(label), values

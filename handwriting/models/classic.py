@@ -162,5 +162,6 @@ def _hidden(features: int, hidden: int, num_classes: int, dropout: float) -> nn.
 def _check(image_size: tuple[int, int], halvings: int) -> None:
     if min(image_size) >> halvings < 1:
         raise UserError(
-            f"This network halves an image {halvings} times, and {image_size[0]}×{image_size[1]} is too small for that."
+            f"This network halves an image {halvings} times, and {image_size[0]}×{image_size[1]} is too small for "
+            "that: choose another model or larger images."
         )

@@ -186,6 +186,22 @@ def test_classes_are_folders_in_the_order_of_names_or_numbers(tmp_path: Path):
     assert read_folder(tmp_path / "names", test_fraction=0.5).class_names == tuple(sorted(names))
 
 
+def test_a_class_may_be_called_train(tmp_path: Path):
+    write_folder(tmp_path, np.zeros((30, 8, 8), np.uint8), np.arange(30) % 3, ("bus", "car", "train"))
+    loaded = read_folder(tmp_path)
+    assert loaded.class_names == ("bus", "car", "train")
+    assert (len(loaded.train), loaded.val) == (24, None)
+
+
+def test_splits_of_parquet_files_are_told_by_their_names(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]):
+    for name, rows in (("train", TRAIN), ("validation", slice(200, 250)), ("test", slice(250, 300))):
+        write_parquet(tmp_path / f"{name}-00000-of-00001.parquet", digits[0][rows], digits[1][rows], DIGITS)
+    loaded = read_file(tmp_path)
+    assert loaded.val is not None
+    assert (len(loaded.train), len(loaded.val), len(loaded.test)) == (200, 50, 50)
+    assert np.array_equal(loaded.val.images[:, 0].numpy(), digits[0][200:250])
+
+
 def test_class_names_replace_those_of_the_data(tmp_path: Path, complaint: Any):
     write_folder(tmp_path, np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
     assert read_folder(tmp_path, class_names=["zero", 1]).class_names == ("zero", "1")
@@ -401,3 +417,11 @@ def test_a_relative_path_and_settings_reach_the_loader(tmp_path: Path, digits: A
         {"_target_": "handwriting.data.DataModule", "name": "folder", "read": target, "path": "mine", "channels": 3}
     )
     assert data.channels == 3
+
+
+def test_a_validation_set_of_other_grey_levels_is_refused(tmp_path: Path, complaint: Any):
+    ones = np.ones((20, 8, 8), np.uint8)
+    levels = {"x_val": 200 * ones, "y_val": np.arange(20) % 2, "x_test": ones, "y_test": np.arange(20) % 2}
+    np.savez(tmp_path / "a.npz", **arrays(x_train=ones, **levels))
+    with complaint("training images is 1, of its test images 1, of its validation images 200"):
+        DataModule("file", read_file, str(tmp_path / "a.npz"))
