@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "result.json"
+PREDICTIONS = "predictions.csv"  # for the test set
 HELD_OUT = "held_out.csv"  # predictions for the held-out images of a fold or bootstrap draw
 ALWAYS = {"status": str, "fingerprint": str, "settings": dict, "choices": dict}  # in every result.json, and their types
 WHEN_DONE = {"metrics": dict, "epochs": (int, float), "seconds": (int, float), "parameters": (int, float)}

@@ -118,6 +118,25 @@ class TrainingModule(lightning.LightningModule):
         for part in self.test_parts:
             self.log_dict(self._means(part))
 
+    def in_order(self, mine: Any) -> Any:
+        """Return what each test image has, a tensor (N, …) or a list, from the shares of all processes."""
+        shares = self.from_all([mine])
+        if len(shares) == 1:
+            return mine
+        total = sum(map(len, shares))
+        every = mine.new_empty(total, *mine.shape[1:]) if isinstance(mine, Tensor) else [None] * total
+        for rank, share in enumerate(shares):  # every second image of two processes
+            every[rank :: len(shares)] = share
+        return every
+
+    def from_all(self, mine: list[Any]) -> list[Any]:
+        """Return the lists of all processes as one, in the order of the processes."""
+        if _processes() == 1:
+            return mine
+        every: list[list[Any]] = [[] for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(every, mine)
+        return [one for some in every for one in some]
+
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler for the steps of this training."""
         return self.make_optimization(self.total_steps)
@@ -213,6 +232,7 @@ class Classifier(ImageClassifier, TrainingModule):
         self.confused = torch.zeros(
             num_classes, num_classes, dtype=torch.int64
         )  # of the test: (true class, predicted class)
+        self.tested: list[Tensor] = []  # logits of batches of the test set; after the test, all in one tensor
 
     def loss_and_counts(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a training batch, in nats, and the number of correct predictions, (1,).
@@ -245,11 +265,13 @@ class Classifier(ImageClassifier, TrainingModule):
         logits = self.evaluate_batch(batch, self.test_parts[dataloader_idx])
         if dataloader_idx == 0:
             self.confusion.update(logits, batch[1])
+            self.tested.append(logits.float())
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of each test set."""
         super().on_test_epoch_end()
         self.confused = self.confusion.compute().cpu()
+        self.tested = [self.in_order(torch.cat(self.tested).cpu())]
 
 
 def _processes() -> int:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
+from handwriting.utils.files import atomic
+
 LAST = "last.ckpt"  # written after each epoch by callbacks.last
 
 
@@ -42,6 +44,13 @@ def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         return path, torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
         return None
+
+
+def rewrite_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Replace the facts in a checkpoint, atomically: it is whole at any time, and suffices without other files."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    with atomic(path) as file:
+        torch.save(content | {"handwriting": facts}, file)
 
 
 def restore_rows(logger: CSVLogger, step: int) -> None:

@@ -4,7 +4,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def as_csv(table: "pd.DataFrame") -> str:
+    """Return a table of predictions as CSV; six digits of a probability are enough."""
+    return table.to_csv(index=False, float_format="%.6g")
 
 
 def write_text(path: Path, text: str) -> None:
