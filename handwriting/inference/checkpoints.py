@@ -212,6 +212,15 @@ def _set_calibration(model: ImageClassifier | SequenceRecognizer, facts: Mapping
         model.platt = slope, intercept
 
 
+def read_weights(path: Path) -> dict[str, Any]:
+    """Return the state dict of a checkpoint. Raises UserError if it is damaged, has none, or is not safe to load."""
+    content = _read(path)
+    weights = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping):
+        raise UserError(f"{path} is a checkpoint of another program: it has no state_dict.")
+    return dict(weights)
+
+
 def load_all(places: Sequence[Path]) -> tuple[list[Trained], list[UserError]]:
     """Load all checkpoints of ``places``, and return the errors of those in a folder that could not be loaded.
 

@@ -56,9 +56,9 @@ class Baseline:
             values = torch.from_numpy(decision).softmax(1)
         return torch.zeros(len(images), self.num_classes).index_copy_(1, known, values)
 
-    def calibrate(self, probabilities: Tensor) -> Tensor:
-        """Return the probabilities as they are: those of classical baselines are not calibrated."""
-        return probabilities
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Return what ``tested`` has as it is: the probabilities of classical baselines are not calibrated."""
+        return logits
 
     def numbers(self) -> int:
         """Return how many numbers the fitted estimator stores."""

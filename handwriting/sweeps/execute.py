@@ -52,6 +52,8 @@ def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
             say(f"resumes after step {objects.step:,}")
         else:
             clear_run(spec.folder)
+            if objects.note:
+                say(objects.note)
         write_result(spec.folder, {**record, "status": "running"})
         record |= train_job(objects, shown_settings(spec.settings, spec.choices, spec.overrides))
     except BaseException as error:

@@ -23,11 +23,22 @@ from handwriting.reports.report import read_report
 from handwriting.reports.tables import write_tables
 from handwriting.runs.checks import check_config
 from handwriting.runs.config import digest_of_request, explain
-from handwriting.runs.record import RESULT, Run, RunSpec, chance_warning, check_same, discard_run, read_result
+from handwriting.runs.constraints import SETTINGS
+from handwriting.runs.record import (
+    INIT_DIGEST,
+    RESULT,
+    Run,
+    RunSpec,
+    chance_warning,
+    check_same,
+    discard_run,
+    read_result,
+)
 from handwriting.sweeps.execute import Say, execute
 from handwriting.sweeps.progress import PROGRESS, duration, is_parallel, print_line, say, say_failure
 from handwriting.sweeps.subprocesses import note_end
 from handwriting.utils.errors import DivergedError, JobError, UserError, make_stdout_safe
+from handwriting.utils.files import digest_of_file
 from handwriting.utils.hardware import is_zombie
 
 log = logging.getLogger(__name__)
@@ -193,6 +204,12 @@ def _spec(config: DictConfig, folder: Path) -> RunSpec:
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
     overrides = list(hydra.overrides.task)
     request = digest_of_request(overrides, hydra.runtime.config_sources)
+    SETTINGS["init_from"].check("init_from", resolved["init_from"])
+    if resolved["init_from"]:
+        from handwriting.inference.checkpoints import find_checkpoint  # imports torch
+
+        resolved[INIT_DIGEST] = digest_of_file(find_checkpoint(Path(resolved["init_from"])))
+        request = ""  # the overrides do not tell the content of that file: each job is composed and compared
     return RunSpec(folder, resolved, overrides, choices, hydra.runtime.choices.get("hydra/sweeper", ""), request)
 
 

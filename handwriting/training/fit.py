@@ -31,6 +31,7 @@ from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import setting_of
 from handwriting.training.callbacks import RunBar
+from handwriting.training.finetuning import freeze, start_from
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.graphs import GraphClassifier, check_callbacks
 from handwriting.training.module import Classifier
@@ -49,6 +50,7 @@ REMARKS = (  # of Lightning, as regular expressions
     ".*when logging on epoch level in distributed setting.*",  # summed up by then
     ".*Total length of `list` across ranks is zero.*",  # data.val_fraction=0
     ".*number of training batches.*smaller than the logging interval.*",
+    ".*in eval mode at the start of training.*",  # frozen layers
 )
 
 
@@ -62,6 +64,7 @@ class Job:
     tensorboard: RunLogger
     last: Path | None = None  # the checkpoint to resume from
     step: int = 0  # and its number of steps
+    note: str = ""  # on what it starts from
     views: Any = None  # Views or SequenceViews of each test image, for test-time augmentation
 
 
@@ -92,13 +95,14 @@ def build_job(
     views = partial(of_views.scene_views if data.is_sequence else of_views.views, number=config.tta.views)
     list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
     model = _build_model(config, settings, data, net)
+    note = start_from(model, Path(config.init_from)) if config.init_from else ""
     last = last_checkpoint(folder) if resume else None
     begun = (last[0], last[1]["global_step"]) if last else (None, 0)
     if not len(data.val):
         check_plateau(config.scheduler)
     tensorboard = RunLogger(folder, begun[1] if last else None)
     trainer = _build_trainer(config, folder, title, bool(len(data.val)), tensorboard)
-    return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
+    return Job(data, model, trainer, tensorboard, *begun, note, views if config.tta.views > 1 else None)
 
 
 def _build_model(
@@ -117,6 +121,9 @@ def _build_model(
     else:
         kind = GraphClassifier if config.compile == "graph" else Classifier
         model = kind(net, *common, test_parts=parts, stop_on_nan=stop_on_nan)
+    if config.freeze:
+        model.frozen = freeze(net, config.freeze)
+        model.train()
     model.make_optimization(steps=100)  # to find invalid settings before anything is written
     if config.compile is True:
         net.compile()

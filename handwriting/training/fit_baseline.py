@@ -25,6 +25,7 @@ class BaselineJob:
     folder: Path
     last: None = None  # it is fitted in one call: there is nothing to resume
     step: int = 0
+    note: str = ""
 
     def __post_init__(self):
         if self.data.augmentation.steps:

@@ -4,7 +4,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import torch
@@ -45,9 +45,17 @@ class TrainingModule(lightning.LightningModule):
         self.test_metrics: dict[str, float] = {}
         self.step_losses: list[Tensor] = []
         self.seconds = 0.0  # of training before this process resumed it
+        self.frozen: list[nn.Module] = []  # layers that are always in eval mode
         self._begun = 0.0
         self._step = 0  # after the last batch
         self._random: dict[str, Any] | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; frozen layers stay in eval mode, so that their batch norms keep their statistics."""
+        super().train(mode)
+        for layer in self.frozen:
+            layer.training = False
+        return self
 
     def loss_and_counts(self, images: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a training batch, and what the tally counts in it."""
@@ -143,7 +151,8 @@ class TrainingModule(lightning.LightningModule):
 
     def make_optimization(self, steps: int) -> Any:
         """Make the optimizer and its scheduler for ``steps``. Raises UserError if their settings are invalid."""
-        optimizer = make("optim", self.make_optimizer, self.parameters())
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = make("optim", self.make_optimizer, trained)
         if self.make_scheduler is None:
             return optimizer
         kind = getattr(self.make_scheduler, "func", None)

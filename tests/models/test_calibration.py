@@ -39,7 +39,7 @@ def test_of_two_classes_the_inverse_temperature_is_the_slope_of_a_logistic_regre
     logits, labels = drawn(2.0, classes=2)
     gap = (logits[:, 1] - logits[:, 0]).double().numpy()[:, None]
     regression = LogisticRegression(C=1e12, fit_intercept=False, tol=1e-10).fit(gap, labels.numpy())
-    assert 1 / fit_temperature(logits, labels) == pytest.approx(regression.coef_.item(), rel=1e-4)
+    assert 1 / fit_temperature(logits, labels) == pytest.approx(np.asarray(regression.coef_).item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("logits", [torch.zeros(0, 3), 5 * torch.eye(3), torch.full((3, 3), torch.nan)])
@@ -80,8 +80,9 @@ def test_the_logistic_map_of_transcripts_is_that_of_a_logistic_regression_with_p
     logs = np.log(np.concatenate([probabilities, probabilities]))[:, None]  # each image is right and wrong, in part
     regression = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000)
     regression.fit(logs, np.repeat([1, 0], 500), sample_weight=np.concatenate([target, 1 - target]))
-    assert fitted == pytest.approx((regression.coef_.item(), regression.intercept_.item()), rel=1e-3)
-    expected = regression.predict_proba(np.log([[0.3]]))[0, 1]
+    numbers = [np.asarray(one).item() for one in (regression.coef_, regression.intercept_)]
+    assert fitted == pytest.approx(numbers, rel=1e-3)
+    expected = np.asarray(regression.predict_proba(np.log([[0.3]])))[0, 1]
     assert apply_platt(0.3, fitted) == pytest.approx(expected, rel=1e-3)
 
 

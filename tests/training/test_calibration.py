@@ -28,7 +28,7 @@ def run_in(folder: Path) -> tuple[Path, dict[str, Any]]:
 def test_a_run_is_calibrated_on_its_validation_set(main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert main(*SMALL).code == 0
     run, record = run_in(tmp_path)
-    alone = shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")  # it suffices
+    alone = Path(shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt"))  # it suffices
     facts = torch.load(alone, weights_only=True)["handwriting"]
     temperature = facts["temperature"]
     assert temperature == record["temperature"] != 1
