@@ -32,9 +32,11 @@ from handwriting.runs.record import (
     chance_warning,
     check_same,
     discard_run,
+    fingerprint,
     read_result,
 )
 from handwriting.sweeps.execute import Say, execute
+from handwriting.sweeps.extend import take_up
 from handwriting.sweeps.progress import PROGRESS, duration, is_parallel, print_line, say, say_failure
 from handwriting.sweeps.subprocesses import note_end
 from handwriting.utils.errors import DivergedError, JobError, UserError, make_stdout_safe
@@ -88,11 +90,20 @@ def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
     """
     with hold(spec.folder):
         earlier = read_result(spec.folder)
+        if spec.config["resume"] == "extend" and not spec.config["force"] and _is_new(earlier, spec):
+            earlier = take_up(spec, earlier)
         if earlier and not spec.config["force"]:
             check_same(earlier, spec.settings)
             if earlier.status == "done":
                 return earlier, False
         return execute(spec, earlier, title, say), True
+
+
+def _is_new(earlier: Run | None, spec: RunSpec) -> bool:
+    """Return whether a folder has no run of these settings that is done or can be resumed."""
+    if earlier is None or earlier.record["fingerprint"] != fingerprint(spec.settings):
+        return True
+    return earlier.status == "failed" and not earlier.was_killed
 
 
 def pass_over(run: Run) -> float | None:
