@@ -106,6 +106,7 @@ class TrainingModule(lightning.LightningModule):
         if self._random:
             restore_random_states(self._random)
             self._random = None
+            self._catch_up_plateau()
         if self.global_rank:  # each of several processes has its own dropout
             torch.manual_seed(self._seed + 1_000_003 * self.global_rank + self.current_epoch)
 
@@ -181,6 +182,15 @@ class TrainingModule(lightning.LightningModule):
         if self.trainer.training and "progress" in checkpoint:
             progress = checkpoint["progress"]
             self.history, self.seconds, self._random = progress["history"], progress["seconds"], progress["random"]
+
+    def _catch_up_plateau(self) -> None:
+        """Let a scheduler that monitors val/loss see that of the last epoch, as Lightning does after its checkpoint."""
+        for one in self.trainer.lr_scheduler_configs:
+            scheduler = one.scheduler
+            if isinstance(scheduler, ReduceLROnPlateau) and scheduler.last_epoch < self.current_epoch:
+                last = self.history[-2]
+                if PLATEAU_METRIC in last:
+                    scheduler.step(torch.tensor(last[PLATEAU_METRIC]).item())  # in float32, as it is logged
 
     def _means(self, part: str) -> dict[str, float]:
         """Return and record loss and accuracy of a split, and reset the counters."""
