@@ -48,7 +48,7 @@ def test_the_number_of_correct_images_is_that_of_the_result(runs: Path, capsys: 
     result = json.loads((run_of(runs) / "result.json").read_text())
     (scores,) = record["models"].values()
     assert round(scores["acc"] * 500) == round(result["metrics"]["test/acc"] * 500)
-    assert scores["loss"] == pytest.approx(result["metrics"]["test/loss"], rel=1e-4)
+    assert scores["loss_uncalibrated"] == pytest.approx(result["metrics"]["test/loss"], rel=1e-4)
     table = pd.read_csv(run_of(runs) / "evaluation" / "test" / "per_class.csv")
     assert table["right"].sum() == round(scores["acc"] * 500)
     for name in ("confusion", "mistakes", "samples"):
@@ -154,8 +154,13 @@ def test_the_only_run_on_its_data_is_evaluated_in_its_own_folder(runs: Path, tmp
 
 
 def test_different_data_sets_of_one_name_are_separate_and_equal_ones_are_not(
-    runs: Path, tmp_path: Path, csv_data: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    runs: Path,
+    tmp_path: Path,
+    csv_data: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
+    monkeypatch.setenv("COLUMNS", "400")  # titles with long paths on one line
     study = tmp_path / "study"
     for number in (1, 2):
         folder = tmp_path / f"data{number}"

@@ -1,5 +1,6 @@
 """Loading of checkpoints: tensors and plain data only, so that no code in them is executed."""
 
+import math
 import pickle
 import zipfile
 import zlib
@@ -73,13 +74,17 @@ def name_of(checkpoint: Path) -> str:
 
 
 def predict_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
-    """Return the probabilities (N, classes) of a model for uint8 images (N, C, H, W); uses a GPU if there is one.
+    """Return the calibrated probabilities (N, classes) for uint8 images (N, C, H, W); uses a GPU if there is one.
 
     With ``views`` > 1 they are the mean over as many views of each image (test-time augmentation), made by the
     augmentation ``augment``, or else as in the run. Raises UserError if the augmentation makes fewer views.
     """
-    assert isinstance(trained.model, ImageClassifier)
-    return _on_device(trained).predict_proba(images, _views(trained, views, augment))
+    return _classifier(trained).predict_proba(images, _views(trained, views, augment))
+
+
+def log_proba(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Tensor:
+    """Return the logarithms of the probabilities before calibration; the arguments are those of predict_proba."""
+    return _classifier(trained).log_proba(images, _views(trained, views, augment))
 
 
 def outputs_of(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> list[ViewOutputs]:
@@ -92,9 +97,14 @@ def outputs_of(trained: Trained, images: Tensor, views: int = 1, augment: str = 
 
 
 def transcribe(trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> list[Transcript]:
-    """Return the transcripts of uint8 images (N, C, H, W), merged over the views; the arguments are of outputs_of."""
-    outputs = outputs_of(trained, images, views, augment)
-    return _on_device(trained).transcripts(outputs)
+    """Return the calibrated transcripts of uint8 images (N, C, H, W), merged over the views, as outputs_of has them."""
+    outputs, model = outputs_of(trained, images, views, augment), _on_device(trained)
+    return model.calibrate(model.transcripts(outputs))
+
+
+def _classifier(trained: Trained) -> ImageClassifier:
+    assert isinstance(trained.model, ImageClassifier)
+    return _on_device(trained)
 
 
 def _on_device(trained: Trained) -> Any:
@@ -185,6 +195,7 @@ def load_trained(path: Path, trust: Trust = NO_TRUST) -> Trained:
         net = build_model(_without_weights(settings["model"]), len(names), (height, width), channels)
         model = SequenceRecognizer(net) if isinstance(net, SequenceModel) else ImageClassifier(net)
         model.load_state_dict(content["state_dict"])
+        _set_calibration(model, facts)
         glyphs, foreground = (
             tuple(map(str, facts.get("glyphs", ()))),
             dict(facts.get("ink", {"size": 20.0, "stroke": 2.5})),
@@ -204,6 +215,28 @@ def load_trained(path: Path, trust: Trust = NO_TRUST) -> Trained:
     return Trained(
         path, model.eval(), settings, classes, glyphs, size, channels, photographs, examples, foreground, trust
     )
+
+
+def _set_calibration(model: ImageClassifier | SequenceRecognizer, facts: Mapping[str, Any]) -> None:
+    """Take the calibration from a checkpoint's facts; older ones have none. Raises ValueError if it is invalid."""
+    if isinstance(model, ImageClassifier):
+        model.temperature = float(facts.get("temperature", 1.0))
+        if not 0 < model.temperature < math.inf:
+            raise ValueError(f"temperature {model.temperature}")
+    elif facts.get("platt") is not None:
+        slope, intercept = map(float, facts["platt"])
+        if not (0 < slope < math.inf and math.isfinite(intercept)):
+            raise ValueError(f"platt {slope}, {intercept}")
+        model.platt = slope, intercept
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Return the state dict of a checkpoint. Raises UserError if it is damaged, has none, or is not safe to load."""
+    content = _read(path)
+    weights = content.get("state_dict") if isinstance(content, Mapping) else None
+    if not isinstance(weights, Mapping):
+        raise UserError(f"{path} is a checkpoint of another program: it has no state_dict.")
+    return dict(weights)
 
 
 def load_all(places: Sequence[Path], trust: Trust = NO_TRUST) -> tuple[list[Trained], dict[str, UserError]]:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from handwriting.data import LabelledImages
 from handwriting.data.dataset import pictures, texts
-from handwriting.inference.checkpoints import Trained, predict_proba
+from handwriting.inference.checkpoints import Trained, log_proba
 from handwriting.inference.ensembles import combine as combine_probabilities
 from handwriting.inference.ensembles import stack
+from handwriting.models.image_classifier import ImageClassifier
 from handwriting.plots.images import draw_confused_pairs, draw_confusion, draw_predictions
 from handwriting.runs.record import read_result
 from handwriting.utils.errors import UserError
@@ -25,11 +26,38 @@ COLUMNS = {
     "f1": "macro F1",
     "loss": "loss",
     "calibration_error": "calibration error",
+    "calibration_error_uncalibrated": "uncalibrated",
 }
 CALLED = {"mean": "mean", "logits": "mean of the logits", "vote": "vote", "stack": "stack"}  # by ensemble=…
 
-predict = predict_proba
+predict = log_proba
 table = per_class
+
+
+def calibrate(trained: Trained, answer: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the calibrated probabilities (N, classes), and those before calibration."""
+    assert isinstance(trained.model, ImageClassifier)
+    return trained.model.calibrate(answer), answer.softmax(1)
+
+
+def predictions(
+    answer: Tensor, dataset: LabelledImages, names: Sequence[str], predicted: Tensor | None = None
+) -> pd.DataFrame:
+    """Return a row for each image: its index, the names of its class and of the prediction, and their probabilities.
+
+    ``answer`` are the probabilities (N, classes), ``predicted`` the predicted classes (N,) where they are known.
+    """
+    predicted = answer.argmax(1) if predicted is None else predicted
+    rows = torch.arange(len(answer))
+    return pd.DataFrame(
+        {
+            "index": rows.numpy(),
+            "label": texts(dataset.labels, names),
+            "prediction": texts(predicted, names),
+            "label_probability": answer[rows, dataset.labels].numpy(),
+            "prediction_probability": answer[rows, predicted].numpy(),
+        }
+    )
 
 
 def combine(trained: Sequence[Trained], answers: Sequence[Tensor], way: str) -> tuple[str, Tensor]:

@@ -25,6 +25,7 @@ from handwriting.runs.instantiate import build
 from handwriting.runs.record import flatten
 from handwriting.utils.errors import UserError
 
+BEFORE = ("loss", "calibration_error")  # scores that calibration changes
 NOT_IMAGES = {"batch_size", "shuffle_seed"}  # data settings that do not change the images
 
 
@@ -49,7 +50,15 @@ class Kind(Protocol):
     COLUMNS: dict[str, str]  # of the printed table: scores and their heads
 
     def predict(self, trained: Trained, images: Tensor, views: int = 1, augment: str = "") -> Any:
-        """Return the answer of a model."""
+        """Return the answer of a model before calibration, as calibrate takes it."""
+        ...
+
+    def calibrate(self, trained: Trained, answer: Any) -> tuple[Any, Any]:
+        """Return the calibrated answer, and that before calibration."""
+        ...
+
+    def predictions(self, answer: Any, dataset: LabelledImages, names: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of predictions.csv; ``names`` are those of the classes."""
         ...
 
     def combine(self, trained: Sequence[Trained], answers: Sequence[Any], way: str) -> tuple[str, Any]:
@@ -184,19 +193,27 @@ def without_common(names: Sequence[str]) -> list[str]:
 
 
 def evaluate_all(group: Group, way: str = "mean", views: int = 1, augment: str = "") -> list[Evaluation]:
-    """Evaluate each model and, if there are several, their ensemble; with ``views`` > 1 also with TTA."""
-    kind, trained, dataset = group.kind, group.trained, group.part
+    """Evaluate each model and, if there are several, their ensemble; with ``views`` > 1 also with TTA.
+
+    All use calibrated probabilities. The scores of a model have also what BEFORE names of those before calibration.
+    """
+    kind, trained, dataset, classes = group.kind, group.trained, group.part, len(group.class_names)
     names = without_common([net.name for net in trained])
-    answers: list[tuple[str, Any]] = []
+    found: list[Evaluation] = []
     for number in (1, views) if views > 1 else (1,):
         seen = f", {number} views" if number > 1 else ""
-        each = [kind.predict(net, dataset.images, number, augment) for net in trained]
-        answers += zip([name + seen for name in names], each, strict=True)
+        each = []
+        for name, net in zip(names, trained, strict=True):
+            answer, raw = kind.calibrate(net, kind.predict(net, dataset.images, number, augment))
+            found.append(Evaluation(name + seen, answer, *kind.evaluate(answer, dataset, classes)))
+            before = kind.evaluate(raw, dataset, classes)[-1]
+            found[-1].scores.update({f"{key}_uncalibrated": before[key] for key in BEFORE if key in before})
+            each.append(answer)
         if len(each) > 1:
             called, together = kind.combine(trained, each, way)
-            answers.append((f"{called} of the {len(each)}{seen}", together))
-    classes = len(group.class_names)
-    return [Evaluation(name, answer, *kind.evaluate(answer, dataset, classes)) for name, answer in answers]
+            scores = kind.evaluate(together, dataset, classes)
+            found.append(Evaluation(f"{called} of the {len(each)}{seen}", together, *scores))
+    return found
 
 
 def measure_speed(trained: Trained, dataset: LabelledImages) -> dict[str, float]:

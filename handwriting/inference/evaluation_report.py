@@ -1,4 +1,4 @@
-"""The report on an evaluation: tables, figures, evaluation.json and per_class.csv in a folder, and what is printed."""
+"""The report on an evaluation: tables, figures and evaluation.json in a folder, and what is printed."""
 
 import json
 import os
@@ -16,8 +16,9 @@ from handwriting.inference.checkpoints import load_all
 from handwriting.inference.evaluation import Evaluation, Group, evaluate_all, group_by_images, measure_speed
 from handwriting.plots.images import draw_accuracy_by, draw_confusions
 from handwriting.plots.style import as_file, shown_names
+from handwriting.runs.record import PREDICTIONS
 from handwriting.runs.trust import Trust
-from handwriting.utils.files import write_bytes, write_text
+from handwriting.utils.files import as_csv, write_bytes, write_text
 from handwriting.utils.metrics import NONE, accuracy_by, agreement
 
 SHOWN = 32  # images in a gallery
@@ -113,6 +114,7 @@ def _write(
     files = {
         "evaluation.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
         "per_class.csv": group.kind.table(last.counts, group.class_names, group.glyphs).to_csv(index=False),
+        PREDICTIONS: as_csv(group.kind.predictions(last.answer, group.part, group.class_names)),
     }
     for name, text in files.items():
         write_text(folder / name, text)

@@ -1,9 +1,10 @@
 """A trained model as an ONNX file, for programs without PyTorch.
 
-The input ``images`` is uint8 (N, C, H, W). A model of single characters has the outputs ``probabilities`` and
-``logits``. The outputs of a model of several characters are decoded by a few lines of NumPy: the entry ``decoding`` of
-the metadata says by which, and the two limits of boxes. Each function takes one image and returns its text and the
-probability of the text; ``names`` are the ``class_names`` of the metadata.
+The input ``images`` is uint8 (N, C, H, W). A model of single characters has the outputs ``probabilities``, which are
+calibrated, and ``logits``. The outputs of a model of several characters are decoded by a few lines of NumPy: the entry
+``decoding`` of the metadata says by which, and the two limits of boxes. Each function takes one image and returns its
+text and the probability p of the text; ``names`` are the ``class_names`` of the metadata. If the entry ``platt`` is not
+null but [a, b], the calibrated probability is 1 / (1 + exp(-(a · log p + b))).
 
 ``positions``: logits (L, classes + 1) of each position; the last class is "no character"::
 
@@ -53,6 +54,7 @@ from torch import Tensor
 
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, outputs_of, predict_proba
 from handwriting.inference.evaluation import read_part
+from handwriting.models.image_classifier import ImageClassifier
 from handwriting.models.sequence_model import SequenceRecognizer
 from handwriting.runs.trust import NO_TRUST, Trust
 from handwriting.utils.errors import UserError
@@ -103,7 +105,9 @@ class _Exported(torch.nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.model(images)
-        return (outputs.softmax(1), outputs) if isinstance(outputs, Tensor) else tuple(outputs.values())
+        if isinstance(self.model, ImageClassifier):
+            return self.model.calibrate(outputs), outputs
+        return tuple(outputs.values())
 
 
 def _as_onnx(trained: Trained) -> bytes:
@@ -117,6 +121,7 @@ def _as_onnx(trained: Trained) -> bytes:
         limits = {name: getattr(trained.model.net, name, None) for name in ("threshold", "overlap")}
         form = next((form for form in FORMS if form in names), None)
         metadata["decoding"] = {"form": form, **(limits if form == "boxes" else {})}
+        metadata["platt"] = trained.model.platt
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's warnings about itself

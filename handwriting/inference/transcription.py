@@ -1,9 +1,10 @@
 """Transcription: the predictions, ensembles, scores and figures of models for several characters in an image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -23,6 +24,7 @@ COLUMNS = {
     "length_acc": "length",
     "map": "mAP",
     "calibration_error": "calibration error",
+    "calibration_error_uncalibrated": "uncalibrated",
 }
 
 table = per_character
@@ -37,9 +39,30 @@ class Answer:
 
 
 def predict(trained: Trained, images: torch.Tensor, views: int = 1, augment: str = "") -> Answer:
-    """Return the transcripts of uint8 images (N, C, H, W), as transcribe does, and the outputs of the network."""
+    """Return the transcripts of uint8 images (N, C, H, W) before calibration, and the outputs of the network."""
     outputs = outputs_of(trained, images, views, augment)
     return Answer(_recognizer(trained).transcripts(outputs), outputs)
+
+
+def calibrate(trained: Trained, answer: Answer) -> tuple[Answer, Answer]:
+    """Return the answer with calibrated probabilities of the transcripts, and as it was."""
+    return replace(answer, transcripts=_recognizer(trained).calibrate(answer.transcripts)), answer
+
+
+def predictions(answer: Answer, dataset: LabelledImages, names: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each image: its index, its text, the predicted text, and the probability of that.
+
+    The probability of the true text is not known, so its column is empty.
+    """
+    return pd.DataFrame(
+        {
+            "index": range(len(dataset)),
+            "label": texts(dataset.labels, names),
+            "prediction": [text_of(one.labels, names) for one in answer.transcripts],
+            "label_probability": np.nan,
+            "prediction_probability": [one.probability for one in answer.transcripts],
+        }
+    )
 
 
 def combine(trained: Sequence[Trained], answers: Sequence[Answer], way: str) -> tuple[str, Answer]:

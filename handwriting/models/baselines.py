@@ -36,6 +36,7 @@ class Baseline:
         self.num_classes, self.channels, self.features, self.estimator = num_classes, channels, features, estimator()
         # The confusion matrix of the test set: (true class, predicted class).
         self.confused = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.tested: list[Tensor] = []  # one tensor (N, classes): the probabilities of the test set
 
     def fit(self, dataset: LabelledImages) -> None:
         """Fit on a training set. Raises UserError if a setting of the estimator is invalid."""
@@ -54,6 +55,10 @@ class Baseline:
             decision = np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
             values = torch.from_numpy(decision).softmax(1)
         return torch.zeros(len(images), self.num_classes).index_copy_(1, known, values)
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Return what ``tested`` has as it is: the probabilities of classical baselines are not calibrated."""
+        return logits
 
     def numbers(self) -> int:
         """Return how many numbers the fitted estimator stores."""

@@ -1,12 +1,13 @@
 """Networks that recognise several characters in an image: the contract, and the network with its normalisation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from handwriting.data.dataset import Sequences
+from handwriting.models.calibration import Platt, apply_platt
 
 BATCH = 64  # batch size of transcribe
 Outputs = Mapping[str, Tensor]  # of a network: named tensors, the first dimension of each is the image
@@ -86,12 +87,14 @@ def vote(several: Sequence[Sequence[Transcript]]) -> list[Transcript]:
 class SequenceRecognizer(nn.Module):
     """A SequenceModel for uint8 images (N, C, H, W), normalised by ``mean`` and ``std``.
 
-    Both are of pixels on the scale 0…1. The state dict has the keys ``net.…``, ``mean`` and ``std``.
+    Both are of pixels on the scale 0…1. The state dict has the keys ``net.…``, ``mean`` and ``std``. ``platt``
+    calibrates the probabilities of whole transcripts (see handwriting.models.calibration).
     """
 
     mean: Tensor
     std: Tensor
     net: SequenceModel
+    platt: Platt | None = None
 
     def __init__(self, net: SequenceModel, mean: float = 0.0, std: float = 1.0):
         super().__init__()
@@ -123,12 +126,18 @@ class SequenceRecognizer(nn.Module):
         return found
 
     def transcripts(self, found: Iterable[ViewOutputs]) -> list[Transcript]:
-        """Return the transcripts of what ``outputs`` returned, merged over views."""
+        """Return the transcripts of what ``outputs`` returned, merged over views, before calibration."""
         transcripts: list[Transcript] = []
         for several, back in found:
             transcripts += self.net.decode(several[0]) if len(several) == 1 else self.net.merge(several, back)
         return transcripts
 
     def transcribe(self, images: Tensor, views: SequenceViews | None = None) -> list[Transcript]:
-        """Return the transcripts of uint8 images (N, C, H, W); with ``views``, merged over them."""
-        return self.transcripts(self.outputs(images, views))
+        """Return the calibrated transcripts of uint8 images (N, C, H, W); with ``views``, merged over them."""
+        return self.calibrate(self.transcripts(self.outputs(images, views)))
+
+    def calibrate(self, transcripts: Sequence[Transcript]) -> list[Transcript]:
+        """Return transcripts with calibrated probabilities; those of single characters stay as they are."""
+        if self.platt is None:
+            return list(transcripts)
+        return [replace(one, probability=apply_platt(one.probability, self.platt)) for one in transcripts]

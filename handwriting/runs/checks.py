@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from handwriting.runs.config import CONF, mode_of
 from handwriting.runs.constraints import SETTINGS
-from handwriting.runs.record import NOT_SETTINGS, setting_of
+from handwriting.runs.record import ADDED, NOT_SETTINGS, setting_of
 from handwriting.utils.errors import UserError, did_you_mean
 
 METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # logged each epoch; a callback can monitor them
@@ -22,7 +22,7 @@ OPEN = ("callbacks", "search", "hydra")  # sections that may have any key
 NOT_NODES = ("average", "experiment", "debug")  # groups that write to other nodes of the config
 # Used only for neural networks. trainer.max_epochs is allowed in a sweep over both kinds of model.
 FOR_NETWORKS = ("optim", "scheduler", "loss", "average", "callbacks", "compile", "on_nan", "tta", "trainer")
-FOR_NETWORKS += ("augment.clean_epochs",)
+FOR_NETWORKS += ("augment.clean_epochs", *ADDED)
 FOR_BOTH = {"trainer.max_epochs", *NOT_SETTINGS}
 RUN_CALLBACKS = ("checkpoint", "last")
 # Settings of the trainer that count single steps or change them, and their possible values with compile=graph.
@@ -134,6 +134,7 @@ def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
     ignored = [override for override in overrides if _is_for_networks(override)]
     if config.tta.views != 1:
         ignored.append(f"tta.views={config.tta.views}")
+    ignored += [f"{name}={config[name]}" for name, unused in ADDED.items() if config[name] != unused]
     if config.trainer.devices != 1:
         ignored.append(f"trainer.devices={config.trainer.devices}")
     ignored += [f"callbacks.{name}" for name, one in config.callbacks.items() if one and name not in RUN_CALLBACKS]

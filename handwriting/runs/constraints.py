@@ -100,6 +100,17 @@ class Names(Constraint):
 
 
 @dataclass(frozen=True)
+class Text(Constraint):
+    """A text, as in ``like``."""
+
+    like: str
+
+    def _check(self, setting: str, value: Any) -> None:
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{setting}={value} must be a text, as in {self.like}.")
+
+
+@dataclass(frozen=True)
 class OneOf(Constraint):
     """One of a few values."""
 
@@ -134,7 +145,9 @@ SETTINGS: dict[str, Constraint] = {
     "seed": SEED,
     "compile": OneOf((False, True, "graph"), says="false, true or graph"),
     "on_nan": OneOf(("stop", "keep")),
-    "resume": OneOf(("continue", "restart")),
+    "resume": OneOf(("continue", "restart", "extend")),
+    "init_from": Text("outputs/mnist/default", optional=True),
+    "freeze": Names("[features]"),
     "tta.views": Whole(1, 1000),
     "trainer.max_epochs": Whole(1),
     "trainer.limit_train_batches": BATCHES,

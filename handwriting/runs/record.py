@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "result.json"
+PREDICTIONS = "predictions.csv"  # for the test set
 HELD_OUT = "held_out.csv"  # predictions for the held-out images of a fold or bootstrap draw
 ALWAYS = {"status": str, "fingerprint": str, "settings": dict, "choices": dict}  # in every result.json, and their types
 WHEN_DONE = {"metrics": dict, "epochs": (int, float), "seconds": (int, float), "parameters": (int, float)}
@@ -37,7 +38,10 @@ NOT_SETTINGS = {
     "trainer.enable_model_summary",
     "trainer.profiler",
 }
-
+# Settings that came later, with the values that leave them unused: these are not in a record, so that older ones equal
+# new ones.
+ADDED: dict[str, Any] = {"init_from": None, "freeze": []}
+INIT_DIGEST = "init_digest"  # of the content of init_from's checkpoint, beside the settings
 
 # Old to new prefixes of the dotted names in older records and checkpoints.
 RENAMED = {
@@ -144,7 +148,8 @@ class Run:
 
 
 def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a resolved config without what NOT_SETTINGS names and without output folders."""
+    """Return a resolved config without what NOT_SETTINGS names, without output folders and what ADDED leaves unused."""
+    config = {key: value for key, value in config.items() if key not in ADDED or value != ADDED[key]}
 
     def keep(node: Any, prefix: str) -> Any:
         if not isinstance(node, dict):

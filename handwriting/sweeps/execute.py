@@ -48,10 +48,14 @@ def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
         objects = build_job(config, spec.settings, spec.folder, title, resume, spec.overrides)
         begun = True
         if objects.last:
+            if earlier and "extended" in earlier.record:
+                record["extended"] = earlier.record["extended"]
             record["resumed"] = [*(earlier.record.get("resumed", []) if earlier else []), objects.step]
             say(f"resumes after step {objects.step:,}")
         else:
             clear_run(spec.folder)
+            if objects.note:
+                say(objects.note)
         write_result(spec.folder, {**record, "status": "running"})
         record |= train_job(objects, shown_settings(spec.settings, spec.choices, spec.overrides))
     except BaseException as error:
@@ -81,7 +85,7 @@ def train_rank(spec: RunSpec, earlier: Run | None) -> None:
 def _may_resume(spec: RunSpec, earlier: Run | None) -> bool:
     """Return whether training may resume from the last checkpoint of an earlier run."""
     stopped = earlier is not None and (earlier.status == "interrupted" or earlier.was_killed)
-    return stopped and spec.config["resume"] == "continue" and not spec.config["force"]
+    return stopped and spec.config["resume"] != "restart" and not spec.config["force"]
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

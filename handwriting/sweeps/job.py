@@ -23,7 +23,9 @@ from handwriting.reports.report import read_report
 from handwriting.reports.tables import write_tables
 from handwriting.runs.checks import check_config
 from handwriting.runs.config import digest_of_request, explain
+from handwriting.runs.constraints import SETTINGS
 from handwriting.runs.record import (
+    INIT_DIGEST,
     RESULT,
     Run,
     RunSpec,
@@ -31,14 +33,17 @@ from handwriting.runs.record import (
     changed_code,
     check_same,
     discard_run,
+    fingerprint,
     read_result,
     with_absolute_path,
 )
 from handwriting.runs.source import digests_of_code
 from handwriting.sweeps.execute import Say, execute
+from handwriting.sweeps.extend import take_up
 from handwriting.sweeps.progress import PROGRESS, duration, is_parallel, print_line, say, say_failure
 from handwriting.sweeps.subprocesses import note_end
 from handwriting.utils.errors import DivergedError, JobError, UserError, make_stdout_safe
+from handwriting.utils.files import digest_of_file
 from handwriting.utils.hardware import is_zombie
 
 log = logging.getLogger(__name__)
@@ -88,6 +93,8 @@ def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
     """
     with hold(spec.folder):
         earlier = read_result(spec.folder)
+        if spec.config["resume"] == "extend" and not spec.config["force"] and _is_new(earlier, spec):
+            earlier = take_up(spec, earlier)
         if earlier and not spec.config["force"]:
             if changed := changed_code(earlier, spec.settings):
                 say(f"{changed} changed since this run: it is trained again")
@@ -97,6 +104,13 @@ def train_or_skip(spec: RunSpec, title: str, say: Say) -> tuple[Run, bool]:
                 if earlier.status == "done":
                     return earlier, False
         return execute(spec, earlier, title, say), True
+
+
+def _is_new(earlier: Run | None, spec: RunSpec) -> bool:
+    """Return whether a folder has no run of these settings that is done or can be resumed."""
+    if earlier is None or earlier.record["fingerprint"] != fingerprint(spec.settings):
+        return True
+    return earlier.status == "failed" and not earlier.was_killed
 
 
 def pass_over(run: Run) -> float | None:
@@ -211,6 +225,12 @@ def _spec(config: DictConfig, folder: Path) -> RunSpec:
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
     overrides = list(hydra.overrides.task)
     request = digest_of_request(overrides, hydra.runtime.config_sources)
+    SETTINGS["init_from"].check("init_from", resolved["init_from"])
+    if resolved["init_from"]:
+        from handwriting.inference.checkpoints import find_checkpoint  # imports torch
+
+        resolved[INIT_DIGEST] = digest_of_file(find_checkpoint(Path(resolved["init_from"])))
+        request = ""  # the overrides do not tell the content of that file: each job is composed and compared
     return RunSpec(folder, resolved, overrides, choices, hydra.runtime.choices.get("hydra/sweeper", ""), request)
 
 

@@ -1,6 +1,7 @@
 """One training job: build its objects from the config, fit, test the chosen weights, return the result."""
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from handwriting.data.checks import warn_once
 from handwriting.data.dataset import characters_of
 from handwriting.inference.preprocess import measure_foreground
 from handwriting.models.baselines import Baseline
+from handwriting.models.calibration import fit_platt, fit_temperature
 from handwriting.models.sequence_model import SequenceModel
 from handwriting.runs.checks import check_baseline, check_plateau, check_settings, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
@@ -30,11 +32,12 @@ from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import setting_of
 from handwriting.training.callbacks import RunBar
 from handwriting.training.check_network import check_network
+from handwriting.training.finetuning import freeze, start_from
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.graphs import GraphClassifier, check_callbacks
 from handwriting.training.module import Classifier
 from handwriting.training.recognizer import Recognizer
-from handwriting.training.resume import last_checkpoint, restore_rows
+from handwriting.training.resume import last_checkpoint, restore_rows, rewrite_facts
 from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
 from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import processor, with_threads
@@ -48,6 +51,7 @@ REMARKS = (  # of Lightning, as regular expressions
     ".*when logging on epoch level in distributed setting.*",  # summed up by then
     ".*Total length of `list` across ranks is zero.*",  # data.val_fraction=0
     ".*number of training batches.*smaller than the logging interval.*",
+    ".*in eval mode at the start of training.*",  # frozen layers
 )
 
 
@@ -61,6 +65,7 @@ class Job:
     tensorboard: RunLogger
     last: Path | None = None  # the checkpoint to resume from
     step: int = 0  # and its number of steps
+    note: str = ""  # on what it starts from
     views: Any = None  # Views or SequenceViews of each test image, for test-time augmentation
 
 
@@ -93,13 +98,14 @@ def build_job(
     views = partial(of_views.scene_views if data.is_sequence else of_views.views, number=config.tta.views)
     list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
     model = _build_model(config, settings, data, net, loss)
+    note = start_from(model, Path(config.init_from)) if config.init_from else ""
     last = last_checkpoint(folder) if resume else None
     begun = (last[0], last[1]["global_step"]) if last else (None, 0)
     if not len(data.val):
         check_plateau(config.scheduler)
     tensorboard = RunLogger(folder, begun[1] if last else None)
     trainer = _build_trainer(config, folder, title, bool(len(data.val)), tensorboard)
-    return Job(data, model, trainer, tensorboard, *begun, views if config.tta.views > 1 else None)
+    return Job(data, model, trainer, tensorboard, *begun, note, views if config.tta.views > 1 else None)
 
 
 def _build_model(
@@ -118,6 +124,9 @@ def _build_model(
     else:
         kind = GraphClassifier if config.compile == "graph" else Classifier
         model = kind(net, *common, test_parts=parts, stop_on_nan=stop_on_nan)
+    if config.freeze:
+        model.frozen = freeze(net, config.freeze)
+        model.train()
     if _is_lbfgs(optimizer):
         if config.compile == "graph":
             raise UserError("compile=graph cannot repeat a step, as LBFGS does: choose compile=false.")
@@ -201,6 +210,7 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
         show_images(job.tensorboard, job.data)
         show_augmentation(job.tensorboard, job.data, folder)
     outcome = fit_and_test(job.data, job.model, job.trainer, job.last)
+    outcome |= _calibrate(job)
     metrics, step = outcome["metrics"], job.trainer.global_step
     if job.views:
         with_views = _read_by_views(job)
@@ -211,14 +221,36 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     return outcome
 
 
+def _calibrate(job: Job) -> dict[str, Any]:
+    """Calibrate the tested model on the validation set, also in its checkpoint; return the numbers for result.json.
+
+    Without a validation set nothing is fitted, and the temperature is 1.
+    """
+    model, val = job.model, job.data.val
+    if isinstance(model, Recognizer):
+        facts: dict[str, Any] = {"platt": None}
+        if len(val):
+            found, true = model.transcribe(val.images), characters_of(val.labels)
+            right = [one.labels == other for one, other in zip(found, true, strict=True)]
+            model.platt = fit_platt([one.probability for one in found], right)
+            facts = {"platt": list(model.platt) if model.platt else None}
+    else:
+        if len(val):
+            model.temperature = fit_temperature(model.log_proba(val.images), val.labels)
+        facts = {"temperature": model.temperature}
+    if (best := _best_checkpoint(job.trainer)) and len(val):
+        rewrite_facts(Path(best), model.facts | facts)
+    return facts
+
+
 def _read_by_views(job: Job) -> dict[str, float]:
     """Return the accuracy of the test set with test-time augmentation, and the loss where there are probabilities."""
     if isinstance(job.model, Recognizer):
         predicted = [one.labels for one in job.model.transcribe(job.data.test.images, job.views)]
         return {"test_tta/acc": fraction_right(predicted, characters_of(job.data.test.labels))}
-    probabilities, labels = job.model.predict_proba(job.data.test.images, job.views), job.data.test.labels
+    logits, labels = job.model.log_proba(job.data.test.images, job.views), job.data.test.labels
     tally = Tally(job.model.tally["test"].top)
-    logits = probabilities.clamp_min(SMALLEST).log()
+    logits = logits.clamp_min(math.log(SMALLEST))
     loss = torch.nn.functional.nll_loss(logits, labels)
     tally.add(len(labels), loss, tally.count_correct(logits, labels))
     return {f"test_tta/{name}": value for name, value in tally.means().items()}

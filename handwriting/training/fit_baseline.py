@@ -25,6 +25,7 @@ class BaselineJob:
     folder: Path
     last: None = None  # it is fitted in one call: there is nothing to resume
     step: int = 0
+    note: str = ""
 
     def __post_init__(self):
         if self.data.augmentation.steps:
@@ -48,7 +49,7 @@ def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
             metrics |= {f"{name}/{key}": scores[key] for key in ("loss", "acc", "top5") if key in scores}
             if name == "test":
                 counts = confusion(probabilities.argmax(1), part.labels, model.num_classes)
-                model.confused = torch.from_numpy(counts)
+                model.confused, model.tested = torch.from_numpy(counts), [probabilities]
     row = {"epoch": 0, "step": 0, **{key: metrics[key] for key in metrics if key.split("/")[0] in ("train", "val")}}
     write_text(job.folder / "metrics.csv", ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
     logger.log_metrics({key: float(value) for key, value in metrics.items()}, 0)

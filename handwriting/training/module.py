@@ -4,7 +4,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import lightning
 import torch
@@ -45,9 +45,17 @@ class TrainingModule(lightning.LightningModule):
         self.test_metrics: dict[str, float] = {}
         self.step_losses: list[Tensor] = []
         self.seconds = 0.0  # of training before this process resumed it
+        self.frozen: list[nn.Module] = []  # layers that are always in eval mode
         self._begun = 0.0
         self._step = 0  # after the last batch
         self._random: dict[str, Any] | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode; frozen layers stay in eval mode, so that their batch norms keep their statistics."""
+        super().train(mode)
+        for layer in self.frozen:
+            layer.training = False
+        return self
 
     def loss_and_counts(self, images: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a training batch, and what the tally counts in it."""
@@ -98,6 +106,7 @@ class TrainingModule(lightning.LightningModule):
         if self._random:
             restore_random_states(self._random)
             self._random = None
+            self._catch_up_plateau()
         if self.global_rank:  # each of several processes has its own dropout
             torch.manual_seed(self._seed + 1_000_003 * self.global_rank + self.current_epoch)
 
@@ -118,13 +127,33 @@ class TrainingModule(lightning.LightningModule):
         for part in self.test_parts:
             self.log_dict(self._means(part))
 
+    def in_order(self, mine: Any) -> Any:
+        """Return what each test image has, a tensor (N, …) or a list, from the shares of all processes."""
+        shares = self.from_all([mine])
+        if len(shares) == 1:
+            return mine
+        total = sum(map(len, shares))
+        every = mine.new_empty(total, *mine.shape[1:]) if isinstance(mine, Tensor) else [None] * total
+        for rank, share in enumerate(shares):  # every second image of two processes
+            every[rank :: len(shares)] = share
+        return every
+
+    def from_all(self, mine: list[Any]) -> list[Any]:
+        """Return the lists of all processes as one, in the order of the processes."""
+        if _processes() == 1:
+            return mine
+        every: list[list[Any]] = [[] for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(every, mine)
+        return [one for some in every for one in some]
+
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its scheduler for the steps of this training."""
         return self.make_optimization(self.total_steps)
 
     def make_optimization(self, steps: int) -> Any:
         """Make the optimizer and its scheduler for ``steps``. Raises UserError if their settings are invalid."""
-        optimizer = make("optim", self.make_optimizer, self.parameters())
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = make("optim", self.make_optimizer, trained)
         if self.make_scheduler is None:
             return optimizer
         kind = getattr(self.make_scheduler, "func", None)
@@ -153,6 +182,15 @@ class TrainingModule(lightning.LightningModule):
         if self.trainer.training and "progress" in checkpoint:
             progress = checkpoint["progress"]
             self.history, self.seconds, self._random = progress["history"], progress["seconds"], progress["random"]
+
+    def _catch_up_plateau(self) -> None:
+        """Let a scheduler that monitors val/loss see that of the last epoch, as Lightning does after its checkpoint."""
+        for one in self.trainer.lr_scheduler_configs:
+            scheduler = one.scheduler
+            if isinstance(scheduler, ReduceLROnPlateau) and scheduler.last_epoch < self.current_epoch:
+                last = self.history[-2]
+                if PLATEAU_METRIC in last:
+                    scheduler.step(torch.tensor(last[PLATEAU_METRIC]).item())  # in float32, as it is logged
 
     def _means(self, part: str) -> dict[str, float]:
         """Return and record loss and accuracy of a split, and reset the counters."""
@@ -213,6 +251,7 @@ class Classifier(ImageClassifier, TrainingModule):
         self.confused = torch.zeros(
             num_classes, num_classes, dtype=torch.int64
         )  # of the test: (true class, predicted class)
+        self.tested: list[Tensor] = []  # logits of batches of the test set; after the test, all in one tensor
 
     def loss_and_counts(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a training batch, in nats, and the number of correct predictions, (1,).
@@ -245,11 +284,13 @@ class Classifier(ImageClassifier, TrainingModule):
         logits = self.evaluate_batch(batch, self.test_parts[dataloader_idx])
         if dataloader_idx == 0:
             self.confusion.update(logits, batch[1])
+            self.tested.append(logits.float())
 
     def on_test_epoch_end(self) -> None:
         """Log loss and accuracy of each test set."""
         super().on_test_epoch_end()
         self.confused = self.confusion.compute().cpu()
+        self.tested = [self.in_order(torch.cat(self.tested).cpu())]
 
 
 def _processes() -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -42,6 +42,7 @@ class Recognizer(SequenceRecognizer, TrainingModule):
         self.prepare(optimizer, scheduler, facts, loss, tally, stop_on_nan)
         self.num_classes = num_classes
         self.confused = torch.zeros(num_classes + 1, num_classes + 1, dtype=torch.int64)  # the last: none
+        self.tested: list[Transcript] = []  # of the test set
         self.located: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # found and true boxes of each test image
 
     def loss_and_counts(self, images: Tensor, targets: Sequences) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,7 @@ class Recognizer(SequenceRecognizer, TrainingModule):
     def test_step(self, batch: tuple[Tensor, Sequences], batch_idx: int) -> None:
         """Count a test batch, its confusions and its boxes."""
         (transcripts, outputs), targets = self.evaluate_batch(batch, "test"), batch[1]
+        self.tested += transcripts
         predicted, true = [one.labels for one in transcripts], characters_of(targets.labels)
         self.confused += torch.from_numpy(sequence_confusion(predicted, true, self.num_classes))
         if self.net.locates and targets.boxes is not None:
@@ -72,15 +74,8 @@ class Recognizer(SequenceRecognizer, TrainingModule):
         """Log loss and accuracies of the test set, and the mean average precision (COCO) of the boxes."""
         super().on_test_epoch_end()
         self.confused = self._add_up(self.confused.double()).long().cpu()
-        if located := self._from_all(self.located):
+        self.tested = self.in_order(self.tested)
+        if located := self.from_all(self.located):
             row = {f"test/{name}": value for name, value in average_precision(*zip(*located, strict=True)).items()}
             self.log_dict(row)
             self.test_metrics |= row
-
-    def _from_all(self, mine: list[Any]) -> list[Any]:
-        """Return the lists of all processes as one."""
-        if not distributed.is_initialized():
-            return mine
-        every: list[list[Any]] = [[] for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(every, mine)
-        return [one for some in every for one in some]

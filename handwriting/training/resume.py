@@ -3,12 +3,15 @@
 import csv
 import pickle
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger
+
+from handwriting.utils.files import atomic
 
 LAST = "last.ckpt"  # written after each epoch by callbacks.last
 
@@ -42,6 +45,42 @@ def last_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         return path, torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError):
         return None
+
+
+def move_checkpoint(source: Path, target: Path) -> bool:
+    """Copy the last checkpoint of a run, and its best one, to the folder of another; return whether it is readable.
+
+    The paths that callbacks keep in their states become those of the new folder.
+    """
+    found = last_checkpoint(source.parents[1])
+    if found is None:
+        return False
+    content, target_folder = found[1], str(target.parent.resolve())
+    for state in content["callbacks"].values():
+        if isinstance(state, dict) and (old := state.get("dirpath")):
+            state |= _with_folder(state, str(old), target_folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for best in source.parent.glob("best.ckpt"):
+        shutil.copy(best, target.with_name(best.name))
+    with atomic(target) as file:
+        torch.save(content, file)
+    return True
+
+
+def _with_folder(state: Any, old: str, new: str) -> Any:
+    """Return the state of a callback in which the paths in a folder are in another one."""
+    if isinstance(state, str) and state.startswith(old):
+        return new + state.removeprefix(old)
+    if isinstance(state, dict):
+        return {_with_folder(key, old, new): _with_folder(value, old, new) for key, value in state.items()}
+    return state
+
+
+def rewrite_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Replace the facts in a checkpoint, atomically: it is whole at any time, and suffices without other files."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    with atomic(path) as file:
+        torch.save(content | {"handwriting": facts}, file)
 
 
 def restore_rows(logger: CSVLogger, step: int) -> None:

@@ -12,13 +12,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
 from handwriting.data import DataModule, LabelledImages
-from handwriting.data.dataset import Sequences, boxes_of, pictures, text_of, texts
+from handwriting.data.dataset import Sequences, boxes_of, pictures, texts
+from handwriting.inference import classification, transcription
 from handwriting.inference.transcription import draw_transcripts
 from handwriting.plots.images import draw_confusion, draw_gallery, draw_variants
 from handwriting.plots.style import as_png, shown_names
-from handwriting.runs.record import HELD_OUT, flatten, setting_of
+from handwriting.runs.record import HELD_OUT, PREDICTIONS, flatten, setting_of
 from handwriting.training.recognizer import Recognizer
-from handwriting.utils.files import write_bytes, write_text
+from handwriting.utils.files import as_csv, write_bytes, write_text
 from handwriting.utils.metrics import NONE, per_character, per_class
 
 FINAL = ("test/acc", "test_tta/acc", "val/acc")  # of the chosen epoch; TensorBoard sorts tags, and final/ comes first
@@ -63,6 +64,11 @@ class Tested(Protocol):
     """A model of single characters after its test."""
 
     confused: torch.Tensor  # (true class, predicted class)
+    tested: list[torch.Tensor]  # one tensor (N, classes): logits, or probabilities of a classical baseline
+
+    def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities (N, classes) of what the test has computed."""
+        ...
 
     def predict_proba(self, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities (N, classes) of uint8 images (N, C, H, W)."""
@@ -98,21 +104,32 @@ def show_augmentation(logger: RunLogger, data: DataModule, folder: Path) -> None
 
 
 def show_result(logger: RunLogger, data: DataModule, model: Tested | Recognizer, folder: Path, step: int) -> None:
-    """Write per_class.csv and held_out.csv; show TensorBoard the confusion matrix of the test set.
+    """Write per_class.csv, predictions.csv and held_out.csv; show TensorBoard the confusion matrix of the test set.
 
     Of several characters there are also some test images with their boxes and predictions.
     """
     counts, names = model.confused.numpy().astype(np.int64), shown_names(data.class_names, data.glyphs)
     table = (per_character if data.is_sequence else per_class)(counts, data.class_names, data.glyphs)
     write_text(folder / "per_class.csv", table.to_csv(index=False))
+    write_text(folder / PREDICTIONS, as_csv(_predictions(data, model)))
     if data.split != "holdout":
-        write_text(folder / HELD_OUT, _held_out(data, model).to_csv(index=False, float_format="%.6g"))
+        write_text(folder / HELD_OUT, as_csv(_held_out(data, model)))
     figure = draw_confusion(counts, [*names, NONE] if data.is_sequence else names)
     logger.experiment.add_figure("test/confusion", figure, step)
     if isinstance(model, Recognizer):
         some = _spread(data.test, 32)
         figure = draw_transcripts(some, model.transcribe(some.images), names, "Sample of the test set")
         logger.experiment.add_figure("test/predictions", figure, step)
+
+
+def _predictions(data: DataModule, model: Tested | Recognizer) -> pd.DataFrame:
+    """Return a row for each image of the test, as it was predicted there, with calibrated probabilities."""
+    if isinstance(model, Recognizer):
+        answer = transcription.Answer(model.calibrate(model.tested), [])
+        return transcription.predictions(answer, data.test[torch.arange(len(model.tested))], data.class_names)
+    (outputs,) = model.tested
+    tested = data.test[torch.arange(len(outputs))]  # all, if trainer.limit_test_batches is not set
+    return classification.predictions(model.calibrate(outputs), tested, data.class_names, outputs.argmax(1))
 
 
 def _held_out(data: DataModule, model: Tested | Recognizer) -> pd.DataFrame:
@@ -122,11 +139,10 @@ def _held_out(data: DataModule, model: Tested | Recognizer) -> pd.DataFrame:
     """
     table = pd.DataFrame({"image": data.held_out.numpy()})
     if isinstance(model, Recognizer):
-        transcripts, names = model.transcribe(data.val.images), data.class_names
+        answer = transcription.Answer(model.transcribe(data.val.images), [])
+        rows = transcription.predictions(answer, data.val, data.class_names)
         return table.assign(
-            label_text=texts(data.val.labels, names),
-            read_text=[text_of(one.labels, names) for one in transcripts],
-            probability=[one.probability for one in transcripts],
+            label_text=rows["label"], read_text=rows["prediction"], probability=rows["prediction_probability"]
         )
     probabilities = model.predict_proba(data.val.images).numpy()
     table = table.assign(label=data.val.labels.numpy(), read=probabilities.argmax(1))

@@ -1,10 +1,19 @@
 """Atomic writing of files. Imports no torch."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def as_csv(table: "pd.DataFrame") -> str:
+    """Return a table of predictions as CSV; six digits of a probability are enough."""
+    return table.to_csv(index=False, float_format="%.6g")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,3 +40,9 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def digest_of_file(path: Path) -> str:
+    """Return a hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

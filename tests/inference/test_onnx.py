@@ -30,7 +30,7 @@ MODELS = [
 ]
 
 
-def save(file: Path, model: dict[str, Any], **more: Any) -> Path:
+def save(file: Path, model: dict[str, Any], temperature: float = 1.0, **more: Any) -> Path:
     """Save an untrained model, with batch statistics, in the format of a run's checkpoint."""
     torch.manual_seed(0)
     net = build("model", model, num_classes=10, image_size=(28, 28))
@@ -39,7 +39,7 @@ def save(file: Path, model: dict[str, Any], **more: Any) -> Path:
         classifier.train()(torch.randint(256, (64, 1, 28, 28), dtype=torch.uint8))
     settings = {"model": model, **more}
     names = {"class_names": list("0123456789"), "glyphs": list("٠١٢٣٤٥٦٧٨٩")}
-    facts = {"settings": settings, **names, "image_size": [28, 28]}
+    facts = {"settings": settings, **names, "image_size": [28, 28], "temperature": temperature}
     torch.save({"state_dict": classifier.state_dict(), "handwriting": facts}, file)
     return file
 
@@ -78,6 +78,15 @@ def test_the_file_contains_the_class_names(small: Path, tmp_path: Path, capsys: 
     assert metadata["glyphs"] == list("٠١٢٣٤٥٦٧٨٩")
     assert proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert "noise images (its test images are not available" in capsys.readouterr().out
+
+
+def test_the_probabilities_are_calibrated(tmp_path: Path):
+    net = {"_target_": "handwriting.models.net.Net", "widths": [4, 8], "hidden": [16]}
+    assert export(save(tmp_path / "net.ckpt", net, temperature=3.0), tmp_path / "net.onnx") <= 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    images = torch.randint(256, (5, 1, 28, 28), dtype=torch.uint8)
+    probabilities, logits = (torch.from_numpy(np.asarray(one)) for one in session.run(None, {"images": images.numpy()}))
+    torch.testing.assert_close(probabilities, (logits / 3).softmax(1))
 
 
 def test_the_run_s_own_test_images_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

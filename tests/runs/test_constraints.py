@@ -25,6 +25,7 @@ from handwriting.runs.constraints import (
     Number,
     Numbers,
     OneOf,
+    Text,
     Whole,
     Wholes,
     constraints_of,
@@ -126,6 +127,8 @@ def bad_values(constraint: Constraint) -> list[Any]:
             bad += [like[0], like[:-1], [*like, like[0]], *([one, *like[1:]] for one in bad_values(each))]
         case OneOf(choices=choices):
             bad = [value for value in [*bad, "", 7, 0.5] if value not in choices]
+        case Text():
+            bad = ["", *(value for value in [*bad, 3] if not isinstance(value, str))]
         case Names():
             bad = [value for value in [*bad, "original", 3] if not isinstance(value, list)]
     return bad
@@ -146,6 +149,8 @@ def good_values(constraint: Constraint) -> list[Any]:
             return [*good, *([one] * len(like) for one in good_values(each))]
         case OneOf(choices=choices):
             return [*good, *choices]
+        case Text():
+            return [*good, "outputs/mnist/default"]
     return [*good, ["original"], []]
 
 
@@ -170,7 +175,7 @@ def test_a_value_beyond_the_limits_or_of_another_type_is_refused(nodes: list[Nod
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_of_the_run_is_refused_in_the_same_way(configs: list[DictConfig], setting: str):
-    assert OmegaConf.select(configs[0], setting) is not None
+    assert OmegaConf.select(configs[0], setting) is not None or SETTINGS[setting].optional
     for value in bad_values(SETTINGS[setting]):
         with pytest.raises(UserError) as caught:
             check_settings(with_setting(configs[0], setting, value))
