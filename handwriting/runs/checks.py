@@ -49,7 +49,7 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
 
     ``config`` is the composed config, its interpolations unresolved; ``hydra`` is Hydra's own node.
     """
-    for group in NOT_NODES:
+    for group in ("experiment", "debug"):
         if isinstance(config.get(group), DictConfig):
             raise UserError(
                 f"The file of this {group} sets {group}.{next(iter(config[group]))}: begin it with the line "
