@@ -36,14 +36,14 @@ def fit_platt(probabilities: Sequence[float], right: Sequence[bool]) -> Platt | 
 
     ``probabilities`` (N,) are those of the transcripts of a validation set, ``right`` (N,) says which are right
     (J. Platt, 1999, with his targets, which are not quite 0 and 1). The slope is not negative. None if no transcript
-    or every transcript is right: then there is nothing to estimate.
+    or every transcript is right, or if a probability is NaN: then there is nothing to estimate.
     """
     import numpy as np
     from scipy.optimize import minimize
     from scipy.special import expit
 
     hits = sum(right)
-    if not 0 < hits < len(right):
+    if not 0 < hits < len(right) or not all(map(math.isfinite, probabilities)):
         return None
     logs = np.log(np.maximum(np.asarray(probabilities, np.float64), LEAST))
     target = np.where(right, (hits + 1) / (hits + 2), 1 / (len(right) - hits + 2))

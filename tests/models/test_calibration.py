@@ -89,6 +89,7 @@ def test_the_logistic_map_of_transcripts_is_that_of_a_logistic_regression_with_p
 @pytest.mark.parametrize("right", [[], [True, True], [False, False]])
 def test_where_all_transcripts_are_alike_nothing_is_fitted(right: list[bool]):
     assert fit_platt([0.5] * len(right), right) is None
+    assert fit_platt([0.5, math.nan], [True, False]) is None
 
 
 def test_the_map_keeps_the_order_of_transcripts():

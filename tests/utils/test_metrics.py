@@ -93,7 +93,7 @@ def test_a_run_and_its_evaluation_have_the_top_5_of_the_same_numbers_of_classes(
 def test_a_run_and_its_evaluation_count_a_probability_of_zero_the_same():
     probabilities, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.25, 0.75]]), torch.tensor([0, 1, 1])
     net = Classifier(torch.nn.Identity(), partial(torch.optim.SGD, lr=0.1), num_classes=2)
-    net.predict_proba = lambda *_: probabilities  # type: ignore[method-assign]
+    net.log_proba = lambda *_: probabilities.log()  # type: ignore[method-assign]
     test = LabelledImages(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels)
     job = SimpleNamespace(model=net, data=SimpleNamespace(test=test), views=None)
     expected = -np.log([1.0, 1e-12, 0.75]).mean()
