@@ -209,7 +209,8 @@ SENTENCES = {
     "too_many": "but there are 10 classes: end with nn.Linear(…, num_classes)",
     "a_tuple": "forward returns a tuple, but forward(images) returns the logits",
     "flat": "forward returns torch.float32 (20,) for 2 images, but forward(images) returns the logits",
-    "broken": "fails on images of digits (2 × 1 × 28 × 28): RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+    "broken": "fails on images of digits (2 × 1 × 28 × 28): RuntimeError: mat1 and mat2 shapes cannot be multiplied "
+    "(2x784 and 3x10) (net_broken.py, line 8).",
     "nothing_to_train": "has no parameter to train",
     "no_num_classes": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
     "no_image_size": "takes no argument 'image_size': write num_classes: int, image_size: tuple[int, int]",

@@ -50,7 +50,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     nothing = np.zeros((0, *SIZE), np.uint8)
     trained = Trained(Path("blocks.ckpt"), model, {}, names, (), SIZE, 3, True, nothing, {})
     monkeypatch.setattr("handwriting.reader.find_checkpoint", lambda place: place)
-    monkeypatch.setattr("handwriting.reader.load_trained", lambda path: trained)
+    monkeypatch.setattr("handwriting.reader.load_trained", lambda path, trust: trained)
     return Reader(trained)
 
 

@@ -190,9 +190,16 @@ def test_a_failing_job_is_a_row_and_the_others_run(main, tmp_path: Path):
 def test_a_bug_of_ours_has_its_traceback_in_the_log_of_its_job(main, tmp_path: Path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     plugin = tmp_path / "broken.py"
-    plugin.write_text("import torch\nclass Net(torch.nn.Module):\n def forward(self, x): raise RuntimeError('boom')\n")
     plugin.write_text(
-        plugin.read_text() + " def __init__(self, **more): super().__init__(); self.w = torch.nn.Linear(1, 1)\n"
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes, image_size, **more):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.LazyLinear(num_classes)\n"
+        "    def forward(self, images):\n"
+        "        if self.training and torch.is_grad_enabled():\n"
+        "            raise RuntimeError('boom')\n"
+        "        return self.layer(images.flatten(1))\n"
     )
     targets = "model._target_=broken.Net,handwriting.models.net.Net"
     assert main("-m", *SMALL, "model=net", targets)[0] == 1

@@ -1,5 +1,7 @@
 """The check of a network before anything is written: two images of the data set go through it."""
 
+import traceback
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -39,9 +41,9 @@ def check_network(net: Any, target: str, data: DataModule, loss: nn.Module) -> N
     except UserError:
         raise
     except Exception as error:
-        shape = " × ".join(map(str, images.shape))
+        shape, reason = " × ".join(map(str, images.shape)), " ".join(str(error).split())
         raise UserError(
-            f"{target} fails on images of {data.name} ({shape}): {type(error).__name__}: {' '.join(str(error).split())}"
+            f"{target} fails on images of {data.name} ({shape}): {type(error).__name__}: {reason} ({_place(error)})."
         ) from error
     net.train(was_training)
     if isinstance(net, SequenceModel):
@@ -50,6 +52,13 @@ def check_network(net: Any, target: str, data: DataModule, loss: nn.Module) -> N
         _check_logits(found, target, len(images), len(data.class_names))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UserError(f"{target} has no parameter to train: give it a layer with weights.")
+
+
+def _place(error: Exception) -> str:
+    """Return the last line of the user's code, or else of torch's, in the traceback of an error."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "in C"
 
 
 def _check_logits(found: Any, target: str, images: int, classes: int) -> None:
