@@ -1,5 +1,6 @@
 """Every model takes small and large images, grey and in colour, or says before training that it cannot."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ CLASSES = 7
 SMALLEST = {"net": 10, "net_sigmoid": 10, "net_deep": 22, "quick_net": 12, "lenet": 12, "char_net_v1": 16, "vgg": 16}
 
 
+@cache
 def composed(override: str) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", [override])
