@@ -17,8 +17,8 @@ from handwriting.data import mnist
 from handwriting.data.assemble import number_classes, own_path
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.downloads import download_once
-from handwriting.data.files import data_root, find_file
-from handwriting.data.mnist import DIGITS, read_idx
+from handwriting.data.files import data_root
+from handwriting.data.mnist import DIGITS, check_sizes, find_idx_files, read_idx
 from handwriting.utils.errors import UserError
 
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -106,7 +106,7 @@ def read_idx_files(
     ``transpose`` exchanges rows and columns; ``class_names`` are those of number_classes.
     """
     root = own_path("idx", path, "DIR, a folder with four idx files")
-    found = _find(root, mnist.FILES, "raw")
+    found = find_idx_files(root, mnist.FILES, "raw")
     if not found:
         names = ", ".join(name for names in mnist.FILES.values() for name in names)
         raise UserError(f"{root} lacks some of the four files {names}: give them these names, with or without .gz.")
@@ -117,12 +117,13 @@ def read_idx_files(
     train, test = (
         _paired(pairs[split], images[split], torch.from_numpy(labels[split]), transpose) for split in ("train", "test")
     )
-    return _checked(HandwritingSet(train, test, names), root)
+    check_sizes(train, test, root)
+    return HandwritingSet(train, test, names)
 
 
 def _read(one: IdxSet, path: str | Path | None) -> HandwritingSet:
     root = Path(path).expanduser() if path is not None else data_root() / one.torchvision
-    find = partial(_find, root, one.files, f"{one.torchvision}/raw")
+    find = partial(find_idx_files, root, one.files, f"{one.torchvision}/raw")
     if not find() and path is None:
         _download(one, root, find)
     found = find()
@@ -132,17 +133,8 @@ def _read(one: IdxSet, path: str | Path | None) -> HandwritingSet:
             "leave out data.path to download it, or use data=digits, which needs no files."
         )
     train, test = (_read_split(one, pair) for pair in (found[:2], found[2:]))
-    return _checked(HandwritingSet(train, test, one.names, one.glyphs), root)
-
-
-def _find(root: Path, files: dict[str, tuple[str, str]], inner: str) -> list[Path]:
-    """Return the four files, in the order of ``files``, of the first folder that has them all; [] where none has."""
-    names = [name for names in files.values() for name in names]
-    for folder in (root, root / "raw", root / inner):
-        found = [path for name in names if (path := find_file(folder, name, name.replace("-idx", ".idx")))]
-        if len(found) == len(names):
-            return found
-    return []
+    check_sizes(train, test, root)
+    return HandwritingSet(train, test, one.names, one.glyphs)
 
 
 def _download(one: IdxSet, root: Path, find: Callable[[], list[Path]]) -> None:
@@ -186,10 +178,3 @@ def _paired(pair: Sequence[Path], images: torch.Tensor, labels: torch.Tensor, tr
             "download both again."
         )
     return LabelledImages((images.mT.contiguous() if transpose else images)[:, None], labels)
-
-
-def _checked(whole: HandwritingSet, root: Path) -> HandwritingSet:
-    if whole.train.images.shape[1:] != whole.test.images.shape[1:]:
-        sizes = ("×".join(map(str, split.images.shape[2:])) for split in (whole.train, whole.test))
-        raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; download all again.")
-    return whole

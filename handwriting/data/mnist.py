@@ -1,5 +1,6 @@
 """MNIST from its idx files: http://yann.lecun.com/exdb/mnist (Y. LeCun, C. Cortes, C. Burges)."""
 
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
@@ -58,30 +59,38 @@ def read_mnist(path: str | Path | None = None) -> HandwritingSet:
     folder is ``HANDWRITING_DATA``, and MNIST is downloaded there if it is absent.
     """
     root = Path(path).expanduser() if path is not None else data_root()
-    found = _find(root)
+    found = find_idx_files(root, FILES, "MNIST/raw")
     if not found and path is None:
         _download(root)
-        found = _find(root)
+        found = find_idx_files(root, FILES, "MNIST/raw")
     if not found:
         raise UserError(
             f"MNIST is not in {root}: put its four idx files there ({FILES['train'][0]}, …), "
             "leave out data.path to download it, or use data=digits, which needs no files."
         )
     train, test = _read_split(*found[:2]), _read_split(*found[2:])
-    if train.images.shape[1:] != test.images.shape[1:]:
-        sizes = ("×".join(map(str, split.images.shape[2:])) for split in (train, test))
-        raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; download all again.")
+    check_sizes(train, test, root)
     return HandwritingSet(train, test, DIGITS)
 
 
-def _find(root: Path) -> list[Path]:
-    """Return the four files, in the order of FILES, of the first folder that has them all; [] where none has."""
-    names = [name for names in FILES.values() for name in names]
-    for folder in (root, root / "raw", root / "MNIST" / "raw"):
+def find_idx_files(root: Path, files: Mapping[str, tuple[str, str]], inner: str) -> list[Path]:
+    """Return the four files, in the order of ``files``, of the first folder that has them all; [] where none has.
+
+    The folders are ``root``, ``raw`` in it, and ``inner`` in it.
+    """
+    names = [name for names in files.values() for name in names]
+    for folder in (root, root / "raw", root / inner):
         found = [path for name in names if (path := find_file(folder, name, name.replace("-idx", ".idx")))]
         if len(found) == len(names):
             return found
     return []
+
+
+def check_sizes(train: LabelledImages, test: LabelledImages, root: Path) -> None:
+    """Raise UserError if training and test images differ in size."""
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = ("×".join(map(str, split.images.shape[2:])) for split in (train, test))
+        raise UserError(f"{root}: its training images are {' but its test images '.join(sizes)}; download all again.")
 
 
 def _download(root: Path) -> None:
@@ -91,7 +100,7 @@ def _download(root: Path) -> None:
         root,
         "MNIST",
         wanted="MNIST/raw/*-ubyte",
-        is_there=lambda: bool(_find(root)),
+        is_there=lambda: bool(find_idx_files(root, FILES, "MNIST/raw")),
         fetch=lambda folder: MNIST(folder, download=True),
         missing=f"MNIST is not in {root}: downloading it there (11 MB)",
     )

@@ -45,8 +45,12 @@ def predict(trained: Trained, images: torch.Tensor, views: int = 1, augment: str
 
 
 def calibrate(trained: Trained, answer: Answer) -> tuple[Answer, Answer]:
-    """Return the answer with calibrated probabilities of the transcripts, and as it was."""
-    return replace(answer, transcripts=_recognizer(trained).calibrate(answer.transcripts)), answer
+    """Return the answer with calibrated probabilities of the transcripts, and the transcripts as they were.
+
+    The latter have no outputs: their average precision, which takes long, does not depend on calibration.
+    """
+    calibrated = _recognizer(trained).calibrate(answer.transcripts)
+    return replace(answer, transcripts=calibrated), replace(answer, outputs=[])
 
 
 def predictions(answer: Answer, dataset: LabelledImages, names: Sequence[str]) -> pd.DataFrame:

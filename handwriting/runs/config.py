@@ -152,11 +152,9 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str], folders: Ite
     chosen = [override for override in overrides if override.startswith("data=")]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = (
-                compose("config", overrides=[*chosen, *_search(folders)])
-                if chosen
-                else OmegaConf.create({"data": trained})
-            )
+            config = OmegaConf.create({"data": trained})
+            if chosen:
+                config = compose("config", overrides=[*chosen, *_search(folders)])
         for override in overrides:
             key, _, value = override.partition("=")
             if key != "data":
@@ -177,9 +175,8 @@ def compose_group(group: str, choice: str, folders: Iterable[Path] = ()) -> dict
     within = GlobalHydra.instance().is_initialized()  # within a job, Hydra is already initialised
     try:
         with nullcontext() if within else initialize_config_dir(str(CONF), version_base="1.3"):
-            return OmegaConf.to_container(
-                compose("config", [f"{group}={choice}", *_search(folders)])[group], resolve=True
-            )  # type: ignore
+            config = compose("config", [f"{group}={choice}", *_search(folders)])
+            return OmegaConf.to_container(config[group], resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error)) from error
 

@@ -134,10 +134,15 @@ DECAY = Number(at_least=0, below=1)  # of a moving average
 DROPOUT = Number(at_least=0, below=1, says="at least 0 and below 1")
 WIDTH = Number(above=0, at_most=4)
 IMAGE_SIZE = Numbers((64, 160), Whole(16, 1024))  # height and width that photographs are fitted to, in pixels
-OWN_SIZE = Numbers((32, 32), Whole(8, 1024), optional=True)  # height and width that a user's images are fitted to
-CHANNELS = OneOf((1, 3), optional=True, says="1 (grey), 3 (colour) or null")
 TEST_FRACTION = Number(above=0, below=1, says="above 0 and below 1")
 CLASS_NAMES = Names("[A,B,C]", optional=True)
+OWN_FILES: dict[str, Constraint] = {
+    "image_size": Numbers((32, 32), Whole(8, 1024), optional=True),  # height and width that images are fitted to
+    "channels": OneOf((1, 3), optional=True, says="1 (grey), 3 (colour) or null"),
+    "test_fraction": TEST_FRACTION,
+    "test_seed": SEED,
+    "class_names": CLASS_NAMES,
+}
 BATCHES = Number(above=0, says="above 0: a fraction (0.5) or batches (5)")
 
 # Settings by their dotted names, whatever the choices of the groups are.
@@ -182,20 +187,8 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "crop": OneOf((False, True), says="true or false"),
         "margin": Number(at_least=0, at_most=10),
     },
-    "handwriting.data.folder.read_folder": {
-        "image_size": OWN_SIZE,
-        "channels": CHANNELS,
-        "test_fraction": TEST_FRACTION,
-        "test_seed": SEED,
-        "class_names": CLASS_NAMES,
-    },
-    "handwriting.data.file.read_file": {
-        "image_size": OWN_SIZE,
-        "channels": CHANNELS,
-        "test_fraction": TEST_FRACTION,
-        "test_seed": SEED,
-        "class_names": CLASS_NAMES,
-    },
+    "handwriting.data.folder.read_folder": OWN_FILES,
+    "handwriting.data.file.read_file": OWN_FILES,
     "handwriting.data.idx_sets.read_emnist": {
         "emnist_split": OneOf(("byclass", "bymerge", "balanced", "letters", "digits", "mnist")),
     },

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from handwriting.runs.config import CONF
+from handwriting.runs.source import targets_of
 from handwriting.utils.errors import UserError
 
 
@@ -38,7 +39,7 @@ class Trust:
         """
         known = _targets_in(CONF / group)
         own = {target for folder in self.folders for target in _targets_in(folder)}
-        for target in _targets(config):
+        for target in targets_of(config):
             if target not in known:
                 self._check_own(target, group, target in own, path)
 
@@ -117,14 +118,5 @@ def _targets_in(folder: Path) -> set[str]:
     return {
         target
         for file in folder.rglob("*.yaml")
-        for target in _targets(yaml.safe_load(file.read_text(encoding="utf-8")))
+        for target in targets_of(yaml.safe_load(file.read_text(encoding="utf-8")))
     }
-
-
-def _targets(config: Any) -> list[str]:
-    if isinstance(config, Mapping):
-        own = [str(config["_target_"])] if "_target_" in config else []
-        return own + [target for value in config.values() for target in _targets(value)]
-    if isinstance(config, Sequence) and not isinstance(config, str):
-        return [target for value in config for target in _targets(value)]
-    return []
