@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from handwriting.reports.comparisons import SMALLEST
 from handwriting.reports.report import read_report
 from handwriting.reports.tables import show_report
-from handwriting.utils.errors import exit_on_bad_input
+from handwriting.utils.errors import check_number, exit_on_bad_input
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -29,9 +30,19 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="CONFIGURATION",
         help="compare all others only with this one (optim=adam), not all pairs; choose it before training",
     )
+    parser.add_argument(
+        "--smallest",
+        type=float,
+        default=SMALLEST,
+        metavar="POINTS",
+        help="say how many seeds a difference of so many percentage points would need (default: %(default)s)",
+    )
     with exit_on_bad_input():
         parsed = parser.parse_args(arguments)
-        reports = [read_report(folder, parsed.against) for folder in parsed.folders]  # all, before anything is written
+        check_number("--smallest", parsed.smallest, above=0)
+        reports = [
+            read_report(folder, parsed.against, parsed.smallest) for folder in parsed.folders
+        ]  # all, before anything is written
         for report in reports:
             refused = show_report(report, Console())
             if refused and refused.errno not in READ_ONLY:

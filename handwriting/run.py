@@ -13,9 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 from handwriting.reports.report import read_report
 from handwriting.reports.tables import show_report
 from handwriting.runs.config import CONF, explain, help_text
-from handwriting.sweeps.hydra_hooks import pass_over_finished
+from handwriting.sweeps.hydra_hooks import add_sweeper, pass_over_finished
 from handwriting.sweeps.job import as_user_error, job, note_lost, pass_over
 from handwriting.sweeps.progress import PROGRESS, console, print_line, unread_output
+from handwriting.sweeps.race import RaceSweeper
 from handwriting.utils.errors import DivergedError, JobError, UserError, exit_on_bad_input, make_stdout_safe
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,8 @@ def main() -> None:
     code = 0
     try:
         _run_all()
-    except UserError:
-        code = 2  # printed by the job that raised it
+    except UserError as error:
+        code = 2 if error in PROGRESS.failures else _complain(str(error))  # a job prints its own
     except (DivergedError, JobError):
         code = 1
     except (HydraException, OmegaConfBaseException) as error:
@@ -82,6 +83,7 @@ compose_and_run = hydra.main(version_base="1.3", config_path=str(CONF), config_n
 def _run_all() -> None:
     """Run the jobs; with joblib, which stops all workers if one is killed, repeat until no job is left."""
     pass_over_finished(pass_over)
+    add_sweeper("race", RaceSweeper)
     while True:
         try:
             compose_and_run()
@@ -111,7 +113,7 @@ def _finish(code: int) -> bool:
     for folder in sorted(PROGRESS.folders):
         short = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         try:
-            report = read_report(short)
+            report = read_report(short, smallest=PROGRESS.smallest)
         except UserError:
             continue  # no job there has a result
         with unread_output():

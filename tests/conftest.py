@@ -37,7 +37,7 @@ WHITE_DOT = base64.b64decode(
 )  # a PNG
 # What draws the figures of a run and of a report.
 DRAWN = [f"handwriting.training.tensorboard.draw_{name}" for name in ("confusion", "gallery", "variants")]
-DRAWN += [f"handwriting.plots.runs.draw_{name}" for name in ("costs", "curves", "grid", "ranking", "search")]
+DRAWN += [f"handwriting.plots.runs.draw_{name}" for name in ("costs", "curves", "grid", "race", "ranking", "search")]
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:

@@ -1,4 +1,4 @@
-"""Figures of a folder of runs, from plain arrays: curves, ranking, grid, costs, search. Imports no torch."""
+"""Figures of a folder of runs, from plain arrays: curves, ranking, grid, costs, search, race. Imports no torch."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -282,6 +282,40 @@ def draw_search(scores: Sequence[float], parameters: Mapping[str, Sequence[Any]]
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{len(heights)} trials; the best has a ring", fontsize=10)
+    return figure
+
+
+def draw_race(
+    labels: Sequence[str], scores: np.ndarray, dropped: Sequence[int | None], metric: str, best: str
+) -> Figure:
+    """Draw a race as a table of colours: a row for each configuration, a column for each round, the colour is the rank.
+
+    ``scores`` (configurations, rounds) is NaN where a run failed and after a configuration ``dropped`` out, at the end
+    of that round; ``best`` is max or min.
+    """
+    rows, rounds = scores.shape
+    scale, digits = (100, 2) if metric.endswith("acc") else (1, 3)
+    texts = [fold(label, 40) for label in labels]
+    with rc_context({"font.family": fonts_for(labels)}):
+        figure = Figure(figsize=(2.5 + 0.55 * max(rounds, 6), 1.4 + 0.34 * rows), dpi=110, layout="constrained")
+        axes = figure.subplots()
+        ranks = pd.DataFrame(scores).rank(ascending=best == "min")
+        image = axes.imshow(ranks, cmap="cividis_r", aspect="auto", vmin=1, vmax=max(rows, 2))
+        for row, end in enumerate(dropped):
+            trained = end or rounds
+            for column in range(trained):
+                score = scores[row, column]
+                bright = bool(ranks.iloc[row, column] < (rows + 1) / 2)
+                text = "failed" if math.isnan(score) else f"{scale * score:.{digits}f}"
+                colour = "black" if bright or math.isnan(score) else "white"
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+            if end:
+                axes.plot([end - 0.5] * 2, [row - 0.5, row + 0.5], color=COLOURS[1], linewidth=3, clip_on=False)
+        axes.set(xlabel="round", xticks=range(rounds), xticklabels=range(1, rounds + 1))
+        axes.set_yticks(range(rows), texts)
+        axes.spines[:].set_visible(False)
+        axes.set_title(f"{metric}{' (%)' if scale > 1 else ''} by round, a seed each; orange: dropped out", fontsize=10)
+        figure.colorbar(image, label="rank in the round", ticks=[1, max(rows, 2)], fraction=0.05)
     return figure
 
 

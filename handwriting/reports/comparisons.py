@@ -1,15 +1,25 @@
 """Comparisons of configurations: differences paired by seed, with p-values corrected for multiple testing."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from handwriting.reports.groups import Configuration
-from handwriting.reports.stats import Difference, adjust_by_holm, paired_differences
+from handwriting.reports.stats import (
+    MOST_SEEDS,
+    POWER,
+    Difference,
+    adjust_by_holm,
+    detectable_difference,
+    paired_differences,
+    pairs_for,
+)
 
 METRIC = "test/acc"
 LEVEL = 0.05  # family-wise: over all comparisons of a report together
+SMALLEST = 0.1  # percentage points: the default of report.smallest
 
 
 class Comparison(NamedTuple):
@@ -19,14 +29,39 @@ class Comparison(NamedTuple):
     worse: Configuration
     difference: Difference  # of accuracies, as fractions
     p: float  # after Holm's correction for the number of comparisons
+    level: float  # of one of so many comparisons: LEVEL divided by their number
 
     @property
     def significant(self) -> bool:
         """Return whether the corrected p-value is below 0.05."""
         return self.p < LEVEL
 
-    def sentence(self, names: dict[str, str]) -> str:
-        """Return the comparison as a sentence, in percentage points; ``names`` maps each label to a short name."""
+    @property
+    def detectable(self) -> float:
+        """Return the difference that so many seeds would have shown in 80 % of experiments, as a fraction.
+
+        It is calculated for a paired t-test at ``level`` and the spread of the differences that was found. NaN for
+        folds, which are not independent.
+        """
+        if self.better.overlap or self.worse.overlap:
+            return math.nan
+        return self.difference.spread * detectable_difference(self.difference.pairs, self.level)
+
+    def seeds_for(self, smallest: float) -> int | None:
+        """Return how many seeds a difference of ``smallest`` percentage points needs.
+
+        None means more than MOST_SEEDS, or folds.
+        """
+        if self.better.overlap or self.worse.overlap:
+            return None
+        spread = 100 * self.difference.spread
+        return pairs_for(smallest / spread, self.level) if spread else 2
+
+    def sentence(self, names: dict[str, str], smallest: float = SMALLEST) -> str:
+        """Return the comparison as a sentence, in percentage points; ``names`` maps each label to a short name.
+
+        If it is not significant, it says what it could have detected, and how many seeds ``smallest`` needs.
+        """
         better, worse = names[self.better.label], names[self.worse.label]
         size = f"{100 * self.difference.mean:.2f} ± {100 * self.difference.half_width:.2f} percentage points"
         folds = self.better.overlap or self.worse.overlap
@@ -34,7 +69,19 @@ class Comparison(NamedTuple):
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.significant:
             return f"{better} is better than {worse} by {size} ({number}, {p})."
-        return f"{better} and {worse}: the difference of {size} is not significant ({number}, {p})."
+        sentence = f"{better} and {worse}: the difference of {size} is not significant ({number}, {p})."
+        return sentence + self._power(smallest)
+
+    def _power(self, smallest: float) -> str:
+        """Return what so many seeds could have detected, and how many a difference of ``smallest`` needs."""
+        if math.isnan(self.detectable):
+            return ""
+        needed = self.seeds_for(smallest)
+        seeds = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
+        return (
+            f" {self.difference.pairs} seeds detect a difference of {100 * self.detectable:.2g} in {100 * POWER:g} % "
+            f"of experiments; {smallest:g} needs {seeds} seeds."
+        )
 
 
 def compare_all(configurations: Sequence[Configuration], against: Configuration | None = None) -> list[Comparison]:
@@ -62,18 +109,28 @@ def compare_all(configurations: Sequence[Configuration], against: Configuration 
             pairs += [(one, other) for other in others.tolist()]
     p_values = adjust_by_holm([difference.p for difference in differences])
     return [
-        Comparison(configurations[one], configurations[other], difference, p)
+        Comparison(configurations[one], configurations[other], difference, p, LEVEL / len(pairs))
         if difference.mean >= 0
-        else Comparison(configurations[other], configurations[one], difference._replace(mean=-difference.mean), p)
+        else Comparison(
+            configurations[other],
+            configurations[one],
+            difference._replace(mean=-difference.mean),
+            p,
+            LEVEL / len(pairs),
+        )
         for (one, other), difference, p in zip(pairs, differences, p_values, strict=True)
     ]
 
 
 def sentences_on(
-    comparisons: Sequence[Comparison], names: dict[str, str], against: Configuration | None = None, most: int = 5
+    comparisons: Sequence[Comparison],
+    names: dict[str, str],
+    against: Configuration | None = None,
+    most: int = 5,
+    smallest: float = SMALLEST,
 ) -> list[str]:
     """Return the first comparisons as sentences, and how many are significant; ``names`` as in ``sentence``."""
-    sentences = [comparison.sentence(names) for comparison in comparisons[:most]]
+    sentences = [comparison.sentence(names, smallest) for comparison in comparisons[:most]]
     if len(comparisons) > most:
         sentences.append(f"{len(comparisons) - most:,} more pairs are in differences.csv.")
     if len(comparisons) > 1:

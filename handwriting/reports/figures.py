@@ -1,4 +1,4 @@
-"""The figures of a report: curves.png, ranking.png; grid.png, costs.png and search.png where they apply. No torch."""
+"""The figures of a report: curves.png, ranking.png; and grid, costs, search and race where they apply. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handwriting.reports.groups import Configuration, as_text
+from handwriting.reports.racing import Race
 from handwriting.reports.report import Report
 from handwriting.runs.record import Run
 from handwriting.utils.files import write_bytes
@@ -47,6 +48,8 @@ def write_plots(report: Report) -> list[Path]:
         figures["grid.png"] = _draw_grid(finished, *report.keys)
     if report.sizes > 2:
         figures["costs.png"] = _draw_costs(finished)
+    if report.race:
+        figures["race.png"] = _draw_race(report.race)
     searched = [
         run for configuration in finished for run in configuration.done if run.record.get("sweeper") == "optuna"
     ]
@@ -99,6 +102,17 @@ def _draw_search(runs: Sequence[Run], keys: Sequence[str]) -> "Figure":
     trials = sorted((run for run in runs if metric in run.metrics), key=lambda run: run.record["started"])
     parameters = {key: [run.settings.get(key) if key in run.overridden else None for run in trials] for key in keys}
     return draw_search([run.metrics[metric] for run in trials], parameters, metric, best)
+
+
+def _draw_race(race: Race) -> "Figure":
+    """Draw the scores of a race by round, the configurations that stayed longest first."""
+    from handwriting.plots.runs import draw_race
+
+    order = sorted(race.racers, key=lambda racer: -(racer.dropped or race.rounds + 1))
+    scores = np.full((len(order), race.rounds), np.nan)
+    for row, racer in enumerate(order):
+        scores[row, : len(racer.scores)] = [np.nan if score is None else score for score in racer.scores]
+    return draw_race([one.name for one in order], scores, [one.dropped for one in order], race.metric, race.mode)
 
 
 def _by_seed(curves: Sequence["pd.DataFrame"], metric: str, index: str) -> "pd.DataFrame":

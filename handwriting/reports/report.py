@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from handwriting.reports.comparisons import Comparison, compare_all, short_names
+from handwriting.reports.comparisons import SMALLEST, Comparison, compare_all, short_names
 from handwriting.reports.groups import Configuration, group_runs
+from handwriting.reports.racing import Race, read_race
 from handwriting.runs.record import Run, read_runs
 from handwriting.utils.errors import UserError, did_you_mean
 
@@ -23,6 +24,8 @@ class Report:
     configurations: list[Configuration]  # best test accuracy first
     keys: list[str]  # the settings that differ and so label the rows
     against: Configuration | None = None  # the baseline of all comparisons; None: all pairs are compared
+    smallest: float = SMALLEST  # percentage points: the difference for which the needed seeds are given
+    race: Race | None = None
     damaged: dict[Path, str] = field(default_factory=dict)  # folders with an invalid result.json, and what is wrong
 
     @property
@@ -58,8 +61,11 @@ class Report:
         return max(with_runs, key=lambda configuration: configuration.interval("val/acc")[0], default=None)
 
 
-def read_report(folder: Path, against: str = "") -> Report:
-    """Group a folder's runs by configuration. Raises UserError if it has none, or none to compare with ``against``."""
+def read_report(folder: Path, against: str = "", smallest: float = SMALLEST) -> Report:
+    """Group a folder's runs by configuration. Raises UserError if it has none, or none to compare with ``against``.
+
+    ``smallest`` is the difference, in percentage points, for which the report gives the number of seeds it needs.
+    """
     runs, damaged = read_runs(folder)
     configurations, keys = group_runs(runs)
 
@@ -68,9 +74,8 @@ def read_report(folder: Path, against: str = "") -> Report:
         return math.isnan(accuracy), -accuracy, configuration.label
 
     configurations = sorted(configurations, key=rank)
-    report = Report(
-        folder, configurations, keys, _find(against, configurations, keys, folder) if against else None, damaged
-    )
+    baseline = _find(against, configurations, keys, folder) if against else None
+    report = Report(folder, configurations, keys, baseline, smallest, read_race(folder), damaged)
     if against and not report.comparisons:
         raise UserError(
             f"{folder} has no other configuration that shares two seeds with {against}: add seed=0,1,2,3,4."

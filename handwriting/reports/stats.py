@@ -1,6 +1,7 @@
-"""Means with intervals, paired differences, Holm's correction. Imports no torch."""
+"""Means with intervals, paired differences, Holm's correction, power. Imports no torch."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,15 +28,16 @@ def mean_and_half_width(
 
 
 class Difference(NamedTuple):
-    """The mean of paired differences, the half-width of its 95 % interval, the number of pairs, and p.
+    """The mean of paired differences, the half-width of its 95 % interval, the number of pairs, p, and their spread.
 
-    ``p`` is the p-value of the two-sided paired t-test.
+    ``p`` is the p-value of the two-sided paired t-test, ``spread`` the standard deviation of the differences.
     """
 
     mean: float
     half_width: float
     pairs: int
     p: float
+    spread: float
 
 
 def paired_differences(
@@ -66,7 +68,9 @@ def paired_differences(
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(means == 0, 0, np.abs(means) / standard_errors)
     p = 2 * stdtr(pairs - 1, -t)
-    return [Difference(*row) for row in zip(*(a.tolist() for a in (means, half_widths, pairs, p)), strict=True)]
+    return [
+        Difference(*row) for row in zip(*(a.tolist() for a in (means, half_widths, pairs, p, spreads)), strict=True)
+    ]
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
@@ -80,3 +84,42 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p_values))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return adjusted.tolist()
+
+
+POWER = 0.8
+MOST_SEEDS = 10_000
+
+
+@lru_cache
+def detectable_difference(pairs: int, level: float) -> float:
+    """Return the difference that a two-sided paired t-test at ``level`` finds in POWER of experiments.
+
+    It is in standard deviations of the differences of a pair.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import nctdtr, stdtrit
+
+    critical = stdtrit(pairs - 1, 1 - level / 2)
+
+    def lacking(size: float) -> float:
+        return nctdtr(pairs - 1, size * np.sqrt(pairs), critical) - (1 - POWER)
+
+    largest = 1.5 * (critical + 2) / np.sqrt(pairs)
+    return float(brentq(lacking, 0, largest))  # type: ignore[arg-type]
+
+
+def pairs_for(difference: float, level: float) -> int | None:
+    """Return how many pairs a paired t-test needs to find a ``difference`` in POWER of experiments.
+
+    The difference is in standard deviations of the differences of a pair; None means more than MOST_SEEDS.
+    """
+    low, high = 1, MOST_SEEDS
+    if detectable_difference(high, level) > difference:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if detectable_difference(middle, level) > difference:
+            low = middle
+        else:
+            high = middle
+    return high

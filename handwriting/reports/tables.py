@@ -86,6 +86,8 @@ def differences_frame(report: Report) -> "pd.DataFrame":
         "p": [comparison.difference.p for comparison in comparisons],
         "p (Holm)": [comparison.p for comparison in comparisons],
         "significant": [comparison.significant for comparison in comparisons],
+        "detectable": [comparison.detectable for comparison in comparisons],
+        f"seeds for {report.smallest:g}": [comparison.seeds_for(report.smallest) for comparison in comparisons],
     }
     return pd.DataFrame(columns)
 
@@ -246,7 +248,8 @@ def _sentences(report: Report, most_comparisons: int, known: Collection[str] = (
         over = "the seeds and folds, corrected for the training images that folds share" if folds else "the seeds"
         sentences.append(f"± is the half-width of the 95 % interval (Student's t) over {over}.")
     names = short_names(report.configurations, report.keys)
-    sentences += sentences_on(report.comparisons, names, report.against, most_comparisons)
+    sentences += sentences_on(report.comparisons, names, report.against, most_comparisons, report.smallest)
+    sentences += report.race.sentences() if report.race else []
     sentences += _devices(report)
     sentences += _failures(report, known)
     sentences += [f"Not in the table: {folder.name}: its {RESULT} {what}." for folder, what in report.damaged.items()]
@@ -297,6 +300,11 @@ def _markdown(report: Report) -> str:
         "",
         "![Test accuracy](ranking.png)",
         *(["", "![Test accuracy by both settings](grid.png)"] if len(report.keys) == 2 else []),
+        *(
+            ["", "![The race: validation accuracy of each seed until a configuration dropped out](race.png)"]
+            if report.race
+            else []
+        ),
         *(["", "![Test accuracy against parameters and training time](costs.png)"] if report.sizes > 2 else []),
     ]
     return "\n".join(lines) + "\n"

@@ -34,6 +34,8 @@ NOT_SETTINGS = {
     "resume",
     "fail_fast",
     "search",
+    *("report", "report.smallest"),
+    *("race", "race.max_seeds", "race.alpha", "race.margin", "race.failed"),
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.profiler",

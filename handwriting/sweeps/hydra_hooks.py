@@ -1,10 +1,11 @@
-"""Changes to how Hydra launches a sweep: fast checks, fast skipping of finished jobs, tolerance of lost jobs."""
+"""Changes to how Hydra launches a sweep: races, fast checks, fast skipping of finished jobs, lost jobs tolerated."""
 
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
@@ -17,6 +18,13 @@ from handwriting.utils.errors import JobError, UserError
 
 Overrides = Sequence[str]
 ONE_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+RACE = "hydra_plugins.handwriting.RaceSweeper"  # Hydra takes plugins of this name only
+
+
+def add_sweeper(name: str, sweeper: type[Sweeper]) -> None:
+    """Let ``hydra/sweeper=race`` choose this sweeper, without a package hydra_plugins beside ours."""
+    Plugins.instance().class_name_to_class[RACE] = sweeper
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node={"_target_": RACE, "params": None})
 
 
 def check_each_choice_once() -> None:

@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.text import Text
 
+from handwriting.reports.comparisons import SMALLEST
 from handwriting.reports.tables import PipeConsole
 from handwriting.runs.config import count_jobs, sweep_values
 from handwriting.sweeps.hydra_hooks import ONE_PROCESS, check_each_choice_once, outlive_lost_jobs
@@ -39,6 +40,7 @@ class Progress:
     failures: list[BaseException] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)  # of failures that were already printed
     folders: set[Path] = field(default_factory=set)
+    smallest: float = SMALLEST  # report.smallest
     job_started: float = 0.0
     tables_written: float = field(default_factory=time.monotonic)  # when, on the monotonic clock; at first the start
 
@@ -69,8 +71,13 @@ PROGRESS = Progress()
 class CountJobs(Callback):
     """A Hydra callback: counts the jobs before a sweep begins; later their number is unknown."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take what the report needs of the config."""
+        PROGRESS.smallest = config.report.smallest
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Count the jobs of the sweep, and make Hydra's check of them fast."""
+        PROGRESS.smallest = config.report.smallest
         check_each_choice_once()
         sweeper = config.hydra.sweeper
         params = OmegaConf.to_container(sweeper.params) if "params" in sweeper and sweeper.params else None

@@ -15,7 +15,9 @@ import pytest
 pytestmark = pytest.mark.long
 SWEEP = ["-m", "data=digits", "data.limit=1000", "optim=sgd,adam", "seed=0,1", "trainer.max_epochs=16"]
 SWEEP += ["model.dropout=0.2"]
+RACE = ["-m", "hydra/sweeper=race", "data=digits", "data.limit=300", "optim=sgd,adam,adadelta", "race.max_seeds=7"]
 NUMBERS = ["-m", "data=street_demo", "data.images=400", "model=crnn,detector", "trainer.max_epochs=6", "augment=scene"]
+NAMES = ("whole", "parts")
 EIGHT = ["-m", "data=digits", "optim=sgd,adam,adagrad,adadelta", "seed=0,1", "trainer.max_epochs=20"]
 
 
@@ -56,19 +58,23 @@ def run_whole(sweep: list[str], folder: Path, name: str, environment: dict[str, 
 def check_equal(folder: Path) -> None:
     records = [json.loads(path.read_text()) for path in folder.glob("outputs/parts/*/result.json")]
     assert sum(len(record.get("resumed", [])) for record in records) >= 1
-    whole, parts = (pd.read_csv(folder / "outputs" / name / "summary.csv") for name in ("whole", "parts"))
+    whole, parts = (pd.read_csv(folder / "outputs" / name / "summary.csv") for name in NAMES)
     pd.testing.assert_frame_equal(whole.drop(columns="seconds"), parts.drop(columns="seconds"), check_exact=True)
     for path in folder.glob("outputs/whole/*/metrics.csv"):
         first, second = pd.read_csv(path), pd.read_csv(folder / "outputs" / "parts" / path.parent.name / path.name)
         pd.testing.assert_frame_equal(first, second, check_like=True, check_exact=True)
 
 
-@pytest.mark.parametrize(("sweep", "times"), [(SWEEP, 10), (NUMBERS, 5)], ids=["digits", "numbers"])
+@pytest.mark.parametrize(("sweep", "times"), [(SWEEP, 10), (NUMBERS, 5), (RACE, 8)], ids=["digits", "numbers", "race"])
 def test_a_sweep_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path, sweep: list[str], times: int):
     takes = run_whole(sweep, tmp_path, "whole", dict(os.environ))
     assert kill_at_random(sweep, tmp_path, times, takes, dict(os.environ)) >= 0.8 * times
     run_whole(sweep, tmp_path, "parts", dict(os.environ))
     check_equal(tmp_path)
+    whole, parts = (
+        sorted(path.read_text() for path in (tmp_path / "outputs" / one).glob("race.json")) for one in NAMES
+    )
+    assert whole == parts
 
 
 def test_a_sweep_killed_beside_a_busy_core_has_the_accuracies_of_an_undisturbed_one(tmp_path: Path):

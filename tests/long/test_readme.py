@@ -36,6 +36,7 @@ LEFT_OUT = {
 }
 # Changes that shorten a command, by a substring: all that match are applied, in this order.
 REPLACED = {
+    "max_seeds=10": "max_seeds=2",
     "seed=0,1,2,3,4": "seed=0,1",
     "seed=0,1,2": "seed=0",
     "data.fold=0,1,2,3,4": "data.fold=0,1",

@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
-from handwriting.reports.stats import adjust_by_holm, mean_and_half_width, paired_differences
+from handwriting.reports.stats import (
+    POWER,
+    adjust_by_holm,
+    detectable_difference,
+    mean_and_half_width,
+    paired_differences,
+    pairs_for,
+)
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
@@ -78,3 +86,27 @@ def test_the_correction_is_that_of_statsmodels(n: int):
     assert adjust_by_holm(p_values.tolist()) == pytest.approx(wanted.tolist())
     equal = [0.01] * n
     assert adjust_by_holm(equal) == pytest.approx([min(1, 0.01 * n)] * n)
+
+
+@pytest.mark.parametrize(("pairs", "level"), [(2, 0.05), (2, 0.005), (3, 0.05), (9, 0.05), (50, 0.005), (1000, 0.05)])
+def test_the_detectable_difference_has_the_power_that_statsmodels_calculates(pairs: int, level: float):
+    power = TTestPower().power(detectable_difference(pairs, level), pairs, level)
+    assert power == pytest.approx(POWER, abs=1e-3)
+
+
+@pytest.mark.parametrize(("pairs", "level"), [(5, 0.05), (5, 0.0001), (10, 0.001)])
+def test_the_detectable_difference_is_found_in_80_percent_of_experiments(pairs: int, level: float):
+    experiments = 4000
+    size = detectable_difference(pairs, level)
+    differences = np.random.default_rng(0).normal(size, 1, (experiments, pairs))
+    p_values = np.asarray(scipy.stats.ttest_1samp(differences, 0, axis=1)[1])
+    found = (p_values < level).sum()
+    assert found / experiments == pytest.approx(POWER, abs=0.025)
+
+
+def test_the_number_of_pairs_is_that_of_statsmodels():
+    for difference in (0.03, 0.1, 0.5, 1.0):
+        needed = TTestPower().solve_power(effect_size=difference, alpha=0.05, power=POWER)
+        assert pairs_for(difference, 0.05) == int(np.ceil(needed))
+    assert pairs_for(0.001, 0.05) is None
+    assert pairs_for(1000, 0.05) == 2

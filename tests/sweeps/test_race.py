@@ -1,0 +1,87 @@
+"""hydra/sweeper=race on the command line: drops, resumes, continues, and refuses what is no race."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = ["data=digits", "data.limit=100", "trainer.max_epochs=1", "model.widths=[4,8]", "model.hidden=[16]"]
+RACE = ["-m", "hydra/sweeper=race", *SMALL, "trainer.enable_progress_bar=false"]
+KNN = ["-m", "hydra/sweeper=race", "data=digits", "data.limit=200", "model=knn", "model.estimator.n_neighbors=1,100"]
+KNN += ["race.max_seeds=7"]
+
+
+def race_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "outputs" / "digits" / "race.json").read_text())
+
+
+def runs(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("outputs/digits/*/result.json"))
+
+
+def test_a_race_resumes_and_continues_with_more_seeds(main, tmp_path: Path):
+    short = main(*KNN, "race.max_seeds=3")
+    assert short.code == 0, short.errors
+    assert race_in(tmp_path)["ended"] == "race.max_seeds=3"
+    assert len(runs(tmp_path)) == 6
+    assert runs(tmp_path)[0] == "data.limit=200,model=knn,model.estimator.n_neighbors=1,seed=0"
+    whole = main(*KNN)
+    assert whole.code == 0, whole.errors
+    assert whole.output.count("already done") == 6
+    ended = race_in(tmp_path)
+    assert ended["ended"] == "one configuration is left"
+    assert [racer["dropped"] for racer in ended["racers"]] == [None, 6]
+    assert len(runs(tmp_path)) == 12
+    assert (
+        "n_neighbors=100 dropped out after round 6: worse than model.estimator.n_neighbors=1 in 6 of 6" in whole.output
+    )
+    assert "It took 12 of the 14 trainings" in whole.output
+    assert (tmp_path / "outputs" / "digits" / "race.png").stat().st_size > 0
+    assert "Nothing was trained" in main(*KNN).output
+    assert race_in(tmp_path) == ended
+
+
+def test_configurations_that_are_refused_drop_out_at_once(main, tmp_path: Path):
+    outcome = main(*RACE, "data.batch_size=64,0", "race.max_seeds=5")
+    assert outcome.code == 2
+    (good, bad) = race_in(tmp_path)["racers"]
+    assert (good["dropped"], len(good["scores"])) == (None, 1)
+    assert bad["dropped"] == 1
+    assert "data.batch_size=0 dropped out after round 1: its run failed: data.batch_size=0 must be" in outcome.output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("failed", "rounds"), [("worst", 6), ("drop", 1)])
+def test_failed_runs_rank_last_or_drop_out(main, tmp_path: Path, failed: str, rounds: int):
+    outcome = main(*RACE, "optim=sgd", "optim.lr=0.01,1e30", f"race.failed={failed}", "race.max_seeds=8")
+    assert outcome.code == 1
+    assert [racer["dropped"] for racer in race_in(tmp_path)["racers"]] == [None, rounds]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["optim=adam"], "A race needs two or more configurations"),
+        (["optim=sgd,adam", "seed=3"], "A race cannot sweep seed: the race chooses the seeds"),
+        (["optim=sgd,adam", "seed=0,1"], "A race cannot sweep seed"),
+        (["data=digits,mnist"], "A race cannot sweep data"),
+        (["optim=sgd,adam", "name=a,b"], "A race cannot sweep name"),
+        (["optim=sgd,adam", "race.alpha=2"], "race.alpha=2 must be"),
+        (["optim=sgd,adam", "race.max_seeds=1"], "race.max_seeds=1 must be"),
+        (["optim=sgd,adam", "race.failed=best"], "race.failed=best must be worst or drop"),
+        (["optim=sgd,adam", "race.margin=0"], "race.margin=0 must be"),
+        (["optim=sgd,adm"], "optim=adm is not a choice"),
+    ],
+)
+def test_what_is_no_race_is_refused(main, tmp_path: Path, overrides: list[str], sentence: str):
+    outcome = main(*RACE, *overrides)
+    assert outcome.code == 2
+    assert sentence in outcome.errors
+    assert not runs(tmp_path)
+
+
+def test_a_race_without_validation_is_refused(main, tmp_path: Path):
+    outcome = main(*RACE, "optim=sgd,adam", "data.val_fraction=0")
+    assert outcome.code == 2
+    assert "A race decides by val/acc, which the run of optim=sgd does not have" in outcome.errors
