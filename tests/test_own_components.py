@@ -1,5 +1,6 @@
 """A user's own network, optimizer, data set and augmentation, from a file in the working folder."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -192,7 +193,47 @@ def test_what_is_not_of_the_module_is_refused_in_any_case(own: Path, main, targe
             load_trained(file, given)
 
 
-@pytest.mark.parametrize("thing", ["os", "subprocess.Popen", "my net", ""])
+def test_an_interpolation_in_a_checkpoint_is_refused_before_it_is_resolved(own: Path, main, capfd):
+    assert main(*OWN).code == 0
+    file, made = run_of(own) / "checkpoints" / "best.ckpt", own / "made"
+    content = torch.load(file, weights_only=True)
+    evil = f"${{oc.create:{{_target_:pathlib.Path.touch,self:{{_target_:pathlib.Path,_args_:['{made}']}}}}}}"
+    for group in ("model", "data"):
+        changed = copy.deepcopy(content)
+        changed["handwriting"]["settings"][group]["more"] = [{"deep": evil}]
+        torch.save(changed, file)
+        with pytest.raises(SystemExit) as stop:
+            evaluate([str(file), "--trust", "mynet", f"out={own / 'out'}"])
+        assert code_of(stop) == 2
+        assert f"in its settings of {group}: it is not loaded" in capfd.readouterr().err
+    assert not made.exists()
+
+
+def test_a_config_folder_trusts_only_its_groups(own: Path):
+    (own / "outputs" / "evil" / ".hydra").mkdir(parents=True)
+    (own / "outputs" / "evil" / ".hydra" / "config.yaml").write_text("model: {_target_: pandas.read_pickle}")
+    (own / "model").mkdir()
+    (own / "model" / "mine.yaml").write_text("_target_: mynet.MyNet\n")
+    trust = Trust((), (own,))
+    trust.check({"_target_": "mynet.MyNet"}, "model", own)
+    with pytest.raises(
+        UserError, match=r"names pandas\.read_pickle, which is not of this package.*--trust pandas\.read"
+    ):
+        trust.check({"_target_": "pandas.read_pickle"}, "model", own)
+    (own / "model" / "broken.yaml").write_text("a: [")
+    with pytest.raises(UserError, match=r"broken\.yaml is not a config file in YAML"):
+        trust.check({"_target_": "mynet.MyNet"}, "model", own)
+
+
+def test_of_a_library_only_single_classes_are_trusted(tmp_path: Path):
+    trust = Trust.of(["torch.nn.ReLU", "torch.nn"])
+    trust.check({"_target_": "torch.nn.ReLU"}, "model", tmp_path)
+    for target in ("torch.nn.Tanh", "torch.load", "torch.hub.load"):
+        with pytest.raises(UserError, match=rf"--trust {target}, or"):
+            trust.check({"_target_": target}, "model", tmp_path)
+
+
+@pytest.mark.parametrize("thing", ["os", "subprocess.Popen", "my net", "", "torch", "numpy"])
 def test_what_cannot_be_trusted_is_refused(thing: str):
     with pytest.raises(UserError, match="trust="):
         Trust.of([thing])

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -11,9 +11,24 @@ from typing import Any
 
 import yaml
 
-from handwriting.runs.config import CONF
+from handwriting.runs.config import CONF, groups
 from handwriting.runs.source import targets_of
 from handwriting.utils.errors import UserError
+
+# Libraries with functions that load or run any file: of these only single classes and functions can be trusted.
+LIBRARIES = {"torch", "torchvision", "torchmetrics", "lightning", "numpy", "scipy", "pandas", "joblib", "sklearn"}
+LIBRARIES |= {
+    "matplotlib",
+    "PIL",
+    "h5py",
+    "hydra",
+    "omegaconf",
+    "yaml",
+    "tensorboard",
+    "pyarrow",
+    "onnx",
+    "transformers",
+}
 
 
 @dataclass(frozen=True)
@@ -35,10 +50,14 @@ class Trust:
     def check(self, config: Any, group: str, path: Path) -> None:
         """Raise UserError unless every ``_target_`` in a checkpoint's config is in this group of conf/, or trusted.
 
-        Otherwise a file could name any function in Python, and instantiation would call it.
+        Otherwise a file could name any function in Python, and instantiation would call it. Nor may a text have an
+        interpolation: it could become a ``_target_`` later, and the settings of a checkpoint are resolved.
         """
+        if any("${" in text for text in _texts(config)):
+            raise UserError(f"{path} has an interpolation, ${{…}}, in its settings of {group}: it is not loaded.")
         known = _targets_in(CONF / group)
-        own = {target for folder in self.folders for target in _targets_in(folder)}
+        places = [folder / group for folder in self.folders for group in groups()]  # not all below: --config-dir .
+        own = {target for place in places for target in _targets_in(place)}
         for target in targets_of(config):
             if target not in known:
                 self._check_own(target, group, target in own, path)
@@ -52,8 +71,8 @@ class Trust:
         if not in_folder and not self._covers(target):
             raise UserError(
                 f"{path} names {target}, which is not of this package: it is not loaded. If you trust that code, add "
-                f"--trust {module}, or --config-dir with the folder of its config file; in Python, "
-                f"trust=[{target.rpartition('.')[2]}]."
+                f"--trust {target if module in LIBRARIES else module}, or --config-dir with the folder of its config "
+                f"file; in Python, trust=[{target.rpartition('.')[2]}]."
             )
         try:
             found = resolve_name(target)
@@ -67,7 +86,8 @@ class Trust:
             raise UserError(f"{path} names {target}, which is {origin} and not of {module}: it is not loaded.")
 
     def _covers(self, target: str) -> bool:
-        return any(target == name or target.startswith(f"{name}.") for name in self.names)
+        inside = target.partition(".")[0] not in LIBRARIES
+        return any(target == name or (inside and target.startswith(f"{name}.")) for name in self.names)
 
 
 NO_TRUST = Trust()
@@ -106,6 +126,8 @@ def _name_of(thing: object) -> str:
         raise UserError(f"trust={name} must be a module, class or function, or its name, such as mynet or mynet.MyNet.")
     if _is_of_python(name):
         raise UserError(f"trust={name} is of Python's standard library, which has no part of a model: leave it out.")
+    if name in LIBRARIES:
+        raise UserError(f"trust={name} is a whole library: name the class that the checkpoint names, as torch.nn.ReLU.")
     return name
 
 
@@ -113,10 +135,25 @@ def _is_of_python(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
 
 
+def _texts(config: Any) -> Iterator[str]:
+    """Yield every text in a config, keys too."""
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            yield str(key)
+            yield from _texts(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from _texts(value)
+
+
 def _targets_in(folder: Path) -> set[str]:
     """Return every ``_target_`` in the config files of a folder; {} if it does not exist."""
-    return {
-        target
-        for file in folder.rglob("*.yaml")
-        for target in targets_of(yaml.safe_load(file.read_text(encoding="utf-8")))
-    }
+    found: set[str] = set()
+    for file in folder.rglob("*.yaml"):
+        try:
+            found |= set(targets_of(yaml.safe_load(file.read_text(encoding="utf-8"))))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} is not a config file in YAML: {' '.join(str(error).split())}.") from error
+    return found
