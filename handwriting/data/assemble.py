@@ -47,7 +47,8 @@ def assemble(
     if "test" in splits:
         return HandwritingSet(train, splits["test"], tuple(names), val=splits.get("val"))
     setting = "data.test_fraction"
-    kept, held_out = split_holdout(train.labels, test_fraction, test_seed, setting=setting)
+    drawn = split_holdout(train.labels, test_fraction, test_seed, setting=setting)
+    kept, held_out = (rows.sort().values for rows in drawn)  # in the order of the files
     say_once(
         f"{source} has no test set: {len(held_out):,} of its {len(train):,} training images are the test set "
         f"({setting}={test_fraction:g})."
