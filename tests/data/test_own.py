@@ -233,6 +233,34 @@ def test_images_of_any_mode_and_size_have_one_form(tmp_path: Path):
     assert read_folder(tmp_path, channels=1).channels == 1
 
 
+def write_photographs(root: Path) -> Path:
+    """Write grey images of a bright sky over dark ground, high or low, in several sizes."""
+    for number in range(40):
+        side = 40 + number
+        image = np.full((side, side), 220 - number, np.uint8)
+        image[int((0.6, 0.8)[number % 2] * side) :] = 60 + number
+        file = root / ("high", "low")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(image))
+    return root
+
+
+@pytest.mark.parametrize("layout", ["folder", "parquet"])
+def test_grey_photographs_are_not_inverted(tmp_path: Path, layout: str):
+    read: Callable[..., HandwritingSet] = read_folder
+    path = write_photographs(tmp_path / "photographs")
+    if layout == "parquet":
+        images = [np.asarray(Image.open(file)) for file in sorted(path.rglob("*.png"))]
+        read, path = read_file, write_parquet(tmp_path / "a.parquet", images, [0] * 20 + [1] * 20)  # type: ignore
+    writing, photographs = (
+        DataModule(layout, read, str(path), val_fraction=0, photographs=given) for given in (False, True)
+    )
+    assert (writing.photographs, photographs.photographs) == (False, True)
+    assert (writing.channels, photographs.channels) == (1, 1)
+    assert torch.equal(photographs.train.images, read(path).train.images)
+    assert writing.train.images[0, 0, 0, 16] < 60 < 180 < photographs.train.images[0, 0, 0, 16]
+
+
 def test_colours_and_their_size_are_kept(tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (20, 9, 13, 3), np.uint8)
     write_folder(tmp_path / "train", images, np.arange(20) % 2)
