@@ -151,6 +151,18 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 
 @pytest.fixture(scope="session")
+def wheel(made_once: Callable[..., Path]) -> Path:
+    """Our wheel, built from this clone."""
+
+    def make(folder: Path) -> None:
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+        subprocess.run(build, check=True, capture_output=True, timeout=120)
+
+    (file,) = made_once("wheel", make).glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="session")
 def digits_run(made_once: Callable[..., Path], run_in: Callable[..., int]) -> Path:
     """The folder of a run with a good accuracy on the bundled digits."""
 

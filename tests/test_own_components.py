@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +109,10 @@ def test_a_network_goes_through_every_command(own: Path, main, capfd, ten_digits
     copied = shutil.copytree(run, own / "elsewhere" / "copied")
     accuracy = result_of(own)["metrics"]["test/acc"]
     assert accuracy > 0.3
-    for trusting in (["--trust", "mynet"], ["--config-dir", "conf"]):
-        for place in (run, copied):
-            evaluate([str(place), *trusting, f"out={own / 'out'}"])
-            (scores,) = json.loads((own / "out" / "evaluation.json").read_text())["models"].values()
-            assert scores["acc"] == pytest.approx(accuracy)
+    for place, trusting in ((run, "--trust=mynet"), (copied, "--config-dir=conf")):
+        evaluate([str(place), trusting, f"out={own / 'out'}"])
+        (scores,) = json.loads((own / "out" / "evaluation.json").read_text())["models"].values()
+        assert scores["acc"] == pytest.approx(accuracy)
     export([str(run), "--trust", "mynet", "--onnx", "net.onnx"])
     assert "same predictions" in capfd.readouterr().out
     images, labels = ten_digits
@@ -182,12 +183,8 @@ def test_a_broken_change_keeps_the_finished_run(own: Path, main, monkeypatch: py
         ("handwriting.data.downloads.download_once", ["handwriting"]),
     ],
 )
-def test_what_is_not_of_the_module_is_refused_in_any_case(own: Path, main, target: str, trust: list[str]):
-    assert main(*OWN).code == 0
-    file = run_of(own) / "checkpoints" / "best.ckpt"
-    content = torch.load(file, weights_only=True)
-    content["handwriting"]["settings"]["model"] = {"_target_": target, "command": "true"}
-    torch.save(content, file)
+def test_what_is_not_of_the_module_is_refused_in_any_case(own: Path, digits_run: Path, target: str, trust: list[str]):
+    file = checkpoint_with(digits_run, own / "net.ckpt", model={"_target_": target, "command": "true"})
     for given in (NO_TRUST, Trust.of(trust), Trust((), (own / "conf",))):
         with pytest.raises(UserError, match="it is not loaded"):
             load_trained(file, given)
@@ -231,6 +228,46 @@ def test_of_a_library_only_single_classes_are_trusted(tmp_path: Path):
     for target in ("torch.nn.Tanh", "torch.load", "torch.hub.load"):
         with pytest.raises(UserError, match=rf"--trust {target}, or"):
             trust.check({"_target_": target}, "model", tmp_path)
+
+
+def checkpoint_with(run: Path, file: Path, **settings: object) -> Path:
+    """Write the checkpoint of a run with other settings."""
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["handwriting"]["settings"] |= settings
+    torch.save(content, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"_target_": "os.system", "command": "touch called"},
+        {"_target_": "subprocess.Popen", "args": "touch called", "shell": True},
+    ],
+    ids=lambda call: call["_target_"],
+)
+@pytest.mark.parametrize("group", ["model", "data", "augment", "optim"])
+def test_a_call_of_the_system_is_refused_under_every_option(
+    own: Path, digits_run: Path, capfd: pytest.CaptureFixture[str], ten_digits, group: str, call: dict[str, Any]
+):
+    """What no command makes from a checkpoint, such as the optimizer, is not called either."""
+    (own / "conf" / "model" / "call.yaml").write_text(json.dumps(call))
+    Image.fromarray(ten_digits[0][0]).save(own / "digit.png")
+    settings = torch.load(digits_run / "checkpoints" / "best.ckpt", weights_only=True)["handwriting"]["settings"]
+    inside = {"model": {"activation": call}, "data": {"read": call}, "augment": {"steps": {"call": call}}}
+    for config in (call, inside.get(group, call)):
+        file = checkpoint_with(digits_run, own / "net.ckpt", **{group: settings[group] | config})
+        arguments = [str(file), "out=out"] if group == "data" else [str(file), "digit.png", "--views=2"]
+        for option in ([], ["--trust=os"], ["--trust=subprocess"], ["--trust=mynet"], ["--config-dir=conf"]):
+            with pytest.raises(SystemExit) as stop:
+                (evaluate if group == "data" else predict)([*arguments, *option])
+            if group != "optim" or option in (["--trust=os"], ["--trust=subprocess"]):
+                assert code_of(stop) == 2
+                assert "of Python's standard library" in capfd.readouterr().err
+        for trust in ([os.system], [subprocess.Popen], ["os"], ["subprocess"]):
+            with pytest.raises(UserError, match="of Python's standard library"):
+                Reader.load(file, trust=trust)
+    assert not (own / "called").exists()
 
 
 @pytest.mark.parametrize("thing", ["os", "subprocess.Popen", "my net", "", "torch", "numpy"])

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from handwriting.data.digits import read_digits
 from handwriting.evaluate import main as evaluate
 from handwriting.predict import main as predict
+from handwriting.reader import Reader
 
 QUICK = ("trainer.max_epochs=1", "data.batch_size=16")
 
@@ -67,6 +69,19 @@ def test_the_same_command_skips_it_also_if_its_record_has_the_path_as_given(
         assert "already done" in "".join(capfd.readouterr())
 
 
+def test_grey_photographs_are_predicted_as_they_were_tested(scans: Path, run_in: Callable[..., int]):
+    settings = ("name=photographs", "data=folder", "data.path=scans", "data.photographs=true")
+    assert run_in(scans, *settings, "model=net", *QUICK) == 0
+    (table,) = scans.glob("outputs/photographs/*/predictions.csv")
+    tested = pd.read_csv(table)
+    files = sorted((scans / "scans" / "test").rglob("*.png"))
+    found = Reader.load(table.parent).read(files)
+    assert [one.name for one in found] == tested["prediction"].tolist()
+    assert [one.probability for one in found] == pytest.approx(tested["prediction_probability"], abs=1e-5)
+    assert found[0].preprocessed is not None
+    assert np.array_equal(found[0].preprocessed.image, np.asarray(Image.open(files[0])))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -80,6 +95,7 @@ def test_the_same_command_skips_it_also_if_its_record_has_the_path_as_given(
             "data.test_fraction=1 must be above 0 and below 1",
         ),
         (["data=folder", "data.path=scans", "data.class_names=a"], "data.class_names=a must be a list"),
+        (["data=folder", "data.path=scans", "data.photographs=1"], "data.photographs=1 must be true or false"),
         (["data=file", "data.path=scans"], "is a folder without .parquet files: of image files, use data=folder"),
         (["data=idx", "data.path=scans"], "lacks some of the four files"),
         (["data=emnist", "data.emnist_split=half"], "data.emnist_split=half must be one of byclass"),

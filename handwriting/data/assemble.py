@@ -30,12 +30,13 @@ def assemble(
     names: Sequence[str],
     test_fraction: float,
     test_seed: int,
+    photographs: bool = False,
 ) -> HandwritingSet:
     """Return a data set of the splits ``train``, and ``val`` and ``test`` if they are known.
 
     Without ``test`` the fraction ``test_fraction`` of the training set is the test set, stratified by class; the same
-    for the same ``test_seed``. Raises UserError if images of two splits differ in size or colour, or if a class has
-    too few images to be split.
+    for the same ``test_seed``. ``photographs`` is that of HandwritingSet. Raises UserError if images of two splits
+    differ in size or colour, or if a class has too few images to be split.
     """
     train = splits["train"]
     for name, split in splits.items():
@@ -45,14 +46,15 @@ def assemble(
                 "the same form."
             )
     if "test" in splits:
-        return HandwritingSet(train, splits["test"], tuple(names), val=splits.get("val"))
+        return HandwritingSet(train, splits["test"], tuple(names), photographs=photographs, val=splits.get("val"))
     setting = "data.test_fraction"
-    kept, held_out = split_holdout(train.labels, test_fraction, test_seed, setting=setting)
+    drawn = split_holdout(train.labels, test_fraction, test_seed, setting=setting)
+    kept, held_out = (rows.sort().values for rows in drawn)  # in the order of the files
     say_once(
         f"{source} has no test set: {len(held_out):,} of its {len(train):,} training images are the test set "
         f"({setting}={test_fraction:g})."
     )
-    return HandwritingSet(train[kept], train[held_out], tuple(names), val=splits.get("val"))
+    return HandwritingSet(train[kept], train[held_out], tuple(names), photographs=photographs, val=splits.get("val"))
 
 
 def _form(split: LabelledImages) -> str:

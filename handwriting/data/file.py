@@ -22,12 +22,13 @@ def read_file(
     test_fraction: float = 0.2,
     test_seed: int = 0,
     class_names: Sequence[object] | None = None,
+    photographs: bool = False,
 ) -> HandwritingSet:
     """Return the images and labels of a .npz, .mat or .parquet file, or of a folder of .parquet files.
 
     The forms are those of read_npz, read_xy_mat and read_parquet. ``image_size`` and ``channels`` are for .parquet, and
-    those of decode_images; arrays stay as they are. ``test_fraction`` and ``test_seed`` are those of assemble,
-    ``class_names`` those of number_classes. Raises UserError for other and for damaged files.
+    those of decode_images; arrays stay as they are. ``test_fraction``, ``test_seed`` and ``photographs`` are
+    those of assemble, ``class_names`` those of number_classes. Raises UserError for other and for damaged files.
     """
     file = own_path("file", path, "FILE, a .npz, .mat or .parquet file")
     ending = file.suffix.lower()
@@ -47,7 +48,7 @@ def read_file(
         raise UserError(f"{file} does not end in .npz, .mat or .parquet: save your images in one of these forms.")
     labels, names = number_classes(file, {split: some for split, (_, some) in splits.items()}, class_names)
     found = {split: LabelledImages(images, torch.from_numpy(labels[split])) for split, (images, _) in splits.items()}
-    return assemble(file, found, names, test_fraction, test_seed)
+    return assemble(file, found, names, test_fraction, test_seed, photographs)
 
 
 def _decoded(

@@ -27,13 +27,14 @@ def read_folder(
     test_fraction: float = 0.2,
     test_seed: int = 0,
     class_names: Sequence[object] | None = None,
+    photographs: bool = False,
 ) -> HandwritingSet:
     """Return the images of ``path``/CLASS/*.png, or of ``path``/train/CLASS/*.png and so for val and test.
 
     The classes are the names of the folders, in alphabetical order, or by their value if all are whole numbers;
     ``class_names`` replaces them. Images may lie in folders inside. ``image_size`` and ``channels`` are those of
-    decode_images, ``test_fraction`` and ``test_seed`` those of assemble. Raises UserError if there are no images, a
-    class has none, or one is damaged.
+    decode_images, ``test_fraction``, ``test_seed`` and ``photographs`` those of assemble. Raises UserError if there are
+    no images, a class has none, or one is damaged.
     """
     root = own_path("folder", path, "DIR, a folder with a folder of images for each class")
     if not root.is_dir():
@@ -50,7 +51,7 @@ def read_folder(
     for split, (files, labels) in found.items():
         splits[split] = LabelledImages(images[begin : begin + len(files)], torch.tensor(labels, dtype=torch.int64))
         begin += len(files)
-    return renamed(assemble(root, splits, names, test_fraction, test_seed), class_names, root)
+    return renamed(assemble(root, splits, names, test_fraction, test_seed, photographs), class_names, root)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

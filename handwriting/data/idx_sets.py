@@ -45,7 +45,6 @@ class IdxSet:
 
     name: str  # for messages
     torchvision: str  # the class, and the folder of its files
-    megabytes: int  # of the download
     names: tuple[str, ...]
     files: dict[str, tuple[str, str]]
     glyphs: tuple[str, ...] = ()
@@ -59,7 +58,7 @@ def read_fashion_mnist(path: str | Path | None = None) -> HandwritingSet:
 
     ``path`` is as for read_mnist; without it, it is ``HANDWRITING_DATA/FashionMNIST``, downloaded if absent.
     """
-    return _read(IdxSet("Fashion-MNIST", "FashionMNIST", 31, CLOTHES, mnist.FILES), path)
+    return _read(IdxSet("Fashion-MNIST", "FashionMNIST", CLOTHES, mnist.FILES), path)
 
 
 def read_kmnist(path: str | Path | None = None) -> HandwritingSet:
@@ -67,7 +66,7 @@ def read_kmnist(path: str | Path | None = None) -> HandwritingSet:
 
     ``path`` is as for read_mnist; without it, it is ``HANDWRITING_DATA/KMNIST``, downloaded if absent.
     """
-    return _read(IdxSet("KMNIST", "KMNIST", 21, SYLLABLES, mnist.FILES, HIRAGANA), path)
+    return _read(IdxSet("KMNIST", "KMNIST", SYLLABLES, mnist.FILES, HIRAGANA), path)
 
 
 def read_emnist(path: str | Path | None = None, emnist_split: str = "balanced") -> HandwritingSet:
@@ -85,7 +84,7 @@ def read_emnist(path: str | Path | None = None, emnist_split: str = "balanced") 
     first = 1 if emnist_split == "letters" else 0
     arguments = ({"split": emnist_split},)
     names = EMNIST[emnist_split]
-    emnist = IdxSet("EMNIST", "EMNIST", 562, names, files, first=first, transposed=True, arguments=arguments)
+    emnist = IdxSet("EMNIST", "EMNIST", names, files, first=first, transposed=True, arguments=arguments)
     return _read(emnist, path)
 
 
@@ -95,7 +94,7 @@ def read_qmnist(path: str | Path | None = None) -> HandwritingSet:
     ``path`` is as for read_mnist; without it, it is ``HANDWRITING_DATA/QMNIST``, downloaded if absent.
     """
     arguments = ({"what": "train"}, {"what": "test"})
-    return _read(IdxSet("QMNIST", "QMNIST", 21, DIGITS, QMNIST, arguments=arguments), path)
+    return _read(IdxSet("QMNIST", "QMNIST", DIGITS, QMNIST, arguments=arguments), path)
 
 
 def read_idx_files(
@@ -147,7 +146,7 @@ def _download(one: IdxSet, root: Path, find: Callable[[], list[Path]]) -> None:
         wanted=f"{one.torchvision}/raw/*-idx?-*[!z]",
         is_there=lambda: bool(find()),
         fetch=lambda folder: [make(folder, download=True, **arguments) for arguments in one.arguments],
-        missing=f"{one.name} is not in {root}: downloading it there ({one.megabytes} MB)",
+        missing=f"{one.name} is not in {root}: downloading it there",
     )
     if reason:
         raise UserError(

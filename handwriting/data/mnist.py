@@ -102,7 +102,7 @@ def _download(root: Path) -> None:
         wanted="MNIST/raw/*-ubyte",
         is_there=lambda: bool(find_idx_files(root, FILES, "MNIST/raw")),
         fetch=lambda folder: MNIST(folder, download=True),
-        missing=f"MNIST is not in {root}: downloading it there (11 MB)",
+        missing=f"MNIST is not in {root}: downloading it there",
     )
     if reason:
         raise UserError(

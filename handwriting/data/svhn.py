@@ -50,7 +50,7 @@ def _download(root: Path) -> None:
         wanted=f"{root.name}/*.mat",
         is_there=lambda: _are_in(root),
         fetch=lambda folder: [SVHN(str(Path(folder) / root.name), split, download=True) for split in ("train", "test")],
-        missing=f"SVHN is not in {root}: downloading it there (246 MB)",
+        missing=f"SVHN is not in {root}: downloading it there",
     )
     if reason:
         raise UserError(

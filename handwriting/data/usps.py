@@ -56,7 +56,7 @@ def _download(root: Path) -> None:
         wanted=f"{root.name}/*.bz2",
         is_there=lambda: bool(_find(root)),
         fetch=fetch,
-        missing=f"USPS is not in {root}: downloading it there (8 MB)",
+        missing=f"USPS is not in {root}: downloading it there",
     )
     if reason:
         raise UserError(

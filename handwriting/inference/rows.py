@@ -32,7 +32,8 @@ def predict_rows(
             f"{height}×{width} ({what}): give another model."
         )
     data = trained.settings.get("data")
-    images = as_trained(read_csv_pixels(file), data.get("invert", "auto") if isinstance(data, dict) else "auto")
+    invert = data.get("invert", "auto") if isinstance(data, dict) else "auto"
+    images = as_trained(read_csv_pixels(file), False if trained.photographs else invert)
     probabilities, labels = predict_proba(trained, images, views, augment).max(1)
     table = pd.DataFrame({"ImageId": range(1, len(labels) + 1), "Label": [trained.class_names[one] for one in labels]})
     if submission:

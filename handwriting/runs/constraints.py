@@ -142,6 +142,7 @@ OWN_FILES: dict[str, Constraint] = {
     "test_fraction": TEST_FRACTION,
     "test_seed": SEED,
     "class_names": CLASS_NAMES,
+    "photographs": OneOf((False, True), says="true or false"),
 }
 BATCHES = Number(above=0, says="above 0: a fraction (0.5) or batches (5)")
 

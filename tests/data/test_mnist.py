@@ -90,7 +90,7 @@ def test_without_a_path_what_is_absent_is_downloaded_there(folder, data_root, mo
 
     monkeypatch.setattr("torchvision.datasets.MNIST", download)
     assert len(read_mnist().test) == 20
-    assert capsys.readouterr().out == f"MNIST is not in {data_root}: downloading it there (11 MB)\n"
+    assert capsys.readouterr().out == f"MNIST is not in {data_root}: downloading it there\n"
 
 
 @pytest.mark.parametrize(

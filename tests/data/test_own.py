@@ -17,8 +17,11 @@ from sklearn.datasets import load_digits
 
 from handwriting.data import DataModule
 from handwriting.data.dataset import HandwritingSet
+from handwriting.data.digits import read_digits
 from handwriting.data.file import read_file
 from handwriting.data.folder import read_folder
+from handwriting.data.mnist import FILES
+from handwriting.data.splits import split_holdout
 
 TRAIN, TEST = slice(0, 200), slice(200, 300)
 DIGITS = tuple("0123456789")
@@ -94,6 +97,69 @@ def test_digits_in_each_layout_are_loaded_as_the_same_images(
     assert loaded.class_names == DIGITS
 
 
+LAYOUTS = ["folder", "folder, split", "npz", "npz, split", "mat", "parquet", "parquet, split", "idx", "idx, transposed"]
+LAYOUTS += ["kaggle"]
+QUICK = ("model=mlp", "model.hidden=[16]", "optim=adam", "optim.lr=0.01", "data.batch_size=32", "trainer.max_epochs=5")
+
+
+def write_layout(layout: str, root: Path, splits: dict[str, Any], write_idx: Callable[..., Path]) -> list[str]:
+    """Write digits in one of LAYOUTS and return the overrides for them; ``splits`` are pairs of images and labels."""
+    (images, labels), train, test = (splits[name] for name in ("whole", "train", "test"))
+    if layout == "folder":
+        write_folder(root, 255 - images, labels)  # dark on bright
+    elif layout == "folder, split":
+        write_folder(root / "train", *train)
+        write_folder(root / "test", *test)
+    elif layout == "npz":
+        np.savez(root / "a.npz", x=images, y=labels)
+    elif layout == "npz, split":
+        np.savez(root / "a.npz", x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+    elif layout == "mat":
+        scipy.io.savemat(root / "a.mat", {"X": images.transpose(1, 2, 0), "y": labels})
+    elif layout == "parquet":
+        write_parquet(root / "a.parquet", images, labels)
+    elif layout == "parquet, split":
+        write_parquet(root / "train-00000-of-00001.parquet", *train)
+        write_parquet(root / "test-00000-of-00001.parquet", *test)
+    elif layout.startswith("idx"):
+        for split, names in FILES.items():
+            pixels, numbers = splits[split]
+            write_idx(root / names[0], pixels.transpose(0, 2, 1) if "transposed" in layout else pixels)
+            write_idx(root / names[1], numbers)
+    else:
+        header = ",".join(["label", *(f"pixel{number}" for number in range(784))])
+        rows = np.column_stack([labels, images.reshape(-1, 784)])
+        np.savetxt(root / "train.csv", rows, "%d", ",", header=header, comments="")
+    choice = {"folder": "folder", "idx": "idx", "kaggle": "kaggle_digits"}.get(layout.split(",")[0], "file")
+    path = next(root.glob("a.*"), root)
+    return [f"data={choice}", f"data.path={path}", *(["data.transpose=true"] if "transposed" in layout else [])]
+
+
+@pytest.mark.long
+def test_digits_have_the_same_accuracy_in_each_layout(
+    tmp_path: Path, run_in: Callable[..., int], write_idx: Callable[..., Path]
+):
+    """The layouts without a test set have one split off; those with one have the same images as their test set."""
+    digits = read_digits().train
+    whole = digits[digits.labels[:600].argsort(stable=True)]  # as folders list them
+    kept, held_out = (whole[rows.sort().values] for rows in split_holdout(whole.labels, 0.2, 0))
+    named = {"whole": whole, "train": kept, "test": held_out}
+    splits = {name: (split.images[:, 0].numpy(), split.labels.numpy()) for name, split in named.items()}
+    found: dict[str, Any] = {}
+    for number, layout in enumerate(LAYOUTS):
+        root = tmp_path / str(number)
+        root.mkdir()
+        overrides = write_layout(layout, root, splits, write_idx)
+        assert run_in(tmp_path, f"name=of{number}", *overrides, *QUICK) == 0
+        (result,) = tmp_path.glob(f"outputs/of{number}/*/result.json")
+        record = json.loads(result.read_text())
+        found[layout] = {"images": record["images"], **record["metrics"]}
+    first = found["folder"]
+    assert first["images"] == {"train": 432, "val": 48, "test": 120}
+    assert 0.5 < first["test/acc"] < 1
+    assert found == dict.fromkeys(LAYOUTS, first)
+
+
 @pytest.mark.parametrize("form", ["(N, H, W)", "(H, W, N)", "(H, W, 3, N)", "(N, 3, H, W)", "7.3"])
 def test_digits_in_a_mat_file_are_all_loaded_in_some_order(
     tmp_path: Path, digits: tuple[np.ndarray, np.ndarray], form: str, write_mat: Callable[..., Path]
@@ -130,6 +196,8 @@ def test_without_a_test_set_a_stratified_one_is_split_off_by_its_seed(
     assert (len(first.train), len(first.test)) == (240, 60)
     assert torch.equal(first.test.images, again.test.images)
     assert not torch.equal(first.test.images, other.test.images)
+    for split in (first.train, first.test):  # in the order of the folders
+        assert torch.equal(split.labels, split.labels.sort().values)
     whole = torch.bincount(torch.from_numpy(digits[1]))
     assert ((first.test.labels.bincount() - whole * 0.2).abs() < 1).all()
     assert len(read_folder(tmp_path, test_fraction=0.5).test) == 150
@@ -163,6 +231,34 @@ def test_images_of_any_mode_and_size_have_one_form(tmp_path: Path):
     Image.new("RGB", (20, 30), "red").save(tmp_path / "a" / "red.jpg")
     assert read_folder(tmp_path).channels == 3
     assert read_folder(tmp_path, channels=1).channels == 1
+
+
+def write_photographs(root: Path) -> Path:
+    """Write grey images of a bright sky over dark ground, high or low, in several sizes."""
+    for number in range(40):
+        side = 40 + number
+        image = np.full((side, side), 220 - number, np.uint8)
+        image[int((0.6, 0.8)[number % 2] * side) :] = 60 + number
+        file = root / ("high", "low")[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(image))
+    return root
+
+
+@pytest.mark.parametrize("layout", ["folder", "parquet"])
+def test_grey_photographs_are_not_inverted(tmp_path: Path, layout: str):
+    read: Callable[..., HandwritingSet] = read_folder
+    path = write_photographs(tmp_path / "photographs")
+    if layout == "parquet":
+        images = [np.asarray(Image.open(file)) for file in sorted(path.rglob("*.png"))]
+        read, path = read_file, write_parquet(tmp_path / "a.parquet", images, [0] * 20 + [1] * 20)  # type: ignore
+    writing, photographs = (
+        DataModule(layout, read, str(path), val_fraction=0, photographs=given) for given in (False, True)
+    )
+    assert (writing.photographs, photographs.photographs) == (False, True)
+    assert (writing.channels, photographs.channels) == (1, 1)
+    assert torch.equal(photographs.train.images, read(path).train.images)
+    assert writing.train.images[0, 0, 0, 16] < 60 < 180 < photographs.train.images[0, 0, 0, 16]
 
 
 def test_colours_and_their_size_are_kept(tmp_path: Path):

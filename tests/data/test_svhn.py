@@ -70,7 +70,7 @@ def test_without_a_path_what_is_absent_is_downloaded_there(write, data_root, mon
     monkeypatch.setattr("torchvision.datasets.SVHN", download)
     svhn = read_svhn()
     assert (len(svhn.train), len(svhn.test)) == (25, 13)
-    assert capsys.readouterr().out == f"SVHN is not in {data_root / 'SVHN'}: downloading it there (246 MB)\n"
+    assert capsys.readouterr().out == f"SVHN is not in {data_root / 'SVHN'}: downloading it there\n"
     assert sorted(path.name for path in data_root.iterdir() if path.suffix != ".lock") == ["SVHN"]
 
 

@@ -1,5 +1,7 @@
 import gzip
 import hashlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from handwriting.data.characters import read_characters
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.mnist import FILES, read_mnist
 from handwriting.data.mnist_csv import read_csv_images
+from handwriting.predict import main as predict
 from handwriting.utils.errors import UserError
 
 pytestmark = pytest.mark.real_data
@@ -121,6 +124,26 @@ def test_the_test_csv_is_loaded_as_by_pandas(mnist, tmp_path):
     assert np.array_equal(digits.labels.numpy(), table[0])
     assert np.array_equal(digits.images.flatten(1).numpy(), table.drop(columns=0))
     assert torch.equal(digits.images, mnist.test.images)
+
+
+def test_a_submission_to_kaggle_has_a_row_for_each_image_and_97_percent_are_right(
+    mnist: HandwritingSet, tmp_path: Path, run_in: Callable[..., int]
+):
+    (tmp_path / "train.csv").write_bytes(HEADER + as_csv(mnist.train[torch.arange(12_000)]))
+    rows = [line.partition(b",")[2] for line in (HEADER + as_csv(mnist.test)).splitlines()]
+    (tmp_path / "test.csv").write_bytes(b"\n".join(rows))
+    quick = ("model=quick_net", "optim=adam", "optim.lr=0.01", "scheduler=onecycle", "trainer.max_epochs=2")
+    assert run_in(tmp_path, "data=kaggle_digits", "data.path=.", "data.batch_size=128", *quick) == 0
+    (run,) = (path.parent for path in tmp_path.glob("outputs/kaggle_digits/*/result.json"))
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        predict([str(run), str(tmp_path / "test.csv"), "--submission", str(tmp_path / "submission.csv")])
+    assert stop.value.code == 0
+    assert time.monotonic() - begun < 30  # takes 2 to 5 s
+    assert (tmp_path / "submission.csv").read_text().startswith("ImageId,Label\n1,7\n")
+    table = pd.read_csv(tmp_path / "submission.csv")
+    assert table["ImageId"].tolist() == list(range(1, 10_001))
+    assert np.mean(table["Label"].to_numpy() == mnist.test.labels.numpy()) >= 0.97
 
 
 def test_there_are_200_characters_of_15_and_5_images(characters_file):
