@@ -51,7 +51,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if full_error == "1":
             raise
-        code = _complain(explain(error))
+        code = _complain(explain(error, sys.argv[1:]))
     except KeyboardInterrupt:
         code = 128 + (PROGRESS.stopped_by or signal.SIGINT)
     except SystemExit as stop:

@@ -23,6 +23,7 @@ from handwriting.runs.checks import check_config
 from handwriting.runs.config import CONF, choices_of, groups
 from handwriting.runs.record import flatten
 from handwriting.training.fit import build
+from handwriting.training.loggers import build_logger
 
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
 GROUPS = {group: choices_of(group) for group in groups()}
@@ -124,6 +125,21 @@ def test_every_model_classifies_or_transcribes_images(name: str):
         assert all(set(one.labels) <= set(range(7)) and 0 <= one.probability <= 1 for one in net.decode(outputs))
         return
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", GROUPS["stop"])
+def test_early_stopping_is_made_for_the_monitored_metric_unless_it_is_none(name: str):
+    stop = build("stop", composed(f"stop={name}", "monitor.metric=val/loss").stop)
+    assert (stop is None) == (name == "none")
+    assert stop is None or (stop.monitor, stop.mode) == ("val/loss", "min")
+
+
+@pytest.mark.parametrize("name", GROUPS["logger"])
+def test_every_logger_is_made_if_its_package_is_installed(tmp_path: Path, name: str):
+    if name != "tensorboard":
+        pytest.importorskip(name, reason=f"needs the extra {name}")
+    logger = build_logger(composed(f"logger={name}", f"hydra.runtime.cwd={tmp_path}").logger)
+    assert (logger is None) == (name == "tensorboard")
 
 
 @pytest.mark.parametrize("optim", GROUPS["optim"])

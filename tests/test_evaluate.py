@@ -216,6 +216,47 @@ def test_a_damaged_checkpoint_of_a_folder_is_reported_and_the_others_are_evaluat
     assert "500 images" in output
 
 
+def leave_unfinished(run: Path, status: str) -> Path:
+    """Let the record of a run of two epochs say that it has not reached the ninth."""
+    record = json.loads((run / "result.json").read_text())
+    record["settings"]["trainer"]["max_epochs"] = 9
+    (run / "result.json").write_text(json.dumps(record | {"status": status}))
+    return run
+
+
+@pytest.mark.parametrize("status", ["interrupted", "running", "failed"])
+def test_an_unfinished_run_is_evaluated_and_said_to_be_unfinished(
+    runs: Path, tmp_path: Path, no_figures: None, caplog: pytest.LogCaptureFixture, status: str
+):
+    run = leave_unfinished(copy_run(run_of(runs), tmp_path / status), status)
+    how = "running or killed" if status == "running" else status
+    evaluate([str(run)])
+    assert caplog.messages == [f"{run} is unfinished ({how} after epoch 2 of 9): its model so far is used."]
+    assert evaluation(run / "evaluation" / "test")["images"] == 500
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(SystemExit) as stop:
+        evaluate([str(run)])
+    assert stop.value.code == 2
+
+
+def test_unfinished_runs_of_a_folder_are_rows_with_the_reason(
+    runs: Path, tmp_path: Path, no_figures: None, capsys: pytest.CaptureFixture[str]
+):
+    copy_run(run_of(runs), tmp_path / "study" / "whole")
+    leave_unfinished(copy_run(run_of(runs), tmp_path / "study" / "half"), "interrupted")
+    begun = leave_unfinished(copy_run(run_of(runs), tmp_path / "study" / "begun"), "running")
+    shutil.rmtree(begun / "checkpoints")
+    evaluate([str(tmp_path / "study")])
+    rows = {
+        "begun": "it is unfinished (running or killed before the end of its first epoch).",
+        "half": "it is unfinished (interrupted after epoch 2 of 9).",
+    }
+    assert capsys.readouterr().err == "".join(f"{name} is not evaluated: {why}\n" for name, why in rows.items())
+    record = evaluation(tmp_path / "study" / "whole" / "evaluation" / "test")
+    assert (record["not_evaluated"], list(record["models"])) == (rows, ["whole"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handwriting.data.checks import warn_once
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.models.sequence_model import SequenceModel, SequenceRecognizer, Transcript, ViewOutputs
 from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build, build_model
-from handwriting.runs.record import RESULT, read_result, rename
+from handwriting.runs.record import RESULT, Run, read_result, rename
 from handwriting.runs.trust import NO_TRUST, Trust
 from handwriting.utils.errors import UserError, folders_beside
 
 LARGEST_FILE = 2 << 30  # bytes; the largest model of this package needs a hundredth of that
 BEST = "checkpoints/best.ckpt"  # in a run's folder
+LAST = "checkpoints/last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,10 @@ def _views(trained: Trained, number: int, augment: str) -> Any:
 def find_checkpoints(place: Path) -> list[Path]:
     """Return the checkpoint at a path, the best one of a run, or those of all finished runs in a folder.
 
-    Raises UserError if there is none.
+    Says so if that run is unfinished. Raises UserError if there is no checkpoint.
     """
     if place.is_file():
+        _warn_if_unfinished(place)
         return [place]
     if not place.is_dir():
         hint = folders_beside(place) or " Give one, such as outputs/mnist/RUN."
@@ -138,6 +141,7 @@ def find_checkpoints(place: Path) -> list[Path]:
                 f"{place} has no {BEST}: it is a scikit-learn model, which is not saved, or its training has reached "
                 "none yet; in the second case, repeat its command."
             )
+        _warn_if_unfinished(place / BEST)
         return [place / BEST]
     runs = [run for entry in sorted(place.iterdir()) if (run := read_result(entry)) and run.status == "done"]
     found = [run.folder / BEST for run in runs if (run.folder / BEST).is_file()]
@@ -154,6 +158,30 @@ def find_checkpoint(place: Path) -> Path:
     if len(found) > 1:
         raise UserError(f"{place} has {len(found)} runs: give one of them, such as {found[0].parent.parent}.")
     return found[0]
+
+
+def unfinished(run: Run) -> str:
+    """Return how far a run has come, such as ``interrupted after epoch 3 of 10``; '' if it is finished."""
+    if run.status == "done":
+        return ""
+    epochs = next(filter(None, (_epochs_in(run.folder / path) for path in (LAST, BEST))), 0)
+    most = run.settings.get("trainer.max_epochs")
+    how = "running or killed" if run.status == "running" else run.status
+    return f"{how} after epoch {epochs} of {most}" if epochs else f"{how} before the end of its first epoch"
+
+
+def _epochs_in(checkpoint: Path) -> int:
+    """Return how many epochs a checkpoint was trained; 0 if it cannot be read."""
+    try:
+        return int(_read(checkpoint)["epoch"]) + 1
+    except (UserError, KeyError, TypeError, ValueError):
+        return 0
+
+
+def _warn_if_unfinished(checkpoint: Path) -> None:
+    run = read_result(run_of(checkpoint))
+    if run and (progress := unfinished(run)):
+        warn_once(f"{run.folder} is unfinished ({progress}): its model so far is used.")
 
 
 def snapshots_of(checkpoint: Path) -> list[Path]:
@@ -239,15 +267,22 @@ def read_weights(path: Path) -> dict[str, Any]:
     return dict(weights)
 
 
-def load_all(places: Sequence[Path], trust: Trust = NO_TRUST) -> tuple[list[Trained], dict[str, UserError]]:
-    """Load all checkpoints of ``places``; return the errors of those in a folder that cannot be loaded, by their names.
+def load_all(
+    places: Sequence[Path], trust: Trust = NO_TRUST
+) -> tuple[list[Trained], dict[str, UserError], dict[str, str]]:
+    """Load all checkpoints of ``places``; return them and, by their names, why the others in a folder are left out.
 
+    First come the errors of those that cannot be loaded, then the progress of runs that are unfinished.
     Raises UserError if none can be loaded, or if a checkpoint that was given alone cannot be loaded.
     """
     trained: list[Trained] = []
     reasons: dict[str, UserError] = {}
+    left_out: dict[str, str] = {}
     for place in places:
         found = find_checkpoints(place)
+        if place.is_dir() and not (place / RESULT).is_file():
+            runs = [run for entry in sorted(place.iterdir()) if (run := read_result(entry))]
+            left_out |= {run.folder.name: f"it is unfinished ({how})." for run in runs if (how := unfinished(run))}
         for checkpoint in [one for path in found for one in (snapshots_of(path) if place.is_dir() else [path])]:
             try:
                 trained.append(load_trained(checkpoint, trust))
@@ -257,7 +292,7 @@ def load_all(places: Sequence[Path], trust: Trust = NO_TRUST) -> tuple[list[Trai
                 reasons[name_of(checkpoint)] = error
     if not trained:
         raise next(iter(reasons.values()))
-    return trained, reasons
+    return trained, reasons, left_out
 
 
 def _without_weights(config: Any) -> Any:

@@ -30,7 +30,8 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     Each is evaluated on its own data, changed by ``data_settings``. Those with the same images are also evaluated as an
     ensemble. ``options`` are those of the command by their names, such as ``split`` and ``tta.views``.
     """
-    trained, reasons = load_all(places, trust)
+    trained, errors, unfinished = load_all(places, trust)
+    reasons = {name: str(error) for name, error in errors.items()} | unfinished
     groups = group_by_images(trained, str(options["split"]), data_settings)
     views, augment = int(options["tta.views"]), str(options["tta.augment"])
     for group in groups:
@@ -42,7 +43,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         alone = [one.right for one in found[: len(group.trained)]]
         right_by = agreement(alone) if len(alone) > 1 else []
         more = {"accuracy_by": {name: table.to_dict("records") for name, table in by.items()}}
-        more |= {"not_evaluated": {name: str(reason) for name, reason in reasons.items()}}
+        more |= {"not_evaluated": reasons}
         folder = _folder(group, options, data_settings, len(groups) == 1)
         files = _write(folder, found, figures, group, more | {"speed": speed, "correct_by": right_by}, options)
         title = f"{group.label}, {options['split']}: {len(group.part):,} images"
@@ -54,7 +55,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         )
     for name, reason in reasons.items():
         print(f"{name} is not evaluated: {reason}", file=sys.stderr)
-    return len(reasons)
+    return len(errors)
 
 
 def _folder(group: Group, options: dict[str, Any], data_settings: Sequence[str], alone: bool) -> Path:

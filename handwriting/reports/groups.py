@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from handwriting.reports.stats import mean_and_half_width
-from handwriting.runs.record import NOT_SETTINGS, Run, fingerprint, setting_of
+from handwriting.runs.record import Run, fingerprint, has_influence, setting_of
 
 # Settings that may differ among the runs of one configuration: those that conf/ derives from the seed, and the fold.
 PER_SEED = {"seed", "data.shuffle_seed", "augment.seed", "model.estimator.random_state", "data.fold"}
@@ -90,7 +90,7 @@ def _label(configurations: Sequence[Configuration]) -> list[str]:
     """
     finished = [configuration for configuration in configurations if configuration.done]
     overridden = {key for configuration in finished for key in configuration.overridden}
-    keys = _differing(finished, overridden - PER_SEED - NOT_SETTINGS)
+    keys = _differing(finished, {key for key in overridden - PER_SEED if has_influence(key)})
     if len({_join(configuration, keys) for configuration in finished}) < len(finished):
         # The same overrides, but a file in conf/ changed between the runs.
         every = {key for configuration in finished for key in configuration.settings}
@@ -102,8 +102,10 @@ def _label(configurations: Sequence[Configuration]) -> list[str]:
     shared = set.intersection(*overrides) if overrides else set()
     for configuration in configurations:
         if not configuration.label:
-            own = (word for word in configuration.runs[0].overrides if word not in shared)
-            configuration.label = ", ".join(word for word in own if setting_of(word) not in PER_SEED | NOT_SETTINGS)
+            own = {word: setting_of(word) for word in configuration.runs[0].overrides if word not in shared}
+            configuration.label = ", ".join(
+                word for word, key in own.items() if key not in PER_SEED and has_influence(key)
+            )
         configuration.label = configuration.label or _without_seed(configuration.runs[0].folder.name)
     return keys
 

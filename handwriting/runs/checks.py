@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import yaml
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from handwriting.runs.config import CONF, mode_of
 from handwriting.runs.constraints import SETTINGS
-from handwriting.runs.record import ADDED, NOT_SETTINGS, setting_of
+from handwriting.runs.record import ADDED, has_influence, setting_of
 from handwriting.utils.errors import UserError, did_you_mean
 
 METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # logged each epoch; a callback can monitor them
@@ -23,8 +24,11 @@ NOT_NODES = ("average", "experiment", "debug")  # groups that write to other nod
 # Used only for neural networks. trainer.max_epochs is allowed in a sweep over both kinds of model.
 FOR_NETWORKS = ("optim", "scheduler", "loss", "average", "callbacks", "compile", "on_nan", "tta", "trainer")
 FOR_NETWORKS += ("augment.clean_epochs", *ADDED)
-FOR_BOTH = {"trainer.max_epochs", *NOT_SETTINGS}
 RUN_CALLBACKS = ("checkpoint", "last")
+# The other schedulers, and these callbacks, may depend on the number of epochs: they need all of them.
+ANY_LENGTH = ("StepLR", "MultiStepLR", "ExponentialLR", "ReduceLROnPlateau")
+BY_LENGTH = ("EpochAveraging", "Snapshots", "StochasticWeightAveraging")
+LOGGERS = {"MLflow": "mlflow", "MLFlowLogger": "mlflow", "WandbLogger": "wandb"}  # their packages, and our extras
 # Settings of the trainer that count single steps or change them, and their possible values with compile=graph.
 WITH_GRAPHS: dict[str, tuple[object, ...]] = {
     "devices": (1,),
@@ -40,7 +44,7 @@ WITH_GRAPHS: dict[str, tuple[object, ...]] = {
     "detect_anomaly": (False, None),
 }
 # What a classical baseline does anyway.
-DEFAULTS = {"average=none", "scheduler=none", "trainer=default", "compile=false", "tta.views=1"}
+DEFAULTS = {"average=none", "stop=none", "scheduler=none", "trainer=default", "compile=false", "tta.views=1"}
 DEFAULTS |= {"trainer.devices=1", "trainer.accelerator=cpu", "trainer.accelerator=auto", "trainer.precision=32-true"}
 
 
@@ -73,10 +77,15 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
             )
         if callback and callback.get("monitor"):
             _check_callback(f"callbacks.{name}", callback, known=not own)
+    if config.get("stop"):
+        _check_callback("stop", config.stop, known=not own)
+        _check_stop(config)
     if "total_steps" in (config.get("scheduler") or {}):
         raise UserError("scheduler.total_steps is the length of the training, which sets it: leave it out.")
     if "ReduceLROnPlateau" in _target(config.get("scheduler")):
         _check_mode("scheduler.mode", config.scheduler.get("mode", "min"), "the monitored metric", "val/loss")
+    _check_logger(config.get("logger"))
+    SETTINGS["init_from"].check("init_from", config.init_from)
 
 
 def check_settings(config: DictConfig) -> None:
@@ -113,14 +122,30 @@ def check_plateau(scheduler: DictConfig) -> None:
         )
 
 
-def without_validation(callback: DictConfig) -> DictConfig:
+def need_for_all_epochs(config: Mapping[str, Any]) -> str:
+    """Return what in a config is wrong in a training of fewer epochs than trainer.max_epochs; '' if there is nothing.
+
+    Callbacks that this package does not know are not among it.
+    """
+    scheduler = _target(config["scheduler"]).rpartition(".")[2]
+    if scheduler and scheduler not in ANY_LENGTH:
+        return f"{scheduler}, whose learning rate depends on trainer.max_epochs"
+    if config["augment"] and config["augment"].get("clean_epochs"):
+        return "augment.clean_epochs, which are its final epochs"
+    callbacks = {name: _target(callback).rpartition(".")[2] for name, callback in config["callbacks"].items()}
+    found = [name for name, kind in callbacks.items() if kind in BY_LENGTH]
+    return f"callbacks.{found[0]}, which depends on trainer.max_epochs" if found else ""
+
+
+def without_validation(name: str, callback: DictConfig) -> DictConfig:
     """Return a callback's config for a run without a validation set: its checkpoint is that of the last epoch."""
     if not str(callback.get("monitor")).startswith("val/"):
         return callback
     if not callback["_target_"].endswith("ModelCheckpoint"):
         raise UserError(
             f"{callback['_target_'].split('.')[-1]} monitors {callback.monitor}, but data.val_fraction=0 leaves no "
-            "validation set: leave the callback out, or choose a larger data.val_fraction."
+            f"validation set: {'choose stop=none' if name == 'stop' else 'leave the callback out'}, or choose a larger "
+            "data.val_fraction."
         )
     return OmegaConf.merge(callback, {"monitor": None})  # type: ignore[return-value]
 
@@ -134,7 +159,8 @@ def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
     ignored = [override for override in overrides if _is_for_networks(override)]
     if config.tta.views != 1:
         ignored.append(f"tta.views={config.tta.views}")
-    ignored += [f"{name}={config[name]}" for name, unused in ADDED.items() if config[name] != unused]
+    added = {name: config[name] for name, unused in ADDED.items() if config[name] != unused}
+    ignored += [name if isinstance(value, DictConfig) else f"{name}={value}" for name, value in added.items()]
     if config.trainer.devices != 1:
         ignored.append(f"trainer.devices={config.trainer.devices}")
     ignored += [f"callbacks.{name}" for name, one in config.callbacks.items() if one and name not in RUN_CALLBACKS]
@@ -147,9 +173,28 @@ def check_baseline(config: DictConfig, overrides: Iterable[str]) -> None:
 
 def _is_for_networks(override: str) -> bool:
     setting = setting_of(override).split("@")[0]
-    if setting in FOR_BOTH or override.lstrip("+") in DEFAULTS:
+    if setting == "trainer.max_epochs" or not has_influence(setting) or override.lstrip("+") in DEFAULTS:
         return False
     return any(setting == name or setting.startswith(f"{name}.") for name in FOR_NETWORKS)
+
+
+def _check_stop(config: DictConfig) -> None:
+    """Raise UserError if early stopping would cut off what comes at the end of a training."""
+    if needs := need_for_all_epochs(config):  # type: ignore[arg-type]
+        raise UserError(
+            f"stop may end a training before its last epoch, and this one has {needs}: choose stop=none, or leave the "
+            "other out."
+        )
+
+
+def _check_logger(logger: DictConfig | None) -> None:
+    """Raise UserError if the package of a logger is not installed."""
+    package = LOGGERS.get(_target(logger).rpartition(".")[2])
+    if package is None:
+        return
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:  # a folder of that name, such as W&B's files, is no package
+        raise UserError(f"{package} is not installed: pip install 'handwriting[{package}]', or choose another logger.")
 
 
 def _check_callback(place: str, callback: DictConfig, known: bool) -> None:

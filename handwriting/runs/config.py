@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from math import prod
@@ -19,7 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from handwriting.runs.record import NOT_SETTINGS, flatten, setting_of
+from handwriting.runs.record import flatten, has_influence, setting_of
 from handwriting.utils.errors import UserError, did_you_mean
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -34,7 +33,7 @@ def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
     Overrides of NOT_SETTINGS and those in ``skip`` are omitted; characters not allowed in file names become ``_``.
     """
     left_out = set(skip)
-    kept = [o for o in overrides if o not in left_out and setting_of(o) not in NOT_SETTINGS]
+    kept = [o for o in overrides if o not in left_out and has_influence(setting_of(o))]
     kept.sort(key=lambda override: override.split("=")[0].lstrip("+"))
     name = re.sub(r"[^\w=,.+~\[\]-]", "_", ",".join(kept)) or "default"
     if len(name.encode()) > LONGEST_NAME:
@@ -64,7 +63,7 @@ def digest_of_request(overrides: Iterable[str], sources: Iterable[Any]) -> str:
 
     ``sources`` are those of hydra.runtime.config_sources. The name of the folder counts, the rest of NOT_SETTINGS not.
     """
-    kept = [o for o in overrides if setting_of(o) == "name" or setting_of(o) not in NOT_SETTINGS]
+    kept = [o for o in overrides if setting_of(o) == "name" or has_influence(setting_of(o))]
     folders = tuple(source["path"] for source in sources if source["schema"] == "file")
     return hashlib.sha256("\n".join([*kept, _digest_of_files(folders)]).encode()).hexdigest()[:16]
 
@@ -85,6 +84,7 @@ def mode_of(metric: str) -> str | None:
 
 
 OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+OmegaConf.register_new_resolver("basename", lambda path: Path(path).name, replace=True)
 OmegaConf.register_new_resolver("mode_of", lambda metric: mode_of(metric) or "max", replace=True)
 
 
@@ -118,8 +118,11 @@ def _parser() -> OverridesParser:
     return OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
 
 
-def explain(error: HydraException | OmegaConfBaseException) -> str:
-    """Return a one-sentence explanation of an error in a command line or config, with the most similar known name."""
+def explain(error: HydraException | OmegaConfBaseException, overrides: Sequence[str] = ()) -> str:
+    """Return a one-sentence explanation of an error in a command line or config, with the most similar known name.
+
+    ``overrides`` are those of the command, which name the choices of groups.
+    """
     text = str(error)
     if isinstance(error, MissingConfigException) and error.options:
         return _explain_choice(error)
@@ -132,9 +135,16 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
         return f"{several[1]} gives several values: add -m to run each of them, or write the list as [a,b]."
     if unknown := re.search(r"Could not override '([^']+)'", text):
         name, known = unknown[1], known_settings()
-        if name in known:
-            group, _, setting = name.partition(".")
-            chosen = next((one for one in reversed(sys.argv) if one.startswith(f"{group}=")), f"this choice of {group}")
+        group, _, setting = name.partition(".")
+        if not setting and group in groups():
+            return f"This choice of {group} has no settings to override: write +{group}=…"
+        empty = group in groups() and not any(
+            one.startswith(f"{group}.") for one in known
+        )  # by default: scheduler=none
+        if name in known or empty:
+            chosen = next(
+                (one for one in reversed(overrides) if one.startswith(f"{group}=")), f"this choice of {group}"
+            )
             return f"{chosen} has no setting {setting!r}: leave it out, or choose another {group}."
         return f"There is no setting {name!r}.{did_you_mean(name, known)} --help lists them."
     return _first_line(error).removeprefix(
@@ -142,7 +152,7 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
     )  # from one of our resolvers
 
 
-def compose_data(trained: dict[str, Any], overrides: Iterable[str], folders: Iterable[Path] = ()) -> dict[str, Any]:
+def compose_data(trained: dict[str, Any], overrides: Sequence[str], folders: Iterable[Path] = ()) -> dict[str, Any]:
     """Return the data settings of a trained model, or those of ``data=CHOICE``, with overrides.
 
     A choice may also be in one of the config ``folders``.
@@ -162,7 +172,7 @@ def compose_data(trained: dict[str, Any], overrides: Iterable[str], folders: Ite
                 OmegaConf.update(config, key, yaml.safe_load(value))
         return OmegaConf.to_container(config.data, resolve=True)  # type: ignore[return-value]
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(explain(error, overrides)) from error
     except yaml.YAMLError as error:
         raise UserError(f"A setting of {', '.join(overrides)} cannot be read as setting=value.") from error
 

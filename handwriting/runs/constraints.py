@@ -328,6 +328,7 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
     # callbacks
     "handwriting.training.callbacks.EpochAveraging": {"start": FRACTION},
     "handwriting.training.callbacks.Snapshots": {"cycles": Whole(1)},
+    "lightning.pytorch.callbacks.early_stopping.EarlyStopping": {"patience": Whole(1), "min_delta": NOT_NEGATIVE},
 }
 
 

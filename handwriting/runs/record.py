@@ -36,13 +36,15 @@ NOT_SETTINGS = {
     "search",
     *("report", "report.smallest"),
     *("race", "race.max_seeds", "race.alpha", "race.margin", "race.failed"),
+    "logger",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.profiler",
 }
 # Settings that came later, with the values that leave them unused: these are not in a record, so that older ones equal
 # new ones.
-ADDED: dict[str, Any] = {"init_from": None, "freeze": []}
+ADDED: dict[str, Any] = {"init_from": None, "freeze": [], "stop": {}}
+ADDED_CHOICES = {"stop": "none"}  # of groups that came later
 INIT_DIGEST = "init_digest"  # of the content of init_from's checkpoint, beside the settings
 
 # Old to new prefixes of the dotted names in older records and checkpoints.
@@ -123,7 +125,7 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Return every setting by its dotted name, and each group's choice by the group's name."""
-        return {**flatten(self.record["settings"]), **self.record["choices"]}
+        return {**ADDED_CHOICES, **flatten(self.record["settings"]), **self.record["choices"]}
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -159,7 +161,7 @@ def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
         return {
             key: keep(value, f"{prefix}{key}.")
             for key, value in node.items()
-            if f"{prefix}{key}" not in NOT_SETTINGS and key != "dirpath"
+            if has_influence(f"{prefix}{key}") and key != "dirpath"
         }
 
     return keep(config, "")
@@ -194,6 +196,12 @@ def _renamed(target: str) -> str:
 def setting_of(override: str) -> str:
     """Return which setting an override is about: ``optim.lr`` of ``+optim.lr=0.1``."""
     return override.split("=")[0].lstrip("+~")
+
+
+def has_influence(setting: str) -> bool:
+    """Return whether a setting can change the results of a run: it is in no node of NOT_SETTINGS."""
+    parts = setting.split(".")
+    return not any(".".join(parts[:length]) in NOT_SETTINGS for length in range(1, len(parts) + 1))
 
 
 def fingerprint(settings: dict[str, Any]) -> str:
@@ -277,7 +285,8 @@ def clear_run(folder: Path) -> None:
     for pattern in ("events.out.tfevents.*", "*.csv", "*.png", "*-profile.txt", "hparams.yaml", "checkpoints/*.ckpt"):
         for file in folder.glob(pattern):
             file.unlink()
-    shutil.rmtree(folder / "evaluation", ignore_errors=True)
+    for inner in ("evaluation", "wandb"):
+        shutil.rmtree(folder / inner, ignore_errors=True)
 
 
 def discard_run(folder: Path) -> None:

@@ -57,7 +57,7 @@ def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
             if objects.note:
                 say(objects.note)
         write_result(spec.folder, {**record, "status": "running"})
-        record |= train_job(objects, shown_settings(spec.settings, spec.choices, spec.overrides))
+        record |= train_job(objects, spec.settings, shown_settings(spec.settings, spec.choices, spec.overrides))
     except BaseException as error:
         record |= _failure(error)
         if begun or not (earlier and earlier.status == "done"):  # bad input does not overwrite a finished run
@@ -79,7 +79,7 @@ def train_rank(spec: RunSpec, earlier: Run | None) -> None:
     config = OmegaConf.create(spec.config)
     config.trainer.enable_progress_bar = False
     resume = _may_resume(spec, earlier)
-    train_job(build_job(config, spec.settings, spec.folder, "", resume, spec.overrides), {})
+    train_job(build_job(config, spec.settings, spec.folder, "", resume, spec.overrides), spec.settings, {})
 
 
 def _may_resume(spec: RunSpec, earlier: Run | None) -> bool:

@@ -4,12 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from handwriting.runs.checks import RUN_CALLBACKS
+from handwriting.runs.checks import RUN_CALLBACKS, need_for_all_epochs
 from handwriting.runs.record import Run, RunSpec, check_same, clear_run, flatten, read_result, write_result
 from handwriting.utils.errors import UserError
 
-# The rest may depend on the length of the training: they would not do what they do in an uninterrupted run.
-SCHEDULERS = ("StepLR", "MultiStepLR", "ExponentialLR", "ReduceLROnPlateau")
 EPOCHS = "trainer.max_epochs"
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -43,24 +41,16 @@ def take_up(spec: RunSpec, earlier: Run | None) -> Run:
 
 
 def _check(config: dict[str, Any]) -> None:
-    """Raise UserError for settings with which an extended run would not equal an uninterrupted one."""
-    scheduler = str((config["scheduler"] or {}).get("_target_", "")).rpartition(".")[2]
-    if scheduler and scheduler not in SCHEDULERS:
-        raise UserError(
-            f"resume=extend cannot extend a run with {scheduler}, whose learning rate depends on {EPOCHS}: choose "
-            "scheduler=none, step or plateau, or leave resume=extend out."
-        )
-    if config["augment"] and config["augment"].get("clean_epochs"):
-        raise UserError(
-            "resume=extend cannot extend a run with augment.clean_epochs, which are its final epochs: leave "
-            "resume=extend out."
-        )
+    """Raise UserError for settings with which an extended run would not equal an uninterrupted one.
+
+    Early stopping is none: its state is in the last checkpoint, and a run that it has ended is not trained further.
+    """
     others = [name for name, one in config["callbacks"].items() if one and name not in RUN_CALLBACKS]
-    if others:
-        raise UserError(
-            f"resume=extend cannot extend a run with callbacks.{others[0]}, which may depend on {EPOCHS}: leave "
-            "resume=extend out."
-        )
+    needs = need_for_all_epochs(config)
+    if others and not needs:
+        needs = f"callbacks.{others[0]}, which may depend on {EPOCHS}"
+    if needs:
+        raise UserError(f"resume=extend cannot extend a run with {needs}: leave resume=extend out.")
 
 
 def _find(spec: RunSpec, earlier: Run | None) -> Run | None:

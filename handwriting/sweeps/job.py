@@ -23,7 +23,6 @@ from handwriting.reports.report import read_report
 from handwriting.reports.tables import write_tables
 from handwriting.runs.checks import check_config
 from handwriting.runs.config import digest_of_request, explain
-from handwriting.runs.constraints import SETTINGS
 from handwriting.runs.record import (
     INIT_DIGEST,
     RESULT,
@@ -34,6 +33,8 @@ from handwriting.runs.record import (
     check_same,
     discard_run,
     fingerprint,
+    has_influence,
+    plain_settings,
     read_result,
     with_absolute_path,
 )
@@ -220,12 +221,15 @@ def _spec(config: DictConfig, folder: Path) -> RunSpec:
     hydra = HydraConfig.get()
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     resolved = with_absolute_path(resolved, Path(hydra.runtime.cwd))
-    if code := digests_of_code(resolved):
+    if code := digests_of_code(plain_settings(resolved)):
         resolved["code"] = code
-    choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
+    choices = {
+        group: choice
+        for group, choice in hydra.runtime.choices.items()
+        if choice and "hydra" not in group and has_influence(group)
+    }
     overrides = list(hydra.overrides.task)
     request = digest_of_request(overrides, hydra.runtime.config_sources)
-    SETTINGS["init_from"].check("init_from", resolved["init_from"])
     if resolved["init_from"]:
         from handwriting.inference.checkpoints import find_checkpoint  # imports torch
 

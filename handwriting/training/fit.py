@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -29,16 +29,17 @@ from handwriting.models.sequence_model import SequenceModel
 from handwriting.runs.checks import check_baseline, check_plateau, check_settings, check_trainer, without_validation
 from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build, build_model
-from handwriting.runs.record import setting_of
+from handwriting.runs.record import flatten, setting_of
 from handwriting.training.callbacks import RunBar
 from handwriting.training.check_network import check_network
 from handwriting.training.finetuning import freeze, start_from
 from handwriting.training.fit_baseline import BaselineJob, fit_baseline
 from handwriting.training.graphs import GraphClassifier, check_callbacks
+from handwriting.training.loggers import build_logger, logging_to
 from handwriting.training.module import Classifier
 from handwriting.training.recognizer import Recognizer
 from handwriting.training.resume import last_checkpoint, restore_rows, rewrite_facts
-from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
+from handwriting.training.tensorboard import RunLogger, final_metrics, show_augmentation, show_images, show_result
 from handwriting.utils.errors import UserError
 from handwriting.utils.hardware import processor, with_threads
 from handwriting.utils.metrics import SMALLEST, Tally, fraction_right
@@ -63,6 +64,7 @@ class Job:
     model: Classifier | Recognizer
     trainer: lightning.Trainer
     tensorboard: RunLogger
+    logger: Logger | None = None  # beside TensorBoard
     last: Path | None = None  # the checkpoint to resume from
     step: int = 0  # and its number of steps
     note: str = ""  # on what it starts from
@@ -91,7 +93,7 @@ def build_job(
     _check_kind(config, net, data, overrides)
     if isinstance(net, Baseline):
         check_baseline(config, overrides)
-        return BaselineJob(data, net, folder)
+        return BaselineJob(data, net, folder, build_logger(config.get("logger")))
     loss = build("loss", config.loss)
     check_network(net, str(config.model.get("_target_")), data, loss)
     of_views = build("augment", augmentation_of_views(settings))
@@ -104,8 +106,10 @@ def build_job(
     if not len(data.val):
         check_plateau(config.scheduler)
     tensorboard = RunLogger(folder, begun[1] if last else None)
-    trainer = _build_trainer(config, folder, title, bool(len(data.val)), tensorboard)
-    return Job(data, model, trainer, tensorboard, *begun, note, views if config.tta.views > 1 else None)
+    callbacks = _callbacks(config, bool(len(data.val)))
+    logger = build_logger(config.get("logger"))
+    trainer = _build_trainer(config, folder, title, callbacks, [tensorboard, *filter(None, [logger])])
+    return Job(data, model, trainer, tensorboard, logger, *begun, note, views if config.tta.views > 1 else None)
 
 
 def _build_model(
@@ -143,17 +147,16 @@ def _is_lbfgs(optimizer: Any) -> bool:
 
 
 def _build_trainer(
-    config: DictConfig, folder: Path, title: str, validates: bool, tensorboard: RunLogger
+    config: DictConfig, folder: Path, title: str, callbacks: list[lightning.Callback], loggers: list[Logger]
 ) -> lightning.Trainer:
-    """Return the Trainer with its loggers, callbacks and progress bar."""
-    callbacks = _callbacks(config.callbacks, validates)
+    """Return the Trainer with callbacks, progress bar, metrics.csv and other loggers."""
     if config.compile == "graph":
         check_callbacks(callbacks)
     bar = [RunBar(title, Console(stderr=True))] if config.trainer.enable_progress_bar else []
     trainer: lightning.Trainer = build(
         "trainer",
         OmegaConf.merge(config.trainer, {"enable_progress_bar": False}),  # RunBar is the bar
-        logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), tensorboard],
+        logger=[CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1000), *loggers],
         callbacks=[*callbacks, *bar],
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # the data module splits batches between processes
@@ -188,13 +191,14 @@ def _quiet_lightning() -> None:
         warnings.filterwarnings("ignore", remark)
 
 
-def train_job(job: Job | BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
+def train_job(job: Job | BaselineJob, settings: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
     """Train, write the files of the run's folder, and return the fields of result.json.
 
-    ``shown`` goes to TensorBoard's HPARAMS tab. ``chance`` is the test accuracy, a fraction, of always predicting the
-    most common class of the test set.
+    ``shown`` goes to TensorBoard's HPARAMS tab; another logger has all ``settings`` too. ``chance`` is the test
+    accuracy, a fraction, of always predicting the most common class of the test set.
     """
-    outcome = fit_baseline(job, shown) if isinstance(job, BaselineJob) else _train_network(job, shown)
+    with logging_to(job.logger, {**flatten(settings), **shown}):
+        outcome = fit_baseline(job, shown) if isinstance(job, BaselineJob) else _train_network(job, shown)
     labels = job.data.test.labels
     chance = labels.unique(dim=0, return_counts=True)[1].max().item() / len(labels)
     return outcome | {"classes": len(job.data.class_names), "chance": chance, "processor": processor()}
@@ -218,6 +222,8 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
         metrics |= with_views
     show_result(job.tensorboard, job.data, job.model, folder, step)
     job.tensorboard.log_result(shown, metrics, step)
+    if job.logger:
+        job.logger.log_metrics(final_metrics(metrics), step)
     return outcome
 
 
@@ -341,9 +347,15 @@ def _best_checkpoint(trainer: lightning.Trainer) -> str | None:
     return None
 
 
-def _callbacks(configs: DictConfig, validates: bool) -> list[lightning.Callback]:
-    watched = {f"callbacks.{name}": callback for name, callback in configs.items() if callback}
-    return [build(name, callback if validates else without_validation(callback)) for name, callback in watched.items()]
+def _callbacks(config: DictConfig, validates: bool) -> list[lightning.Callback]:
+    named = {f"callbacks.{name}": callback for name, callback in config.callbacks.items()} | {
+        "stop": config.get("stop")
+    }
+    return [
+        build(name, callback if validates else without_validation(name, callback))
+        for name, callback in named.items()
+        if callback
+    ]
 
 
 def _device(trainer: lightning.Trainer) -> str:

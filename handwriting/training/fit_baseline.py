@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from handwriting.data import DataModule
 from handwriting.models.baselines import Baseline
-from handwriting.training.tensorboard import RunLogger, show_augmentation, show_images, show_result
+from handwriting.training.tensorboard import RunLogger, final_metrics, show_augmentation, show_images, show_result
 from handwriting.utils.errors import UserError
 from handwriting.utils.files import write_text
 from handwriting.utils.hardware import with_threads
@@ -23,6 +24,7 @@ class BaselineJob:
     data: DataModule
     model: Baseline
     folder: Path
+    logger: Logger | None = None  # beside TensorBoard
     last: None = None  # it is fitted in one call: there is nothing to resume
     step: int = 0
     note: str = ""
@@ -55,6 +57,8 @@ def fit_baseline(job: BaselineJob, shown: dict[str, Any]) -> dict[str, Any]:
     logger.log_metrics({key: float(value) for key, value in metrics.items()}, 0)
     show_result(logger, data, model, job.folder, step=0)
     logger.log_result(shown, metrics, step=0)
+    if job.logger:
+        job.logger.log_metrics(metrics | final_metrics(metrics), step=0)
     return {
         "metrics": metrics,
         "chosen_epoch": 1,

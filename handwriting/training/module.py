@@ -99,6 +99,11 @@ class TrainingModule(lightning.LightningModule):
         """Start the clock."""
         self._begun, self._seed = time.perf_counter(), torch.initial_seed()
 
+    def on_train_start(self) -> None:
+        """Train no further if the run had been stopped early before it was interrupted."""
+        if any(callback.stopped_epoch for callback in self.trainer.early_stopping_callbacks):
+            self.trainer.should_stop = True
+
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's row of metrics; the first after a resume restores the random states."""
         self.history.append({"epoch": self.current_epoch})

@@ -48,12 +48,17 @@ class RunLogger(TensorBoardLogger):
         Experiment, of which TensorBoard uses the first one that it finds. Without one it gathers the settings of all
         runs, and shows those first in which the runs differ.
         """
-        self.log_metrics({f"final/{name}": metrics[name] for name in FINAL if name in metrics}, step)
+        self.log_metrics(final_metrics(metrics), step)
         plain = {name: value if _is_number(value) else str(value) for name, value in settings.items()}
         _, start, end = hparams(plain, {})
         for summary in (start, end):
             self.experiment._get_file_writer().add_summary(summary)
         self.save()
+
+
+def final_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the accuracies of a finished run as final/…: val/acc is that of the chosen epoch."""
+    return {f"final/{name}": metrics[name] for name in FINAL if name in metrics}
 
 
 def _is_number(value: object) -> bool:

@@ -33,6 +33,7 @@ LEFT_OUT = {
     "make demo": "it installs the package; its command is run as well",
     "make test": "it runs this suite",
     "submitit_slurm": "it needs SLURM: tests/cluster starts one",
+    "logger=mlflow": "it needs a large extra: tests/training/test_loggers.py runs it where that is installed",
 }
 # Changes that shorten a command, by a substring: all that match are applied, in this order.
 REPLACED = {
@@ -43,6 +44,7 @@ REPLACED = {
     "n_jobs=4": "n_jobs=2",
     "model.width=8,32": "model.width=8",
     "devices=4": "devices=2",
+    "trainer.max_epochs=100": "trainer.max_epochs=3",
 }
 SMALL_NET = "model.branches=1 model.shared=0 model.widths=[8,16,32]"
 ADDED = {

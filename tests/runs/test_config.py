@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
-from handwriting.runs.config import CONF, count_jobs, groups, known_settings, name_folder
+from handwriting.runs.config import CONF, count_jobs, explain, groups, known_settings, name_folder
 
 
 @pytest.mark.parametrize(
@@ -56,11 +57,28 @@ def test_known_settings_are_those_of_the_default_config():
 
 
 def test_the_groups_are_the_folders_of_conf():
-    named = ["augment", "average", "data", "debug", "experiment", "loss", "model", "optim", "scheduler", "trainer"]
-    assert groups() == named
+    named = "augment average data debug experiment logger loss model optim scheduler stop trainer"
+    assert groups() == named.split()
     assert (CONF / "config.yaml").is_file()
 
 
 def test_jobs_of_a_glob_are_counted_where_hydra_runs():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         assert count_jobs(["scheduler=glob(*)"], None) == len(list((CONF / "scheduler").glob("*.yaml")))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["stop.patience=3"], "this choice of stop has no setting 'patience': leave it out, or choose another stop."),
+        (["scheduler=none", "scheduler.gamma=1"], "scheduler=none has no setting 'gamma': leave it out, or choose"),
+        (["optim=sgd", "optim.betas=[0,0]"], "optim=sgd has no setting 'betas'"),
+        (["optim.learning_rate=1"], "There is no setting 'optim.learning_rate'."),
+        (["stop={patience: 3}"], "This choice of stop has no settings to override: write +stop=…"),
+    ],
+    ids=" ".join,
+)
+def test_a_setting_that_a_choice_does_not_have_is_explained_by_its_choice(overrides: list[str], sentence: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(HydraException) as error:
+        compose("config", overrides)
+    assert sentence in explain(error.value, overrides)
