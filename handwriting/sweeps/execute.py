@@ -60,7 +60,8 @@ def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
         record |= train_job(objects, spec.settings, shown_settings(spec.settings, spec.choices, spec.overrides))
     except BaseException as error:
         record |= _failure(error)
-        if begun or not (earlier and earlier.status == "done"):  # bad input does not overwrite a finished run
+        # Bad input does not overwrite a finished run, nor one that can be resumed without it.
+        if begun or earlier is None or not (earlier.status == "done" or _may_resume(spec, earlier)):
             with contextlib.suppress(OSError):  # a full disk: the first error is reported
                 write_result(spec.folder, record)
         if isinstance(error, SystemExit):  # Lightning's reaction to Ctrl-C
