@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from matplotlib.figure import Figure
 
@@ -82,7 +83,14 @@ def test_several_runs_are_also_evaluated_as_an_ensemble(
     assert none + one + both == record["images"]
     right = [scores["acc"] * record["images"] for scores in models.values()]
     assert one + 2 * both == pytest.approx(right[0] + right[1])
-    assert f"Correct by all 2 models: {both} images; by some: {one}; by none: {none}." in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"Correct by all 2 models: {both} images; by some: {one}; by none: {none}." in output
+    difference = record["difference"]
+    assert difference["only_first"] + difference["only_second"] == one
+    assert difference["accuracy"] == pytest.approx(models["seed=0"]["acc"] - models["seed=1"]["acc"])
+    assert difference["p"] == pytest.approx(scipy.stats.binomtest(difference["only_first"], one).pvalue)
+    assert f"Only seed=0 is right on {difference['only_first']} images, only seed=1 on" in output
+    assert (tmp_path / "differences.png").is_file()
 
 
 @pytest.fixture

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from handwriting.data.dataset import pictures
 from handwriting.inference.checkpoints import load_all
 from handwriting.inference.evaluation import Evaluation, Group, evaluate_all, group_by_images, measure_speed
-from handwriting.plots.images import draw_accuracy_by, draw_confusions
+from handwriting.plots.images import draw_accuracy_by, draw_confusions, draw_differences
 from handwriting.plots.style import as_file, shown_names
+from handwriting.reports.stats import interval_for_new_images, mcnemar
 from handwriting.runs.record import PREDICTIONS
 from handwriting.runs.trust import Trust
 from handwriting.utils.files import as_csv, write_bytes, write_text
@@ -42,12 +45,13 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         speed = measure_speed(trained[0], group.part) if len(trained) == 1 else {}
         alone = [one.right for one in found[: len(group.trained)]]
         right_by = agreement(alone) if len(alone) > 1 else []
+        pair, sentence = _compare(found[0], found[1], group, figures) if len(alone) == 2 else ({}, "")
         more = {"accuracy_by": {name: table.to_dict("records") for name, table in by.items()}}
-        more |= {"not_evaluated": reasons}
+        more |= {"not_evaluated": reasons, "difference": pair}
         folder = _folder(group, options, data_settings, len(groups) == 1)
         files = _write(folder, found, figures, group, more | {"speed": speed, "correct_by": right_by}, options)
         title = f"{group.label}, {options['split']}: {len(group.part):,} images"
-        _print(found, group.kind.COLUMNS, speed, right_by, title, files)
+        _print(found, group.kind.COLUMNS, speed, right_by, title, files, sentence)
     if len(groups) > 1:
         kind = {"test": "test", "val": "validation", "train": "training"}[options["split"]]
         print(
@@ -56,6 +60,33 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     for name, reason in reasons.items():
         print(f"{name} is not evaluated: {reason}", file=sys.stderr)
     return len(errors)
+
+
+def _compare(one: Evaluation, other: Evaluation, group: Group, figures: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Compare two models on the same images: numbers for evaluation.json, a sentence, and a figure in ``figures``."""
+    only, only_other, p = mcnemar(one.right, other.right)
+    mean, half_width = interval_for_new_images((one.right.astype(float) - other.right)[None])
+    differ = np.flatnonzero(one.right != other.right)
+    if len(differ):
+        some = differ[np.linspace(0, len(differ) - 1, min(SHOWN, len(differ))).round().astype(int)]
+        first, second = (
+            group.kind.predictions(each.answer, group.part, group.class_names).iloc[some] for each in (one, other)
+        )
+        title = f"{len(differ):,} images on which one is right and one is wrong: {one.name} | {other.name}"
+        figures["differences"] = draw_differences(
+            pictures(group.part.images[some]),
+            first["label"].tolist(),
+            first["prediction"].tolist(),
+            second["prediction"].tolist(),
+            title,
+        )
+    sentence = (
+        f"Only {one.name} is right on {only:,} images, only {other.name} on {only_other:,}: a difference of "
+        f"{100 * mean:.2f} ± {100 * half_width:.2f} percentage points (95 % interval for new images and these two "
+        f"trainings; McNemar's exact test, p = {p:.2g})."
+    )
+    numbers = {"only_first": only, "only_second": only_other, "accuracy": mean, "half_width": half_width, "p": p}
+    return numbers, sentence
 
 
 def _folder(group: Group, options: dict[str, Any], data_settings: Sequence[str], alone: bool) -> Path:
@@ -131,6 +162,7 @@ def _print(
     read_right_by: list[int],
     title: str,
     files: Sequence[Path],
+    sentence: str,
 ) -> None:
     console = Console(highlight=False)
     table = Table(title=title, title_justify="left", box=None)
@@ -146,6 +178,8 @@ def _print(
         console.print(
             f"Correct by all {len(some) + 1} models: {every:,} images; by some: {sum(some):,}; by none: {none:,}."
         )
+    if sentence:
+        console.print(Text(sentence))
     if speed:
         images = len(found[0].right)
         per_second = images / speed["all_seconds"]

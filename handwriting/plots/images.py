@@ -150,23 +150,44 @@ def draw_predictions(
 
     Misclassified images have a red title; '' is an unknown true class.
     """
+    captions = []
+    for label, prediction, sure in zip(true, predicted, probabilities, strict=True):
+        wrong = bool(label) and label != prediction
+        lines = ["true " + _short(label), "pred. " + _short(prediction)] if wrong else [_short(prediction)]
+        lines.append(f"{sure:.1%}")  # a line of its own: beside a right-to-left glyph its order would change
+        captions.append(("\n".join(lines), WRONG if wrong else "black"))
+    return _draw_captioned(images, captions, title, boxes)
+
+
+def draw_differences(
+    images: np.ndarray, true: Sequence[str], first: Sequence[str], second: Sequence[str], title: str
+) -> Figure:
+    """Draw images of one size, each with its true class and, below, the predictions of two models."""
+    captions = [
+        (f"true {_short(label)}\n{_short(one)} | {_short(other)}", "black")
+        for label, one, other in zip(true, first, second, strict=True)
+    ]
+    return _draw_captioned(images, captions, title)
+
+
+def _draw_captioned(
+    images: np.ndarray, captions: Sequence[tuple[str, str]], title: str, boxes: Sequence[Boxes] | None = None
+) -> Figure:
+    """Draw images of one size in rows, each with its boxes below its caption, a text and its colour."""
     columns = _columns(images)
     rows = max(-(-len(images) // columns), 1)
     wide = 10 / columns  # inches; below, 0.4 for the title
-    with rc_context({"font.family": fonts_for([*true, *predicted])}):
+    with rc_context({"font.family": fonts_for([caption for caption, _ in captions])}):
         tall = wide * images.shape[1] / images.shape[2]
         figure = Figure(figsize=(10, (tall + 0.4) * rows + 0.5), dpi=110, layout="constrained")
         figure.suptitle(title, fontsize=10)
         places = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes in places:
             axes.set_axis_off()
-        drawn = zip(places, images, boxes or [()] * len(images), true, predicted, probabilities, strict=False)
-        for axes, image, framed, label, prediction, sure in drawn:
+        drawn = zip(places, images, boxes or [()] * len(images), captions, strict=False)
+        for axes, image, framed, (caption, colour) in drawn:
             _show(axes, image, framed)
-            wrong = bool(label) and label != prediction
-            lines = ["true " + _short(label), "pred. " + _short(prediction)] if wrong else [_short(prediction)]
-            lines.append(f"{sure:.1%}")  # a line of its own: beside a right-to-left glyph its order would change
-            axes.set_title("\n".join(lines), fontsize=7.5, color=WRONG if wrong else "black")
+            axes.set_title(caption, fontsize=7.5, color=colour)
     return figure
 
 

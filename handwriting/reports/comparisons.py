@@ -13,8 +13,10 @@ from handwriting.reports.stats import (
     Difference,
     adjust_by_holm,
     detectable_difference,
+    interval_for_new_images,
     paired_differences,
     pairs_for,
+    probability_of_higher,
 )
 
 METRIC = "test/acc"
@@ -57,6 +59,25 @@ class Comparison(NamedTuple):
         spread = 100 * self.difference.spread
         return pairs_for(smallest / spread, self.level) if spread else 2
 
+    def for_new_images(self) -> float:
+        """Return the half-width of the 95 % interval of the difference over new seeds and new images, as a fraction.
+
+        Paired by seed and image. NaN for folds, and where the runs have no predictions for the same test images.
+        """
+        others = self.worse.runs_by_seed
+        pairs = [(run.tested, others[seed].tested) for seed, run in self.better.runs_by_seed.items() if seed in others]
+        first = pairs[0][0][0] if pairs and pairs[0][0] else None
+        tables = [
+            one[1].astype(float) - other[1] for one, other in pairs if one and other and one[0] == other[0] == first
+        ]
+        if len(tables) < 2 or len(tables) < len(pairs) or self.better.overlap or self.worse.overlap:
+            return math.nan
+        return interval_for_new_images(np.stack(tables))[1]
+
+    def probability(self) -> tuple[float, float, float]:
+        """Return the probability that a seed of the better one beats a seed of the other, and its 95 % interval."""
+        return probability_of_higher(self.better.values(METRIC), self.worse.values(METRIC))
+
     def sentence(self, names: dict[str, str], smallest: float = SMALLEST) -> str:
         """Return the comparison as a sentence, in percentage points; ``names`` maps each label to a short name.
 
@@ -67,6 +88,8 @@ class Comparison(NamedTuple):
         folds = self.better.overlap or self.worse.overlap
         number = f"{self.difference.pairs} {'runs' if folds else 'seeds'}"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        if not math.isnan(wider := self.for_new_images()):
+            number = f"± {100 * wider:.2f} for new images; {number}"
         if self.significant:
             return f"{better} is better than {worse} by {size} ({number}, {p})."
         sentence = f"{better} and {worse}: the difference of {size} is not significant ({number}, {p})."
@@ -131,6 +154,11 @@ def sentences_on(
 ) -> list[str]:
     """Return the first comparisons as sentences, and how many are significant; ``names`` as in ``sentence``."""
     sentences = [comparison.sentence(names, smallest) for comparison in comparisons[:most]]
+    if any("for new images" in sentence for sentence in sentences):
+        sentences.append(
+            "The first ± is for new trainings tested on the same images, that for new images also for other test "
+            "images of the same kind."
+        )
     if len(comparisons) > most:
         sentences.append(f"{len(comparisons) - most:,} more pairs are in differences.csv.")
     if len(comparisons) > 1:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from handwriting.reports.stats import mean_and_half_width
+import numpy as np
+
+from handwriting.reports.stats import interval_for_new_images, mean_and_half_width
 from handwriting.runs.record import Run, fingerprint, has_influence, setting_of
 
 # Settings that may differ among the runs of one configuration: those that conf/ derives from the seed, and the fold.
@@ -36,18 +38,31 @@ class Configuration:
         """Return the finished runs."""
         return [run for run in self.runs if run.status == "done"]
 
-    def by_seed(self, metric: str) -> dict[tuple[str, ...], float]:
-        """Return a metric of every finished run that has it, keyed by the values of the run's PER_SEED settings.
+    @cached_property
+    def runs_by_seed(self) -> dict[tuple[str, ...], Run]:
+        """Return the finished runs, keyed by the values of their PER_SEED settings.
 
         A setting that a run lacks counts as equal to its seed. So a network and a forest with the same seed are a pair,
         although only the forest has a ``random_state``.
         """
-        keys, by_seed = sorted(PER_SEED), {}
-        for run in self.done:
-            if metric in run.metrics:
-                settings = run.settings
-                by_seed[tuple([str(settings.get(key, settings["seed"])) for key in keys])] = run.metrics[metric]
-        return by_seed
+        keys = sorted(PER_SEED)
+        settings = [(run, run.settings) for run in self.done]
+        return {tuple([str(of.get(key, of["seed"])) for key in keys]): run for run, of in settings}
+
+    def by_seed(self, metric: str) -> dict[tuple[str, ...], float]:
+        """Return a metric of every finished run that has it, keyed as in ``runs_by_seed``."""
+        return {seed: run.metrics[metric] for seed, run in self.runs_by_seed.items() if metric in run.metrics}
+
+    def for_new_images(self) -> float:
+        """Return the half-width of the 95 % interval of the test accuracy over new seeds and new images.
+
+        NaN for fewer than two runs, for folds, and where the runs have no predictions for the same test images.
+        """
+        tested = [run.tested for run in self.done]
+        tables = [one[1] for one in tested if one and tested[0] and one[0] == tested[0][0]]
+        if len(tables) < 2 or len(tables) < len(self.done) or self.overlap:
+            return math.nan
+        return interval_for_new_images(np.stack(tables))[1]
 
     def values(self, metric: str) -> list[float]:
         """Return a metric of every finished run that has it."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SHORTEST_LABEL = 16  # minimum characters of a label in a line; a longer label is wrapped, at its commas if possible
 MOST_NAMED = 5  # failed runs that are listed with the same reason
+MOST_READ = 200  # finished runs whose predictions are read for differences.csv: each file takes some milliseconds
 MOST_DEVICES = 4  # devices that are listed if the runs were trained on several
 # Columns for metrics that only some runs have. A narrow terminal omits the last columns; summary.md has all.
 EXTRA_METRICS = {
@@ -54,7 +55,7 @@ def summary_frame(report: Report) -> "pd.DataFrame":
     """Return a row for each configuration: label, seeds, metrics as fractions with half-widths, epochs, seconds."""
     import pandas as pd
 
-    rows, metrics = [], _metrics(report)
+    rows, metrics, few = [], _metrics(report), _are_few(report)
     for configuration in report.configurations:
         settings = configuration.runs[0].settings
         row: dict[str, Any] = {"configuration": configuration.label} | {
@@ -63,6 +64,8 @@ def summary_frame(report: Report) -> "pd.DataFrame":
         row["seeds"] = len(configuration.done)
         for metric in metrics:
             row[metric], row[f"{metric} ±"] = configuration.interval(metric)
+        if few:
+            row["test/acc ± for new images"] = configuration.for_new_images()
         row |= {key: configuration.mean(key) for key in ("epochs", "seconds", "parameters")}
         # As an integer where it is one: with early stopping, epochs may differ among the seeds.
         row |= {key: int(row[key]) for key in ("epochs", "parameters") if row[key] == row[key] // 1}
@@ -89,6 +92,11 @@ def differences_frame(report: Report) -> "pd.DataFrame":
         "detectable": [comparison.detectable for comparison in comparisons],
         f"seeds for {report.smallest:g}": [comparison.seeds_for(report.smallest) for comparison in comparisons],
     }
+    if _are_few(report):
+        columns["± for new images"] = [comparison.for_new_images() for comparison in comparisons]
+        found = [comparison.probability() for comparison in comparisons]
+        for place, name in enumerate(("P(better seed)", "P low", "P high")):
+            columns[name] = [one[place] for one in found]
     return pd.DataFrame(columns)
 
 
@@ -107,6 +115,11 @@ def out_of_fold_frame(report: Report) -> "pd.DataFrame":
                 }
                 frames.append(pd.concat([pd.DataFrame(which, index=held_out.index), held_out], axis=1))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _are_few(report: Report) -> bool:
+    """Return whether the predictions of all runs can be read in a short time."""
+    return sum(len(configuration.done) for configuration in report.configurations) <= MOST_READ
 
 
 def _metrics(report: Report) -> list[str]:

@@ -20,6 +20,7 @@ from handwriting.utils.errors import UserError, folders_beside
 from handwriting.utils.files import write_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 RESULT = "result.json"
@@ -140,6 +141,18 @@ class Run:
             return pd.read_csv(self.folder / "metrics.csv")
         except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError):
             return pd.DataFrame()
+
+    @cached_property
+    def tested(self) -> "tuple[str, np.ndarray] | None":
+        """Return a digest of the test labels and which images were predicted right, bool (images,); None if unknown."""
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(self.folder / PREDICTIONS, usecols=["label", "prediction"], dtype=str, na_filter=False)
+        except (OSError, ValueError):  # also what pandas raises for a file without these columns
+            return None
+        labels = hashlib.sha256("\n".join(table["label"]).encode()).hexdigest()
+        return labels, (table["label"] == table["prediction"]).to_numpy()
 
     def held_out(self) -> "pd.DataFrame | None":
         """Return held_out.csv: index, label, prediction and probabilities of each held-out image; None without it."""

@@ -14,6 +14,7 @@ from handwriting.plots import runs as plots
 from handwriting.reports.figures import write_plots
 from handwriting.reports.groups import as_text
 from handwriting.reports.report import read_report
+from handwriting.reports.stats import interval_for_new_images
 from handwriting.reports.tables import print_report, write_tables
 from handwriting.utils.errors import UserError
 
@@ -415,3 +416,27 @@ def test_a_single_configuration_is_labelled_by_its_overrides(tmp_path: Path, mak
     make_run(tmp_path / "plain", "seed=3")
     (configuration,) = read_report(tmp_path / "plain").configurations
     assert configuration.label == "default"
+
+
+def test_intervals_for_new_images_are_from_the_predictions_of_the_runs(tmp_path: Path, make_run):
+    random, images = np.random.default_rng(0), 400
+    labels, hard = random.integers(0, 10, images), random.normal(0, 2, images)
+    right = {name: np.zeros((4, images)) for name in ("sgd", "adam")}
+    for name, gain in (("sgd", 0.0), ("adam", 0.5)):
+        for seed in range(4):
+            right[name][seed] = random.random(images) < 1 / (1 + np.exp(-2 - gain - hard))
+            folder = make_run(tmp_path, f"optim={name}", f"seed={seed}", accuracy=right[name][seed].mean())
+            table = pd.DataFrame({"label": labels, "prediction": (labels + 1 - right[name][seed]).astype(int)})
+            table.to_csv(folder / "predictions.csv")
+    write_tables(read_report(tmp_path))
+    (row,) = pd.read_csv(tmp_path / "differences.csv").to_dict("records")
+    _, half_width = interval_for_new_images(right["adam"] - right["sgd"])
+    assert row["± for new images"] == pytest.approx(half_width)
+    assert row["± for new images"] > row["±"]
+    assert row["P low"] <= row["P(better seed)"] <= row["P high"]
+    assert f"(± {100 * half_width:.2f} for new images; 4 seeds, p" in (tmp_path / "summary.md").read_text()
+    one = tmp_path / "optim=sgd,seed=0" / "predictions.csv"
+    one.write_text(one.read_text().replace("\n0,", "\n0,1"))  # the test images of one run are others
+    write_tables(read_report(tmp_path))
+    assert np.isnan(pd.read_csv(tmp_path / "differences.csv").to_dict("records")[0]["± for new images"])
+    assert "for new images" not in (tmp_path / "summary.md").read_text()

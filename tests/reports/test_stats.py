@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -8,9 +9,12 @@ from handwriting.reports.stats import (
     POWER,
     adjust_by_holm,
     detectable_difference,
+    interval_for_new_images,
+    mcnemar,
     mean_and_half_width,
     paired_differences,
     pairs_for,
+    probability_of_higher,
 )
 
 
@@ -110,3 +114,79 @@ def test_the_number_of_pairs_is_that_of_statsmodels():
         assert pairs_for(difference, 0.05) == int(np.ceil(needed))
     assert pairs_for(0.001, 0.05) is None
     assert pairs_for(1000, 0.05) == 2
+
+
+def right_or_not(generator: np.random.Generator, seeds: int, images: int, of_seeds: float, of_images: float):
+    """Return which of new images new trainings get right; their logits vary by seed and by image."""
+    logits = 3 + generator.normal(0, of_seeds, (seeds, 1)) + generator.normal(0, of_images, images)
+    return (generator.random((seeds, images)) < 1 / (1 + np.exp(-logits))).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "images", "of_seeds", "of_images"), [(5, 500, 0.1, 3), (3, 500, 0.5, 1), (1, 500, 0, 2)]
+)
+def test_the_interval_for_new_images_has_its_nominal_coverage(
+    seeds: int, images: int, of_seeds: float, of_images: float
+):
+    generator, experiments = np.random.default_rng(0), 400
+    truth = right_or_not(generator, 3000 if seeds > 1 else 1, 3000, of_seeds, of_images).mean()
+    if seeds == 1:  # of this training: no variation by seed
+        truth = right_or_not(generator, 3000, 3000, 0, of_images).mean()
+    covered = 0
+    for _ in range(experiments):
+        mean, half_width = interval_for_new_images(right_or_not(generator, seeds, images, of_seeds, of_images))
+        covered += abs(mean - truth) <= half_width
+    assert 0.92 <= covered / experiments <= 0.985
+
+
+def test_the_interval_for_new_images_is_about_that_of_a_bootstrap_over_seeds_and_images():
+    generator = np.random.default_rng(1)
+    table = right_or_not(generator, 20, 400, 0.3, 2)
+    means = []
+    for _ in range(2000):
+        seeds, images = generator.integers(0, 20, 20), generator.integers(0, 400, 400)
+        means.append(table[seeds][:, images].mean())
+    mean, half_width = interval_for_new_images(table)
+    assert mean == table.mean()
+    # A bootstrap of both counts the noise of a single cell twice, so it is slightly wider (A. B. Owen, 2007).
+    assert 1.96 * np.std(means) == pytest.approx(half_width, rel=0.15)
+
+
+def test_the_interval_for_new_images_is_that_of_the_seeds_where_all_images_are_equal():
+    accuracies = [0.0, 1.0, 1.0, 1.0]
+    assert interval_for_new_images(np.repeat(np.array(accuracies)[:, None], 50, 1)) == pytest.approx(
+        mean_and_half_width(accuracies)
+    )
+    assert interval_for_new_images(np.ones((3, 50))) == (1, 0)
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 5), (10, 10)])
+def test_the_probability_of_a_higher_seed_is_the_mann_whitney_statistic(first: int, second: int):
+    generator = np.random.default_rng(first)
+    one, other = generator.integers(0, 9, first).tolist(), generator.integers(0, 9, second).tolist()
+    found, low, high = probability_of_higher(one, other)
+    assert found == pytest.approx(scipy.stats.mannwhitneyu(one, other)[0] / (first * second))
+    assert 0 <= low <= found <= high <= 1
+    mirrored = probability_of_higher(other, one)
+    assert mirrored == pytest.approx((1 - found, 1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_the_interval_of_the_probability_has_its_nominal_coverage(shift: float):
+    generator, experiments = np.random.default_rng(0), 500
+    truth, covered = scipy.stats.norm.cdf(shift / 2**0.5), 0
+    for _ in range(experiments):
+        _, low, high = probability_of_higher(generator.normal(shift, 1, 5).tolist(), generator.normal(0, 1, 5).tolist())
+        covered += low <= truth <= high
+    assert covered / experiments >= 0.92
+
+
+def test_mcnemar_is_that_of_statsmodels():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        one, other = generator.random(60) < 0.9, generator.random(60) < 0.8
+        table = [[(one & other).sum(), (one & ~other).sum()], [(~one & other).sum(), (~one & ~other).sum()]]
+        only, only_other, p = mcnemar(one, other)
+        assert (only, only_other) == (table[0][1], table[1][0])
+        assert p == pytest.approx(exact_mcnemar(table, exact=True).pvalue)  # type: ignore[attr-defined]
+    assert mcnemar(np.ones(5, dtype=bool), np.ones(5, dtype=bool)) == (0, 0, 1)
