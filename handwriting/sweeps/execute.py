@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from handwriting.runs.record import Run, RunSpec, clear_run, now, write_result
 from handwriting.sweeps.subprocesses import count_processes, train_apart
 from handwriting.utils.errors import DivergedError, UserError
-from handwriting.utils.hardware import return_memory, slow_precision, use_machine
+from handwriting.utils.hardware import freeze_imports, return_memory, slow_precision, use_machine
 
 Say = Callable[[str], None]
 
@@ -42,6 +42,7 @@ def train(spec: RunSpec, earlier: Run | None, title: str, say: Say) -> Run:
         from handwriting.training.fit import build_job, train_job  # this and the next: torch and Lightning, seconds
         from handwriting.training.tensorboard import shown_settings
 
+        freeze_imports()
         if note := slow_precision(spec.config["trainer"]["precision"]):
             say(note)
         config, resume = OmegaConf.create(spec.config), _may_resume(spec, earlier)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import platform
@@ -63,6 +64,12 @@ def with_threads(device: str) -> str:
     """Return a device with the number of torch's threads, such as 'cpu, 2 threads'; torch must be imported."""
     threads = sys.modules["torch"].get_num_threads()
     return f"{device}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+@functools.cache
+def freeze_imports() -> None:
+    """Let the garbage collector skip the imported modules: a collection after a job then takes 0.2 s less."""
+    gc.freeze()
 
 
 def return_memory() -> None:
