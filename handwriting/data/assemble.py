@@ -8,7 +8,7 @@ import numpy as np
 
 from handwriting.data.checks import say_once
 from handwriting.data.dataset import HandwritingSet, LabelledImages
-from handwriting.data.splits import split_holdout
+from handwriting.data.splits import Stratum, split_holdout
 from handwriting.utils.errors import UserError
 
 MOST_CLASSES = 10_000  # more are labels of something else, such as row numbers
@@ -47,7 +47,7 @@ def assemble(
     if "test" in splits:
         return HandwritingSet(train, splits["test"], tuple(names), val=splits.get("val"))
     setting = "data.test_fraction"
-    kept, held_out = split_holdout(train.labels, test_fraction, test_seed, setting=setting)
+    kept, held_out = split_holdout(train.labels, test_fraction, test_seed, Stratum("class", names), setting)
     say_once(
         f"{source} has no test set: {len(held_out):,} of its {len(train):,} training images are the test set "
         f"({setting}={test_fraction:g})."

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from handwriting.data.augment import Augmentation, Targets
-from handwriting.data.checks import bright_on_dark, check_classes
+from handwriting.data.checks import bright_on_dark, check_classes, check_repeated
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
-from handwriting.data.splits import draw_subset, split_training
+from handwriting.data.splits import Stratum, draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
 from handwriting.utils.errors import UserError
 
@@ -69,7 +69,8 @@ class DataModule(lightning.LightningDataModule):
             raise UserError(
                 f"data.notebook_form=true is for images of single characters, and those of {name} have several."
             )
-        strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
+        strata = whole.train.strata
+        stratum = Stratum("length") if self.is_sequence else Stratum("class", whole.class_names)
         if whole.val is None:
             kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
         elif split == "holdout":
@@ -83,6 +84,7 @@ class DataModule(lightning.LightningDataModule):
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
         self.max_length = whole.train.labels.shape[1] if self.is_sequence else 1
         check_classes(self.train, self.test, self.class_names, source)
+        check_repeated(whole.train, self.test, source)
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels of all channels, scaled to 0…1."""

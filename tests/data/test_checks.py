@@ -74,7 +74,7 @@ def test_inverted_images_are_said_once(caplog):
         for _ in range(2):
             load(whole, "inverted set")
         load(whole_of(strokes(30, 0), strokes(20, 1)), "bright set")
-    (said,) = caplog.messages
+    (said,) = (message for message in caplog.messages if "are inverted" in message)
     assert said.startswith("inverted set: its images are dark on bright and are inverted")
 
 
@@ -204,3 +204,22 @@ def test_the_classes_of_sequences_are_the_characters_that_occur(caplog):
         "other numbers: the training set has no image of class h",
         "other numbers: the test set has no image of class c",
     ]
+
+
+def test_grey_levels_of_another_scale_are_refused(complaint):
+    for largest in (2, 16, 64):
+        with complaint("sixteen has grey levels only up to", f"{largest} of 255: multiply the images by 255/{largest}"):
+            load(whole_of(strokes(30, 0, 0, largest), strokes(20, 1, 0, 1)), "sixteen")
+    dark_training = whole_of(strokes(30, 0, 0, 16), strokes(20, 1))
+    assert int(load(dark_training).train.images.max()) == 16  # the test set tells the scale
+    assert int(load(whole_of(strokes(30, 0, 0, 65), strokes(20, 1, 0, 65))).train.images.max()) == 65
+
+
+def test_test_images_that_are_training_images_are_counted_once(caplog):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), np.uint8))
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            load(whole_of(images[:40], images[28:]), "repeated set", invert=False)
+        load(whole_of(images[:40], images[40:]), "other set", invert=False)
+    (said,) = (message for message in caplog.messages if "training images too" in message)
+    assert said.startswith("repeated set: 12 of 22 test images are training images too")
