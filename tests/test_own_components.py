@@ -204,6 +204,19 @@ NETS = {
     "flat": ("super().__init__(); self.layer = nn.LazyLinear(num_classes)", "self.layer(x.flatten(1)).flatten()"),
     "broken": ("super().__init__(); self.layer = nn.Linear(3, num_classes)", "self.layer(x.flatten(1))"),
     "nothing_to_train": ("super().__init__()", "x.flatten(1)[:, :10]"),
+    "a_tuple_in_training": (
+        "super().__init__(); self.layer = nn.LazyLinear(num_classes)",
+        "(self.layer(x.flatten(1)), x) if self.training else self.layer(x.flatten(1))",
+    ),
+    "broken_in_training": (
+        "super().__init__(); self.layer = nn.LazyLinear(num_classes)",
+        "x.no_such_name if self.training else self.layer(x.flatten(1))",
+    ),
+    "broken_and_lazy": ("super().__init__(); self.norm = nn.LazyBatchNorm2d()", "self.norm(x.absent)"),
+    "no_super": ("self.layer = nn.Linear(3, num_classes)", "x"),
+    "a_name": ("super().__init__(); self.layer = no_such_layer", "x"),
+    "a_key": ("super().__init__(); self.layer = {}['absent']", "x"),
+    "a_shape": ("import torch; torch.zeros(2, 3) @ torch.zeros(2, 3)", "x"),
 }
 SENTENCES = {
     "too_many": "but there are 10 classes: end with nn.Linear(…, num_classes)",
@@ -214,12 +227,31 @@ SENTENCES = {
     "nothing_to_train": "has no parameter to train",
     "no_num_classes": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
     "no_image_size": "takes no argument 'image_size': write num_classes: int, image_size: tuple[int, int]",
+    "a_tuple_in_training": "forward returns a tuple in train mode, but forward(images) returns the logits",
+    "broken_in_training": "fails in train mode on images of digits (2 × 1 × 28 × 28): AttributeError: 'Tensor' object "
+    "has no attribute 'no_such_name' (net_broken_in_training.py, line 8).",
+    "broken_and_lazy": "'Tensor' object has no attribute 'absent' (net_broken_and_lazy.py, line 8).",
+    "no_forward": '(2 × 1 × 28 × 28): NotImplementedError: Module [Net] is missing the required "forward" function.',
+    "no_super": "model: AttributeError: cannot assign module before Module.__init__() call (net_no_super.py, line 6).",
+    "a_name": "model: NameError: name 'no_such_layer' is not defined (net_a_name.py, line 6).",
+    "a_key": "model: KeyError: 'absent' (net_a_key.py, line 6).",
+    "a_shape": "model: RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3) (net_a_shape.py, line 6).",
+    "no_arguments": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
+    "no_init": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
+    "an_error_while_imported": "model._target_=net_an_error_while_imported.Net is not an importable class or function: "
+    "NameError: name 'absent' is not defined (net_an_error_while_imported.py, line 4).",
+    "no_python": "is not an importable class or function: ",
     "no_module": "makes a dict, but a torch.nn.Module is expected",
     "lightning": "is a LightningModule, but training is this package's",
 }
 MORE = {
     "no_num_classes": "class Net(nn.Module):\n    def __init__(self, image_size): super().__init__()\n",
     "no_image_size": "class Net(nn.Module):\n    def __init__(self, num_classes): super().__init__()\n",
+    "no_forward": "class Net(nn.Module):\n    def __init__(self, num_classes, image_size): super().__init__()\n",
+    "no_arguments": "class Net(nn.Module):\n    def __init__(self): super().__init__()\n",
+    "no_init": "class Net(nn.Module):\n    pass\n",
+    "an_error_while_imported": "absent\n",
+    "no_python": "class Net(:\n",
     "no_module": "def Net(num_classes, image_size): return {}\n",
     "lightning": "class Net(lightning.LightningModule):\n"
     "    def __init__(self, num_classes, image_size): super().__init__()\n",
@@ -259,6 +291,34 @@ def test_bad_config_files_get_one_sentence(own: Path, main, file: str, text: str
     outcome = main("--config-dir=conf", "data=digits", "data.limit=200", *arguments)
     assert outcome.code == 2
     assert sentence in outcome.errors
+    assert len(outcome.errors.strip().splitlines()) == 1
+
+
+BROKEN = {
+    "optim": "class Broken(torch.optim.Adam):\n    def __init__(self, parameters): {}['absent']\n",
+    "loss": "class Broken(nn.Module):\n    def forward(self, logits, labels): return {}['absent']\n",
+    "data": "def Broken(): return {}['absent']\n",
+    "augment": "class Broken:\n    def __init__(self): {}['absent']\n",
+}
+CONFIGS_OF_BROKEN = {
+    "optim": "_target_: broken_optim.Broken\n_partial_: true\n",
+    "loss": "_target_: broken_loss.Broken\n",
+    "data": "defaults: [_base, _self_]\nname: broken\nread: {_target_: broken_data.Broken, _partial_: true}\n",
+    "augment": "defaults: [none, _self_]\nsteps: {broken: {_target_: broken_augment.Broken}}\n",
+}
+
+
+@pytest.mark.parametrize("group", BROKEN)
+def test_an_error_of_the_users_code_names_its_line(own: Path, main, group: str):
+    (own / f"broken_{group}.py").write_text(f"import torch\nfrom torch import nn\n\n{BROKEN[group]}")
+    file = own / "conf" / group / "broken.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(CONFIGS_OF_BROKEN[group])
+    data = [] if group == "data" else ["data=digits"]
+    outcome = main("--config-dir=conf", "data.limit=200", f"{group}=broken", *data)
+    assert outcome.code == 2
+    line = 4 if group == "data" else 5
+    assert f"{group}: KeyError: 'absent' (broken_{group}.py, line {line})." in outcome.errors
     assert len(outcome.errors.strip().splitlines()) == 1
 
 
