@@ -59,7 +59,7 @@ class DataModule(lightning.LightningDataModule):
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
         self.in_lists = False  # whether training batches come in lists, as for compile=graph
-        whole = read(**for_loader) if path is None else read(path, **for_loader)
+        whole = _load(read, path, for_loader)
         source = name if path is None else str(path)
         self.channels = whole.channels
         self.photographs = whole.photographs or self.channels > 1
@@ -149,3 +149,17 @@ class DataModule(lightning.LightningDataModule):
         """Return the trainer's device; the data set is small enough to be there as a whole."""
         trainer: Any = self.trainer
         return trainer.strategy.root_device if trainer else torch.device("cpu")
+
+
+def _load(read: Callable[..., HandwritingSet], path: str | None, settings: dict[str, Any]) -> HandwritingSet:
+    """Return what a loader returns. Raises UserError if that is no data set, or if ``read`` is no loader."""
+    if not callable(read):
+        raise UserError(
+            f"data.read is a {type(read).__name__}, but a function that returns a HandwritingSet is expected: add "
+            "_partial_: true beside its _target_."
+        )
+    whole = read(**settings) if path is None else read(path, **settings)
+    if not isinstance(whole, HandwritingSet):
+        name = getattr(getattr(read, "func", read), "__qualname__", "data.read")
+        raise UserError(f"{name} returns a {type(whole).__name__}, but a HandwritingSet is expected.")
+    return whole

@@ -1,7 +1,6 @@
 """What DataModule checks of every data set: foreground and background, and the classes of each split."""
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,8 +176,8 @@ def numbers_of(*labels: list[list[int]], level: int = 255) -> HandwritingSet:
 def test_photographs_and_colour_images_are_never_inverted(complaint):
     whole = numbers_of([[1, 2], [2, END]] * 5, [[2, 1]])
     colours = HandwritingSet(LabelledImages(whole.train.images, torch.arange(10)), whole.test, tuple("abcdefghij"))
-    grey = LabelledImages(whole.train.images[:, :1], whole.train.labels, whole.train.boxes)
-    for one in (whole, colours, replace(whole, train=grey)):
+    grey = (LabelledImages(one.images[:, :1], one.labels, one.boxes) for one in (whole.train, whole.test))
+    for one in (whole, colours, HandwritingSet(*grey, whole.class_names, photographs=True)):
         for invert in ("auto", False):
             assert load(one, "photographs", invert=invert).train.images.eq(255).all()
         with complaint("data.invert=true is for grey images of writing, and photographs has others"):
