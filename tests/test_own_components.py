@@ -83,7 +83,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    for module in ("mynet", "mylayers"):
+    for module in ("mynet", "mylayers", "mydata"):
         monkeypatch.delitem(sys.modules, module, raising=False)
 
 
@@ -124,6 +124,67 @@ def test_a_network_goes_through_every_command(own: Path, main, capfd, ten_digits
         found = Reader.load(run, trust=trust).read(list(images))
         assert len(found) == len(labels)
     assert gather(run, Trust(("mynet",)))
+
+
+DATAMODULE = """
+import lightning
+from torch.utils.data import DataLoader, TensorDataset
+
+from handwriting.data.digits import read_digits
+
+
+class MyData(lightning.LightningDataModule):
+    def __init__(self, batch_size: int = 32):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def setup(self, stage):
+        self.digits = read_digits()
+        self.classes = self.digits.class_names
+
+    def train_dataloader(self):
+        part = self.digits.train
+        return DataLoader(TensorDataset(part.images / 255, part.labels), self.batch_size, shuffle=True)
+
+    def test_dataloader(self):
+        part = self.digits.test
+        return DataLoader(TensorDataset(part.images / 255, part.labels), self.batch_size)
+"""
+
+
+def test_a_lightning_datamodule_trains_as_the_same_images_do(own: Path, main):
+    (own / "mydata.py").write_text(DATAMODULE)
+    file = own / "conf" / "data" / "mydata.yaml"
+    file.write_text("defaults: [_lightning, _self_]\nname: mydata\nread: {datamodule: {_target_: mydata.MyData}}\n")
+    quick = ("trainer.max_epochs=1", "data.limit=300", "model=net")
+    assert main("--config-dir=conf", "data=mydata", *quick).code == 0
+    assert main("--config-dir=conf", "data=mine", *quick).code == 0
+    mine, ours = (result_of(own, name) for name in ("mydata", "mine"))
+    assert mine["metrics"] == ours["metrics"]
+    assert list(mine["settings"]["code"]) == ["mydata"]
+    with pytest.raises(UserError, match=r"names mydata\.MyData, which is not of this package"):
+        evaluate_places(own, NO_TRUST)
+    evaluate_places(own, Trust(("mydata",)))
+
+
+def evaluate_places(own: Path, trust: Trust) -> None:
+    from handwriting.inference.evaluation import group_by_images
+
+    group_by_images([load_trained(run_of(own, "mydata") / "checkpoints" / "best.ckpt", trust)], "test", [])
+
+
+def test_a_lightning_datamodule_as_target_is_told_the_lines_to_write(own: Path, main):
+    (own / "mydata.py").write_text(DATAMODULE)
+    target, lines = "_target_: mydata.MyData\n", "read: {datamodule: {_target_: mydata.MyData}}"
+    for text, said in (
+        (target, "of a LightningDataModule: [_lightning, _self_]) and name: NAME"),
+        (f"{target}name: mydata\n", f"write defaults: [_lightning, _self_], name: NAME and {lines}"),
+        (f"defaults: [_base, _self_]\n{target}name: mydata\n", lines),
+    ):
+        (own / "conf" / "data" / "mydata.yaml").write_text(text)
+        outcome = main("--config-dir=conf", "data=mydata")
+        assert outcome.code == 2
+        assert said in outcome.errors
 
 
 def test_without_trust_the_refusal_names_the_option(own: Path, main):

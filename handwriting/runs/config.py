@@ -137,6 +137,11 @@ def explain(error: HydraException | OmegaConfBaseException) -> str:
             chosen = next((one for one in reversed(sys.argv) if one.startswith(f"{group}=")), f"this choice of {group}")
             return f"{chosen} has no setting {setting!r}: leave it out, or choose another {group}."
         return f"There is no setting {name!r}.{did_you_mean(name, known)} --help lists them."
+    if "Interpolation key 'data.name' not found" in text:
+        return (
+            "The config file of data has no name: begin it with defaults: [_base, _self_] (of a LightningDataModule: "
+            "[_lightning, _self_]) and name: NAME."
+        )
     return _first_line(error).removeprefix(
         "UserError raised while resolving interpolation: "
     )  # from one of our resolvers

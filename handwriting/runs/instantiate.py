@@ -32,6 +32,8 @@ def build(kind: str, config: Any, **arguments: Any) -> Any:
         )
     if ours := arguments.keys() & set(config):
         raise UserError(f"{kind}.{min(ours)} is set by the package itself: leave it out.")
+    if kind == "data":
+        _check_is_no_datamodule(str(config.get("_target_")))
     try:
         return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
@@ -103,6 +105,17 @@ def check_part(kind: str, config: Any) -> None:
         constraints = {**_constraints_by_defaults(maker), **constraints}
     _check_values(kind, config, constraints)
     _check_inside(kind, config)
+
+
+def _check_is_no_datamodule(target: str) -> None:
+    """Raise UserError if ``target`` is a LightningDataModule that does not derive from this package's."""
+    bases = getattr(_find("data", target), "__mro__", ())
+    ours = any(base.__module__.startswith("handwriting.") for base in bases)
+    if not ours and any(base.__name__ == "LightningDataModule" for base in bases):
+        raise UserError(
+            f"data._target_={target} is a LightningDataModule of your own: write defaults: [_lightning, _self_], "
+            f"name: NAME and read: {{datamodule: {{_target_: {target}}}}} instead."
+        )
 
 
 def _check_inside(place: str, config: Any) -> None:
