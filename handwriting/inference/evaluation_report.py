@@ -131,7 +131,7 @@ def _print(
     title: str,
     files: Sequence[Path],
 ) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("model", overflow="fold")
     columns = {key: head for key, head in columns.items() if key in found[0].scores}  # evaluation.json has the rest

@@ -88,7 +88,7 @@ def export(place: Path, file: Path, trust: Trust = NO_TRUST) -> float:
             f"{difference:.1e}; {file} is not written."
         )
     write_bytes(file, content)
-    Console(highlight=False).print(
+    Console(highlight=False, markup=False, emoji=False).print(
         f"{file}: {len(content) / 1e6:.1f} MB, same predictions as the model on {len(images)} {which} "
         f"({what} differ by at most {difference:.0e}).",
         soft_wrap=True,
