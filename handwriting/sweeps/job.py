@@ -35,7 +35,7 @@ from handwriting.runs.record import (
     discard_run,
     fingerprint,
     read_result,
-    with_absolute_path,
+    with_absolute_paths,
 )
 from handwriting.runs.source import digests_of_code
 from handwriting.sweeps.execute import Say, execute
@@ -219,7 +219,7 @@ def _train_or_report(config: DictConfig, folder: Path, elsewhere: bool) -> float
 def _spec(config: DictConfig, folder: Path) -> RunSpec:
     hydra = HydraConfig.get()
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    resolved = with_absolute_path(resolved, Path(hydra.runtime.cwd))
+    resolved = with_absolute_paths(resolved, Path(hydra.runtime.cwd))
     if code := digests_of_code(resolved):
         resolved["code"] = code
     choices = {group: choice for group, choice in hydra.runtime.choices.items() if choice and "hydra" not in group}
