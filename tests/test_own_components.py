@@ -120,7 +120,7 @@ def test_a_network_goes_through_every_command(own: Path, main, capfd, ten_digits
     assert code_of(stop) == 0
     import mynet  # type: ignore[import-not-found]
 
-    for trust in ([mynet.MyNet], [mynet], ["mynet"], Trust(("mynet",))):
+    for trust in ([mynet.MyNet], [mynet], ["mynet"], Trust(("mynet",)), "mynet", mynet, mynet.MyNet):
         found = Reader.load(run, trust=trust).read(list(images))
         assert len(found) == len(labels)
     assert gather(run, Trust(("mynet",)))
@@ -219,6 +219,22 @@ def test_changed_code_is_trained_again(own: Path, main, monkeypatch: pytest.Monk
     after = result_of(own)
     assert after["fingerprint"] != before["fingerprint"]
     assert after["metrics"] != before["metrics"]
+
+
+def test_changed_code_is_said_where_the_model_is_used(
+    own: Path, main, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], ten_digits
+):
+    assert main(*OWN).code == 0
+    said = f"mynet changed since the training of {run_of(own).name}: the results may be wrong"
+    for changed in (False, True):
+        if changed:
+            (own / "mylayers.py").write_text(LAYERS.replace("[nn.ReLU(), nn", "[nn.Tanh(), nn"))
+        forget(monkeypatch)
+        Image.fromarray(ten_digits[0][0]).save(own / "digit.png")
+        with pytest.raises(SystemExit) as stop:
+            predict([str(run_of(own)), "--trust=mynet", "digit.png", "digit.png"])
+        assert code_of(stop) == 0
+        assert capfd.readouterr().err.count(said) == changed
 
 
 def test_a_broken_change_keeps_the_finished_run(own: Path, main, monkeypatch: pytest.MonkeyPatch):

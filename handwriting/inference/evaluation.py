@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handwriting.data import DataModule, LabelledImages
 from handwriting.inference import classification, transcription
-from handwriting.inference.checkpoints import Trained
+from handwriting.inference.checkpoints import Trained, say_changed_code
 from handwriting.models.image_classifier import BATCH
 from handwriting.models.sequence_model import BATCH as SEQUENCE_BATCH
 from handwriting.models.sequence_model import SequenceRecognizer
@@ -158,6 +158,7 @@ def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[Da
     if not isinstance(config := trained.settings.get("data"), Mapping):
         raise UserError(f"{trained.path} does not say which data it was trained on.")
     trained.trust.check(config, "data", trained.path)
+    say_changed_code(trained.path, trained.settings, config)
     data: DataModule = build("data", compose_data(dict(config), settings, trained.trust.folders))
     dataset = {"test": data.test, "val": data.val, "train": data.train}[split]
     if tuple(data.class_names) != trained.class_names:
