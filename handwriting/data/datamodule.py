@@ -109,17 +109,17 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Batches | BatchLists:
         """Serve the training images in a new order each epoch, in lists of batches if ``in_lists`` is set."""
-        batches = serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
+        batches = serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._process())
         length = min(LIST_LENGTH, max(LIST_IMAGES // self.batch_size, 1))
         return BatchLists(batches, length) if self.in_lists else batches
 
     def val_dataloader(self) -> Batches | list[Batches]:
         """Serve the validation images in a fixed order; no loader if there are none."""
-        return self._serve_share(self.val) if len(self.val) else []
+        return self._serve_own(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> list[Batches]:
         """Serve each of ``test_parts`` in a fixed order."""
-        return [self._serve_share(dataset) for dataset in self.test_parts.values()]
+        return [self._serve_own(dataset) for dataset in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a training batch, or each of a list, on its device; not in the final epochs without augmentation."""
@@ -135,12 +135,12 @@ class DataModule(lightning.LightningDataModule):
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, targets, len(self.class_names), generator)
 
-    def _serve_share(self, dataset: LabelledImages) -> Batches:
+    def _serve_own(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""
-        rank, processes = self._share()
+        rank, processes = self._process()
         return serve(dataset[torch.arange(rank, len(dataset), processes)].to(self._device()), EVAL_BATCH)
 
-    def _share(self) -> tuple[int, int]:
+    def _process(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""
         trainer: Any = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)

@@ -106,10 +106,9 @@ def draw_subset(labels: Tensor, limit: int, seed: int, stratum: Stratum = CLASS)
 def _draw(labels: Tensor, size: int, seed: int, setting: str, stratum: Stratum) -> tuple[Tensor, Tensor]:
     strata = len(labels.unique())
     if not strata <= size <= len(labels) - strata:
-        possible = strata <= len(labels) - strata
-        remedy = (
-            f"choose a value that takes {strata} to {len(labels) - strata:,} images" if possible else "use more images"
-        )
+        most = len(labels) - strata
+        possible = f"{strata} to {most:,}" if strata < most else most
+        remedy = "use more images" if most < strata else f"choose a value that takes {possible} images"
         raise UserError(
             f"{setting} takes {size:,} of {len(labels):,} images, but each set needs one of each {stratum.word}, of "
             f"which there are {strata}: {remedy}."

@@ -53,7 +53,7 @@ from rich.console import Console
 from torch import Tensor
 
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, outputs_of, predict_proba
-from handwriting.inference.evaluation import read_part
+from handwriting.inference.evaluation import load_split
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.models.sequence_model import SequenceRecognizer
 from handwriting.runs.trust import NO_TRUST, Trust
@@ -150,7 +150,7 @@ def _as_onnx(trained: Trained) -> bytes:
 def _some_images(trained: Trained) -> tuple[torch.Tensor, str]:
     """Return test images of the model, uint8 (N, C, H, W), or noise if its data are not available."""
     try:
-        images = read_part(trained, "test", [])[1].images
+        images = load_split(trained, "test", [])[1].images
     except UserError as error:
         noise = torch.Generator().manual_seed(0)
         shape = (CHECKED, trained.channels, *trained.image_size)

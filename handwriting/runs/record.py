@@ -89,7 +89,7 @@ class RunSpec:
             },
             "git_revision": _git_revision(),
             "sweeper": self.sweeper,
-            "asked": self.request,
+            "asked": self.request,  # the name of older records
         }
 
 

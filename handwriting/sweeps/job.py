@@ -235,7 +235,7 @@ def _spec(config: DictConfig, folder: Path) -> RunSpec:
 
 
 def _update_tables(folder: Path) -> None:
-    """Update a folder's tables every few minutes: it reads all runs, and happens at the end anyway."""
+    """Update a folder's tables every few minutes: it loads all runs, and happens at the end anyway."""
     if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
         write_tables(read_report(folder))
         PROGRESS.tables_written = time.monotonic()

@@ -214,7 +214,7 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     outcome |= _calibrate(job)
     metrics, step = outcome["metrics"], job.trainer.global_step
     if job.views:
-        with_views = _read_by_views(job)
+        with_views = _predict_views(job)
         job.tensorboard.log_metrics(with_views, step)
         metrics |= with_views
     show_result(job.tensorboard, job.data, job.model, folder, step)
@@ -244,7 +244,7 @@ def _calibrate(job: Job) -> dict[str, Any]:
     return facts
 
 
-def _read_by_views(job: Job) -> dict[str, float]:
+def _predict_views(job: Job) -> dict[str, float]:
     """Return the accuracy of the test set with test-time augmentation, and the loss where there are probabilities."""
     if isinstance(job.model, Recognizer):
         predicted = [one.labels for one in job.model.transcribe(job.data.test.images, job.views)]

@@ -176,8 +176,9 @@ def numbers_of(*labels: list[list[int]], level: int = 255) -> HandwritingSet:
 def test_photographs_and_colour_images_are_never_inverted(complaint):
     whole = numbers_of([[1, 2], [2, END]] * 5, [[2, 1]])
     colours = HandwritingSet(LabelledImages(whole.train.images, torch.arange(10)), whole.test, tuple("abcdefghij"))
-    grey = (LabelledImages(one.images[:, :1], one.labels, one.boxes) for one in (whole.train, whole.test))
-    for one in (whole, colours, HandwritingSet(*grey, whole.class_names, photographs=True)):
+    train, test = (LabelledImages(one.images[:, :1], one.labels, one.boxes) for one in (whole.train, whole.test))
+    grey = HandwritingSet(train, test, whole.class_names, photographs=True)
+    for one in (whole, colours, grey):
         for invert in ("auto", False):
             assert load(one, "photographs", invert=invert).train.images.eq(255).all()
         with complaint("data.invert=true is for grey images of writing, and photographs has others"):
