@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from handwriting.data import files
+from handwriting.data.checks import say_once
 from handwriting.data.files import read_bytes
 from handwriting.data.mat import load_mat
 from handwriting.utils.errors import UserError
@@ -39,6 +40,8 @@ def read_npz(file: Path) -> Splits:
         if pair:
             images, labels = (names[key] for key in pair)
             splits[split] = _split(file, images, arrays[images], labels, arrays[labels])
+        elif alone := next((names[pair[0]] for pair in known if pair[0] in names), None):
+            say_once(f"{file}: its array {alone} has no labels and is not used.")
     if "train" not in splits:
         raise UserError(
             f"{file} has the arrays {', '.join(sorted(arrays)) or 'none at all'}, but x_train and y_train (or x and y) "

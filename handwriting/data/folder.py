@@ -84,6 +84,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if twice := next((folders for folders in found.values() if len(folders) > 1), None):
         names = " and ".join(sorted(folder.name for folder in twice))
         raise UserError(f"{root} has the folders {names} for one split: leave one of them.")
+    if unused := sorted(folder.name for folder in every if [folder] not in found.values()):
+        say_once(f"{root}: not used, as their names are of no split: {', '.join(unused)}.")
     return {split: folder for split, (folder,) in found.items()}
 
 

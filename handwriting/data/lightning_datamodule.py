@@ -96,14 +96,14 @@ def _collect(make_loader: Callable[[], Any], name: str) -> LabelledImages | None
 
 def _in_order(loader: Any) -> Iterable[Any]:
     """Return a loader's batches in the order of its data set, or as they come if a sampler or the data set decides."""
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or loader.batch_size is None:
         return loader
     dataset: Any = loader.dataset
     if isinstance(loader.sampler, SubsetRandomSampler):
         dataset = Subset(dataset, sorted(map(int, loader.sampler.indices)))
     elif not isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         return loader
-    return DataLoader(dataset, loader.batch_size or 1, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
+    return DataLoader(dataset, loader.batch_size, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
 
 
 def _as_bytes(images: Tensor, place: str) -> Tensor:

@@ -11,7 +11,8 @@ from collections.abc import Container, Iterable, Iterator
 from math import inf
 from pathlib import Path
 
-NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")  # how names of files begin
+# How the names of files begin whose code is not the user's.
+NOT_THE_USERS = (f"{Path(__file__).parents[1]}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}", "<")
 LARGEST_SEED = 2**32 - 1  # NumPy's limit, which draws the splits
 
 

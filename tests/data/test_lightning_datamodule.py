@@ -95,6 +95,11 @@ def test_a_sampler_decides_which_images_there_are():
         def val_dataloader(self) -> Any:
             return self.loader(IMAGES, LABELS, sampler=WeightedRandomSampler([1.0] * 60, 12))
 
+    class Batched(Data):
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(IMAGES, LABELS), batch_sampler=[[4, 2], [6]])
+
+    assert torch.equal(read_datamodule(datamodule=Batched()).train.images, IMAGES[[4, 2, 6]])
     whole = read_datamodule(datamodule=Sampled())
     assert torch.equal(whole.train.images, IMAGES[[3, 5, 9]])
     assert whole.val is not None

@@ -228,6 +228,17 @@ def test_files_that_are_not_used_are_counted_once(tmp_path: Path, caplog: pytest
     assert said == f"{tmp_path}: 2 files are not used, such as 1/photo.heic (no image, or in no class folder)."
 
 
+def test_what_is_of_no_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for split in ("train", "test", "unlabelled"):
+        write_folder(tmp_path / split, np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
+    np.savez(tmp_path / "a.npz", **arrays(x_test=np.zeros((2, 8, 8), np.uint8)))
+    with caplog.at_level(logging.INFO):
+        assert len(read_folder(tmp_path).train) == 20
+        assert len(read_file(tmp_path / "a.npz").test) == 4
+    assert f"{tmp_path}: not used, as their names are of no split: unlabelled." in caplog.messages
+    assert f"{tmp_path / 'a.npz'}: its array x_test has no labels and is not used." in caplog.messages
+
+
 def make_bad_folder(root: Path, kind: str) -> Path:
     if kind == "no class":
         Image.new("L", (8, 8)).save(root / "a.png")
