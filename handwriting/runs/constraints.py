@@ -194,7 +194,6 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
     },
     "handwriting.data.folder.read_folder": OWN_FILES,
     "handwriting.data.file.read_file": OWN_FILES,
-    "handwriting.data.lightning_datamodule.read_datamodule": {"test_fraction": TEST_FRACTION, "test_seed": SEED},
     "handwriting.data.idx_sets.read_emnist": {
         "emnist_split": OneOf(("byclass", "bymerge", "balanced", "letters", "digits", "mnist")),
     },
