@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
             read_report(folder, parsed.against, parsed.smallest) for folder in parsed.folders
         ]  # all, before anything is written
         for report in reports:
-            refused = show_report(report, Console())
+            refused = show_report(report, Console(markup=False, emoji=False))
             if refused and refused.errno not in READ_ONLY:
                 sys.exit(2)
 

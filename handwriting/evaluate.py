@@ -35,12 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
         "dpi=110; out=FOLDER.",
     )
     parser.add_argument(
-        "asked", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="such as outputs/mnist/optim=adam"
+        "arguments", nargs="+", metavar="RUN|CHECKPOINT|setting=value", help="such as outputs/mnist/optim=adam"
     )
     add_options(parser)
     with exit_on_bad_input():
         parsed = parser.parse_intermixed_args(arguments)
-        places, options, data_settings = _sort(parsed.asked)
+        places, options, data_settings = _sort(parsed.arguments)
         trust = trust_of(parsed)
         use_machine()
         from handwriting.inference.evaluation_report import evaluate
@@ -50,10 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _sort(asked: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
+def _sort(arguments: Sequence[str]) -> tuple[list[Path], dict[str, Any], list[str]]:
     """Split the arguments into places, options and data settings. Raises UserError for an unknown option."""
     places, options, data_settings = [], dict(DEFAULTS), []
-    for argument in asked:
+    for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or Path(argument).exists() or "/" in key:  # a run's folder is called optim=adam,seed=1
             places.append(Path(argument))

@@ -24,12 +24,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--onnx", type=Path, metavar="FILE", required=True, help="the file to write")
     add_options(parser)
     with exit_on_bad_input():
-        asked = parser.parse_args(arguments)
-    with exit_on_bad_input(asked.onnx):
+        parsed = parser.parse_args(arguments)
+    with exit_on_bad_input(parsed.onnx):
         use_machine()
         from handwriting.inference.onnx import export
 
-        export(asked.checkpoint, asked.onnx, trust_of(asked))
+        export(parsed.checkpoint, parsed.onnx, trust_of(parsed))
 
 
 if __name__ == "__main__":

@@ -39,12 +39,14 @@ class Reader:
         self.fits = trained.photographs or trained.is_sequence  # images are only fitted to the size of the input
 
     @classmethod
-    def load(cls, place: str | Path, trust: Trust | Iterable[object] = ()) -> "Reader":
+    def load(cls, place: str | Path, trust: object = ()) -> "Reader":
         """Load a checkpoint, or the best one of a run's folder. Raises UserError if there is none or it is damaged.
 
-        ``trust`` are your own modules, classes or functions that the checkpoint may name, such as ``[MyNet]``; nothing
-        else outside this package is imported.
+        ``trust`` are your own modules, classes or functions that the checkpoint may name, such as ``[MyNet]``, or one
+        of them; nothing else outside this package is imported.
         """
+        if isinstance(trust, (str, type)) or not isinstance(trust, (Trust, Iterable)):
+            trust = [trust]
         trusted = trust if isinstance(trust, Trust) else Trust.of(trust)
         return cls(load_trained(find_checkpoint(Path(place)), trusted))
 

@@ -86,7 +86,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    for module in ("mynet", "mylayers"):
+    for module in ("mynet", "mylayers", "mydata"):
         monkeypatch.delitem(sys.modules, module, raising=False)
 
 
@@ -122,10 +122,71 @@ def test_a_network_goes_through_every_command(own: Path, main, capfd, ten_digits
     assert code_of(stop) == 0
     import mynet  # type: ignore[import-not-found]
 
-    for trust in ([mynet.MyNet], [mynet], ["mynet"], Trust(("mynet",))):
+    for trust in ([mynet.MyNet], [mynet], ["mynet"], Trust(("mynet",)), "mynet", mynet, mynet.MyNet):
         found = Reader.load(run, trust=trust).read(list(images))
         assert len(found) == len(labels)
     assert gather(run, Trust(("mynet",)))
+
+
+DATAMODULE = """
+import lightning
+from torch.utils.data import DataLoader, TensorDataset
+
+from handwriting.data.digits import read_digits
+
+
+class MyData(lightning.LightningDataModule):
+    def __init__(self, batch_size: int = 32):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def setup(self, stage):
+        self.digits = read_digits()
+        self.classes = self.digits.class_names
+
+    def train_dataloader(self):
+        part = self.digits.train
+        return DataLoader(TensorDataset(part.images / 255, part.labels), self.batch_size, shuffle=True)
+
+    def test_dataloader(self):
+        part = self.digits.test
+        return DataLoader(TensorDataset(part.images / 255, part.labels), self.batch_size)
+"""
+
+
+def test_a_lightning_datamodule_trains_as_the_same_images_do(own: Path, main):
+    (own / "mydata.py").write_text(DATAMODULE)
+    file = own / "conf" / "data" / "mydata.yaml"
+    file.write_text("defaults: [_lightning, _self_]\nname: mydata\nread: {datamodule: {_target_: mydata.MyData}}\n")
+    quick = ("trainer.max_epochs=1", "data.limit=300", "model=net")
+    assert main("--config-dir=conf", "data=mydata", *quick).code == 0
+    assert main("--config-dir=conf", "data=mine", *quick).code == 0
+    mine, ours = (result_of(own, name) for name in ("mydata", "mine"))
+    assert mine["metrics"] == ours["metrics"]
+    assert list(mine["settings"]["code"]) == ["mydata"]
+    with pytest.raises(UserError, match=r"names mydata\.MyData, which is not of this package"):
+        evaluate_places(own, NO_TRUST)
+    evaluate_places(own, Trust(("mydata",)))
+
+
+def evaluate_places(own: Path, trust: Trust) -> None:
+    from handwriting.inference.evaluation import group_by_images
+
+    group_by_images([load_trained(run_of(own, "mydata") / "checkpoints" / "best.ckpt", trust)], "test", [])
+
+
+def test_a_lightning_datamodule_as_target_is_told_the_lines_to_write(own: Path, main):
+    (own / "mydata.py").write_text(DATAMODULE)
+    target, lines = "_target_: mydata.MyData\n", "read: {datamodule: {_target_: mydata.MyData}}"
+    for text, said in (
+        (target, "of a LightningDataModule: [_lightning, _self_]) and name: NAME"),
+        (f"{target}name: mydata\n", f"write defaults: [_lightning, _self_], name: NAME and {lines}"),
+        (f"defaults: [_base, _self_]\n{target}name: mydata\n", lines),
+    ):
+        (own / "conf" / "data" / "mydata.yaml").write_text(text)
+        outcome = main("--config-dir=conf", "data=mydata")
+        assert outcome.code == 2
+        assert said in outcome.errors
 
 
 def test_without_trust_the_refusal_names_the_option(own: Path, main):
@@ -160,6 +221,22 @@ def test_changed_code_is_trained_again(own: Path, main, monkeypatch: pytest.Monk
     after = result_of(own)
     assert after["fingerprint"] != before["fingerprint"]
     assert after["metrics"] != before["metrics"]
+
+
+def test_changed_code_is_said_where_the_model_is_used(
+    own: Path, main, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], ten_digits
+):
+    assert main(*OWN).code == 0
+    said = f"mynet changed since the training of {run_of(own).name}: the results may be wrong"
+    for changed in (False, True):
+        if changed:
+            (own / "mylayers.py").write_text(LAYERS.replace("[nn.ReLU(), nn", "[nn.Tanh(), nn"))
+        forget(monkeypatch)
+        Image.fromarray(ten_digits[0][0]).save(own / "digit.png")
+        with pytest.raises(SystemExit) as stop:
+            predict([str(run_of(own)), "--trust=mynet", "digit.png", "digit.png"])
+        assert code_of(stop) == 0
+        assert capfd.readouterr().err.count(said) == changed
 
 
 def test_a_broken_change_keeps_the_finished_run(own: Path, main, monkeypatch: pytest.MonkeyPatch):
@@ -282,6 +359,19 @@ NETS = {
     "flat": ("super().__init__(); self.layer = nn.LazyLinear(num_classes)", "self.layer(x.flatten(1)).flatten()"),
     "broken": ("super().__init__(); self.layer = nn.Linear(3, num_classes)", "self.layer(x.flatten(1))"),
     "nothing_to_train": ("super().__init__()", "x.flatten(1)[:, :10]"),
+    "a_tuple_in_training": (
+        "super().__init__(); self.layer = nn.LazyLinear(num_classes)",
+        "(self.layer(x.flatten(1)), x) if self.training else self.layer(x.flatten(1))",
+    ),
+    "broken_in_training": (
+        "super().__init__(); self.layer = nn.LazyLinear(num_classes)",
+        "x.no_such_name if self.training else self.layer(x.flatten(1))",
+    ),
+    "broken_and_lazy": ("super().__init__(); self.norm = nn.LazyBatchNorm2d()", "self.norm(x.absent)"),
+    "no_super": ("self.layer = nn.Linear(3, num_classes)", "x"),
+    "a_name": ("super().__init__(); self.layer = no_such_layer", "x"),
+    "a_key": ("super().__init__(); self.layer = {}['absent']", "x"),
+    "a_shape": ("import torch; torch.zeros(2, 3) @ torch.zeros(2, 3)", "x"),
 }
 SENTENCES = {
     "too_many": "but there are 10 classes: end with nn.Linear(…, num_classes)",
@@ -292,12 +382,31 @@ SENTENCES = {
     "nothing_to_train": "has no parameter to train",
     "no_num_classes": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
     "no_image_size": "takes no argument 'image_size': write num_classes: int, image_size: tuple[int, int]",
+    "a_tuple_in_training": "forward returns a tuple in train mode, but forward(images) returns the logits",
+    "broken_in_training": "fails in train mode on images of digits (2 × 1 × 28 × 28): AttributeError: 'Tensor' object "
+    "has no attribute 'no_such_name' (net_broken_in_training.py, line 8).",
+    "broken_and_lazy": "'Tensor' object has no attribute 'absent' (net_broken_and_lazy.py, line 8).",
+    "no_forward": '(2 × 1 × 28 × 28): NotImplementedError: Module [Net] is missing the required "forward" function.',
+    "no_super": "model: AttributeError: cannot assign module before Module.__init__() call (net_no_super.py, line 6).",
+    "a_name": "model: NameError: name 'no_such_layer' is not defined (net_a_name.py, line 6).",
+    "a_key": "model: KeyError: 'absent' (net_a_key.py, line 6).",
+    "a_shape": "model: RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3) (net_a_shape.py, line 6).",
+    "no_arguments": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
+    "no_init": "takes no argument 'num_classes': write num_classes: int, image_size: tuple[int, int]",
+    "an_error_while_imported": "model._target_=net_an_error_while_imported.Net is not an importable class or function: "
+    "NameError: name 'absent' is not defined (net_an_error_while_imported.py, line 4).",
+    "no_python": "is not an importable class or function: ",
     "no_module": "makes a dict, but a torch.nn.Module is expected",
     "lightning": "is a LightningModule, but training is this package's",
 }
 MORE = {
     "no_num_classes": "class Net(nn.Module):\n    def __init__(self, image_size): super().__init__()\n",
     "no_image_size": "class Net(nn.Module):\n    def __init__(self, num_classes): super().__init__()\n",
+    "no_forward": "class Net(nn.Module):\n    def __init__(self, num_classes, image_size): super().__init__()\n",
+    "no_arguments": "class Net(nn.Module):\n    def __init__(self): super().__init__()\n",
+    "no_init": "class Net(nn.Module):\n    pass\n",
+    "an_error_while_imported": "absent\n",
+    "no_python": "class Net(:\n",
     "no_module": "def Net(num_classes, image_size): return {}\n",
     "lightning": "class Net(lightning.LightningModule):\n"
     "    def __init__(self, num_classes, image_size): super().__init__()\n",
@@ -337,6 +446,34 @@ def test_bad_config_files_get_one_sentence(own: Path, main, file: str, text: str
     outcome = main("--config-dir=conf", "data=digits", "data.limit=200", *arguments)
     assert outcome.code == 2
     assert sentence in outcome.errors
+    assert len(outcome.errors.strip().splitlines()) == 1
+
+
+BROKEN = {
+    "optim": "class Broken(torch.optim.Adam):\n    def __init__(self, parameters): {}['absent']\n",
+    "loss": "class Broken(nn.Module):\n    def forward(self, logits, labels): return {}['absent']\n",
+    "data": "def Broken(): return {}['absent']\n",
+    "augment": "class Broken:\n    def __init__(self): {}['absent']\n",
+}
+CONFIGS_OF_BROKEN = {
+    "optim": "_target_: broken_optim.Broken\n_partial_: true\n",
+    "loss": "_target_: broken_loss.Broken\n",
+    "data": "defaults: [_base, _self_]\nname: broken\nread: {_target_: broken_data.Broken, _partial_: true}\n",
+    "augment": "defaults: [none, _self_]\nsteps: {broken: {_target_: broken_augment.Broken}}\n",
+}
+
+
+@pytest.mark.parametrize("group", BROKEN)
+def test_an_error_of_the_users_code_names_its_line(own: Path, main, group: str):
+    (own / f"broken_{group}.py").write_text(f"import torch\nfrom torch import nn\n\n{BROKEN[group]}")
+    file = own / "conf" / group / "broken.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(CONFIGS_OF_BROKEN[group])
+    data = [] if group == "data" else ["data=digits"]
+    outcome = main("--config-dir=conf", "data.limit=200", f"{group}=broken", *data)
+    assert outcome.code == 2
+    line = 4 if group == "data" else 5
+    assert f"{group}: KeyError: 'absent' (broken_{group}.py, line {line})." in outcome.errors
     assert len(outcome.errors.strip().splitlines()) == 1
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from handwriting.inference.predictions import Character, Prediction, report
 from handwriting.predict import main as predict
 from handwriting.reader import Reader
 
@@ -123,3 +124,14 @@ def test_several_views_are_averaged(
     assert call(digits_run, digits_run / "digit.png", "--views", "3") == 2
     assert "tta.views=3 is more than the 1 that this augmentation makes" in capsys.readouterr().err
     assert call(digits_run, digits_run / "digit.png", "--views", "3", "--augment", "affine") == 0
+
+
+def test_names_in_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]):
+    single = Prediction(0, "[/b]", probability=0.9, likeliest=(("[/b]", 0.9), ("[red]x", 0.1)))
+    failed = Prediction(error="a[b]c.png is not an image.")
+    report(["a[b]c.png", ":smile:.png", "a[b]c.png"], [single, single, failed])
+    printed = capsys.readouterr().out
+    for text in ("a[b]c.png", ":smile:.png", "[/b]", "[red]x", "error: is not an image."):
+        assert text in printed
+    report(["x.png"], [Prediction(-1, "[/b]", probability=0.9, characters=(Character("[/b]", 0.9),))])
+    assert "[/b] 90.0%" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Arrays of images and labels as others save them: NumPy's .npz with Keras' names, and .mat with X and y."""
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from handwriting.data import files
+from handwriting.data.checks import say_once
 from handwriting.data.files import read_bytes
 from handwriting.data.mat import load_mat
 from handwriting.utils.errors import UserError
@@ -38,6 +40,8 @@ def read_npz(file: Path) -> Splits:
         if pair:
             images, labels = (names[key] for key in pair)
             splits[split] = _split(file, images, arrays[images], labels, arrays[labels])
+        elif alone := next((names[pair[0]] for pair in known if pair[0] in names), None):
+            say_once(f"{file}: its array {alone} has no labels and is not used.")
     if "train" not in splits:
         raise UserError(
             f"{file} has the arrays {', '.join(sorted(arrays)) or 'none at all'}, but x_train and y_train (or x and y) "
@@ -101,6 +105,12 @@ def as_images(name: str, array: np.ndarray) -> Tensor:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[1] not in (1, 3):
         array = array.transpose(0, 3, 1, 2)
+    side = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
+    if side > 1 and side**2 == array.shape[1]:
+        raise UserError(
+            f"{name} is {array.dtype} {array.shape}, a row for each image: save .reshape(-1, {side}, {side}), which "
+            "after MATLAB needs .transpose(0, 2, 1) too."
+        )
     if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size or array.dtype.kind not in "buif":
         raise UserError(
             f"{name} is {array.dtype} {array.shape}: numbers (images, height, width), or with 1 or 3 channels, are "
@@ -111,7 +121,7 @@ def as_images(name: str, array: np.ndarray) -> Tensor:
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array))
     lowest, highest = float(array.min()), float(array.max())
-    if not (lowest >= 0 and highest <= 255):  # false for NaN
+    if not (lowest >= 0 and highest <= 255) or 1 < highest < 2:  # the first is false for NaN
         raise UserError(f"{name} has values from {lowest:g} to {highest:g}; grey levels are 0…255 or 0…1.")
     scale = 255 if array.dtype.kind in "bf" and highest <= 1 else 1
     levels = np.rint(array * float(scale)) if array.dtype.kind in "bf" else array
@@ -127,6 +137,8 @@ def _as_labels(name: str, array: Any) -> np.ndarray:
         raise UserError(
             f"{name} has the shape {labels.shape}: one label for each image is expected (of one-hot rows: argmax(1))."
         )
+    if labels.dtype.kind == "S":
+        labels = np.char.decode(labels, "utf-8", "replace")
     if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.rint(labels)).all():
         labels = labels.astype(np.int64)
     if labels.ndim != 1 or labels.dtype.kind not in "buiU" or not labels.size:

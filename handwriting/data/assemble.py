@@ -8,7 +8,7 @@ import numpy as np
 
 from handwriting.data.checks import say_once
 from handwriting.data.dataset import HandwritingSet, LabelledImages
-from handwriting.data.splits import split_holdout
+from handwriting.data.splits import Stratum, split_holdout
 from handwriting.utils.errors import UserError
 
 MOST_CLASSES = 10_000  # more are labels of something else, such as row numbers
@@ -48,7 +48,7 @@ def assemble(
     if "test" in splits:
         return HandwritingSet(train, splits["test"], tuple(names), photographs=photographs, val=splits.get("val"))
     setting = "data.test_fraction"
-    drawn = split_holdout(train.labels, test_fraction, test_seed, setting=setting)
+    drawn = split_holdout(train.labels, test_fraction, test_seed, Stratum("class", names), setting)
     kept, held_out = (rows.sort().values for rows in drawn)  # in the order of the files
     say_once(
         f"{source} has no test set: {len(held_out):,} of its {len(train):,} training images are the test set "

@@ -13,6 +13,8 @@ from handwriting.utils.errors import UserError
 
 MOST = 0.75  # fraction of images that decides; strokes reach the border in few images
 SHOWN = 5  # names of classes in a sentence
+FEW_LEVELS = 64  # grey levels; where the largest of a data set is smaller, it is another scale, such as 0 to 16
+LARGEST_COMPARED = 1 << 29  # bytes of training images that are compared with the test images: 0.1 s for MNIST
 
 log = logging.getLogger(__name__)
 say_once = functools.cache(log.info)
@@ -63,6 +65,18 @@ def check_classes(train: LabelledImages, test: LabelledImages, names: Sequence[s
         )
 
 
+def check_repeated(train: LabelledImages, test: LabelledImages, source: str) -> None:
+    """Say, once per data set, how many test images are training images too."""
+    if train.images.nbytes > LARGEST_COMPARED:
+        return
+    trained = {hash(image.tobytes()) for image in train.images.numpy()}
+    if repeated := sum(hash(image.tobytes()) in trained for image in test.images.numpy()):
+        say_once(
+            f"{source}: {repeated:,} of {len(test):,} test images are training images too, which makes the test "
+            "accuracy too high."
+        )
+
+
 def _named(labels: set[int], names: Sequence[str]) -> str:
     listed = [names[label] for label in sorted(labels)][:SHOWN]
     rest = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
@@ -73,9 +87,12 @@ def _up_to_255(whole: HandwritingSet, source: str) -> HandwritingSet:
     """Return the data set with 255 instead of 1 if its images contain only zeros and ones."""
     splits = {"training": whole.train, "test": whole.test, "validation": whole.val}
     largest = {name: int(split.images.max()) for name, split in splits.items() if split}
+    top = max(largest.values())
+    if 1 < top <= FEW_LEVELS:
+        raise UserError(f"{source} has grey levels only up to {top} of 255: multiply the images by 255/{top}.")
     if 1 not in largest.values():
         return whole
-    if max(largest.values()) > 1:
+    if top > 1:
         (first, value), *others = largest.items()
         found = ", ".join([f"its {first} images is {value}", *(f"of its {name} images {one}" for name, one in others)])
         raise UserError(f"{source}: the largest value of {found}; the grey levels of all must be 0 to 255, or 0 and 1.")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from handwriting.data.augment import Augmentation, Targets
-from handwriting.data.checks import bright_on_dark, check_classes
+from handwriting.data.checks import bright_on_dark, check_classes, check_repeated
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.loader import Batches, BatchLists, serve
-from handwriting.data.splits import draw_subset, split_training
+from handwriting.data.splits import Stratum, draw_subset, split_training
 from handwriting.data.variants import NOTEBOOK, expand
 from handwriting.utils.errors import UserError
 
@@ -59,7 +59,7 @@ class DataModule(lightning.LightningDataModule):
         self.name, self.batch_size, self.shuffle_seed, self.split = name, batch_size, shuffle_seed, split
         self.notebook_form, self.augmentation = notebook_form, augmentation or Augmentation()
         self.in_lists = False  # whether training batches come in lists, as for compile=graph
-        whole = read(**for_loader) if path is None else read(path, **for_loader)
+        whole = _load(read, path, for_loader)
         source = name if path is None else str(path)
         self.channels = whole.channels
         self.photographs = whole.photographs or self.channels > 1
@@ -69,7 +69,8 @@ class DataModule(lightning.LightningDataModule):
             raise UserError(
                 f"data.notebook_form=true is for images of single characters, and those of {name} have several."
             )
-        strata, stratum = whole.train.strata, "length" if self.is_sequence else "class"
+        strata = whole.train.strata
+        stratum = Stratum("length") if self.is_sequence else Stratum("class", whole.class_names)
         if whole.val is None:
             kept, self.held_out = split_training(strata, split, val_fraction, folds, fold, split_seed, stratum)
         elif split == "holdout":
@@ -83,6 +84,7 @@ class DataModule(lightning.LightningDataModule):
         self.class_names, self.glyphs, self.image_size = whole.class_names, whole.glyphs, whole.image_size
         self.max_length = whole.train.labels.shape[1] if self.is_sequence else 1
         check_classes(self.train, self.test, self.class_names, source)
+        check_repeated(whole.train, self.test, source)
 
     def mean_and_std(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training pixels of all channels, scaled to 0…1."""
@@ -107,17 +109,17 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> Batches | BatchLists:
         """Serve the training images in a new order each epoch, in lists of batches if ``in_lists`` is set."""
-        batches = serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._share())
+        batches = serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._process())
         length = min(LIST_LENGTH, max(LIST_IMAGES // self.batch_size, 1))
         return BatchLists(batches, length) if self.in_lists else batches
 
     def val_dataloader(self) -> Batches | list[Batches]:
         """Serve the validation images in a fixed order; no loader if there are none."""
-        return self._serve_share(self.val) if len(self.val) else []
+        return self._serve_own(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> list[Batches]:
         """Serve each of ``test_parts`` in a fixed order."""
-        return [self._serve_share(dataset) for dataset in self.test_parts.values()]
+        return [self._serve_own(dataset) for dataset in self.test_parts.values()]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a training batch, or each of a list, on its device; not in the final epochs without augmentation."""
@@ -133,12 +135,12 @@ class DataModule(lightning.LightningDataModule):
         generator = self.augmentation.generator(trainer.current_epoch, images.device, trainer.global_rank)
         return self.augmentation.vary(images, targets, len(self.class_names), generator)
 
-    def _serve_share(self, dataset: LabelledImages) -> Batches:
+    def _serve_own(self, dataset: LabelledImages) -> Batches:
         """Serve this process's images of a split: every second one of two processes."""
-        rank, processes = self._share()
+        rank, processes = self._process()
         return serve(dataset[torch.arange(rank, len(dataset), processes)].to(self._device()), EVAL_BATCH)
 
-    def _share(self) -> tuple[int, int]:
+    def _process(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""
         trainer: Any = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
@@ -147,3 +149,17 @@ class DataModule(lightning.LightningDataModule):
         """Return the trainer's device; the data set is small enough to be there as a whole."""
         trainer: Any = self.trainer
         return trainer.strategy.root_device if trainer else torch.device("cpu")
+
+
+def _load(read: Callable[..., HandwritingSet], path: str | None, settings: dict[str, Any]) -> HandwritingSet:
+    """Return what a loader returns. Raises UserError if that is no data set, or if ``read`` is no loader."""
+    if not callable(read):
+        raise UserError(
+            f"data.read is a {type(read).__name__}, but a function that returns a HandwritingSet is expected: add "
+            "_partial_: true beside its _target_."
+        )
+    whole = read(**settings) if path is None else read(path, **settings)
+    if not isinstance(whole, HandwritingSet):
+        name = getattr(getattr(read, "func", read), "__qualname__", "data.read")
+        raise UserError(f"{name} returns a {type(whole).__name__}, but a HandwritingSet is expected.")
+    return whole

@@ -38,6 +38,9 @@ class LabelledImages:
     boxes: Tensor | None = None
 
     def __post_init__(self):
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: torch.Tensor expected, got {type(value).__module__}.{type(value).__name__}")
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
             raise ValueError(f"images: uint8 (N, 1 or 3, H, W) expected, got {self.images.dtype} {self.images.shape}")
         if self.labels.dtype != torch.int64 or self.labels.ndim > 2 or len(self.labels) != len(self.images):
@@ -104,6 +107,20 @@ class HandwritingSet:
     glyphs: tuple[str, ...] = ()
     photographs: bool = False
     val: LabelledImages | None = None
+
+    def __post_init__(self):
+        for name, split in {"train": self.train, "test": self.test, "val": self.val}.items():
+            if name == "val" and split is None:
+                continue
+            if not isinstance(split, LabelledImages):
+                raise TypeError(f"{name}: LabelledImages expected, got {type(split).__name__}")
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                shapes = tuple(split.images.shape[1:]), tuple(self.train.images.shape[1:])
+                raise ValueError(f"{name}: images {shapes[0]} are not of the form of the training images, {shapes[1]}")
+            lowest, classes = (0 if split.labels.ndim == 1 else END), len(self.class_names)
+            wrong = split.labels[(split.labels < lowest) | (split.labels >= classes)]
+            if len(wrong):
+                raise ValueError(f"{name}: labels from {lowest} to {classes - 1} expected, got {int(wrong[0])}")
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -1,12 +1,14 @@
 """Image files in a folder for each class, with or without folders train, val and test."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from handwriting.data.assemble import assemble, own_path, renamed
+from handwriting.data.checks import say_once
 from handwriting.data.dataset import HandwritingSet, LabelledImages
 from handwriting.data.encoded import decode_images
 from handwriting.data.photographs import ENDINGS
@@ -18,6 +20,14 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 MOST_IMAGES = 2_000_000
+
+
+class Split(NamedTuple):
+    """The image files of a split, their labels, and the files that are not used."""
+
+    files: list[Path]
+    labels: list[int]
+    others: list[Path]
 
 
 def read_folder(
@@ -44,25 +54,40 @@ def read_folder(
     if not names:
         raise UserError(f"{root} has no folder for each class: put images into {root / 'CLASS'}, one folder a class.")
     found = {split: _files_of(folder, names) for split, folder in folders.items()}
-    sources = [file for files, _ in found.values() for file in files]
     _check_numbers(root, found, names)
-    images = decode_images(root, sources, image_size, channels)
-    splits, begin = {}, 0
-    for split, (files, labels) in found.items():
-        splits[split] = LabelledImages(images[begin : begin + len(files)], torch.tensor(labels, dtype=torch.int64))
-        begin += len(files)
+    _say_unused(root, found)
+    images = decode_images(root, [file for split in found.values() for file in split.files], image_size, channels)
+    parts = images.split([len(split.files) for split in found.values()])
+    splits = {
+        name: LabelledImages(some, torch.tensor(found[name].labels, dtype=torch.int64))
+        for name, some in zip(found, parts, strict=True)
+    }
     return renamed(assemble(root, splits, names, test_fraction, test_seed, photographs), class_names, root)
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """Return the folder of each split; without a folder train that holds folders, all is the training set."""
-    by_name = {folder.name.lower(): folder for folder in _folders_in(root)}
-    found = {split: by_name[name] for split, names in SPLITS.items() for name in names if name in by_name}
-    if "train" in found and _folders_in(found["train"]):  # without any it is a class, such as of vehicles
-        return found
-    if found and "train" not in found and len(found) == len(by_name):
-        raise UserError(f"{root} has no folder train beside {', '.join(sorted(by_name))}: the training set is missing.")
-    return {"train": root}
+    every = _folders_in(root)
+    found = {split: [folder for folder in every if folder.name.lower() in names] for split, names in SPLITS.items()}
+    found = {split: folders for split, folders in found.items() if folders}
+    only_splits = bool(every) and sum(map(len, found.values())) == len(every)
+    listed = ", ".join(sorted(folder.name for folder in every))
+    if only_splits and "train" not in found:
+        raise UserError(f"{root} has no folder train beside {listed}: the training set is missing.")
+    if "train" not in found or not any(map(_folders_in, found["train"])):
+        if only_splits:
+            train = found["train"][0]
+            raise UserError(
+                f"{root} has images but no class folders in {train.name}/: sort them into {train / 'CLASS'}, one "
+                "folder a class."
+            )
+        return {"train": root}  # a folder train without folders is a class, such as of vehicles
+    if twice := next((folders for folders in found.values() if len(folders) > 1), None):
+        names = " and ".join(sorted(folder.name for folder in twice))
+        raise UserError(f"{root} has the folders {names} for one split: leave one of them.")
+    if unused := sorted(folder.name for folder in every if [folder] not in found.values()):
+        say_once(f"{root}: not used, as their names are of no split: {', '.join(unused)}.")
+    return {split: folder for split, (folder,) in found.items()}
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -78,38 +103,58 @@ def _sorted(names: set[str]) -> list[str]:
     return sorted(names, key=lambda name: (int(name) if whole else 0, name))
 
 
-def _files_of(folder: Path, names: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """Return the image files of a split, sorted within each class, and their labels."""
-    files: list[Path] = []
-    labels: list[int] = []
+def _files_of(folder: Path, names: Sequence[str]) -> Split:
+    """Return the files of a split, those of images sorted within each class. An image of no class is not used."""
+    split = Split([], [], [file for file in folder.iterdir() if file.is_file() and _is_image(file.name)])
     for label, name in enumerate(names):
-        own = sorted(_images_in(folder / name))
-        files += own
-        labels += [label] * len(own)
-    return files, labels
+        images, others = _files_in(folder / name)
+        split.files.extend(sorted(images))
+        split.labels.extend([label] * len(images))
+        split.others.extend(others)
+    return split
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
-    """Yield the image files in a folder and in those inside, without hidden ones."""
+def _files_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the image files in a folder and in those inside, and the other files; without hidden ones."""
+    images: list[Path] = []
+    others: list[Path] = []
     for place, inner, names in os.walk(folder):
         inner[:] = [name for name in inner if not _is_hidden(name)]
         for name in names:
-            if os.path.splitext(name)[1].lower() in ENDINGS and not _is_hidden(name):  # noqa: PTH122 faster than Path
-                yield Path(place, name)
+            if not _is_hidden(name):
+                (images if _is_image(name) else others).append(Path(place, name))
+    return images, others
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in ENDINGS and not _is_hidden(name)  # noqa: PTH122 faster than Path
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__"))
 
 
-def _check_numbers(root: Path, found: dict[str, tuple[list[Path], list[int]]], names: Sequence[str]) -> None:
+def _check_numbers(root: Path, found: Mapping[str, Split], names: Sequence[str]) -> None:
     endings = ", ".join(sorted(ENDINGS))
-    for split, (files, _) in found.items():
-        if not files:
-            raise UserError(f"{root} has no images of the {split} split ({endings}).")
-    number = sum(len(files) for files, _ in found.values())
+    for name, split in found.items():
+        if not split.files and any(_is_image(file.name) for file in split.others):
+            raise UserError(
+                f"{root}: the images of the {name} split are in no class folder: sort them into those of its classes, "
+                "or move them elsewhere if their classes are not known."
+            )
+        if not split.files:
+            raise UserError(f"{root} has no images of the {name} split ({endings}).")
+    number = sum(len(split.files) for split in found.values())
     if number > MOST_IMAGES:
         raise UserError(f"{root} has {number:,} images, more than {MOST_IMAGES:,}; check data.path.")
-    present = {label for _, labels in found.values() for label in labels}
+    present = {label for split in found.values() for label in split.labels}
     if lacking := [name for label, name in enumerate(names) if label not in present]:
         raise UserError(f"{root}: the class {lacking[0]} has no images ({endings}); remove its folder or fill it.")
+
+
+def _say_unused(root: Path, found: Mapping[str, Split]) -> None:
+    if others := [file for split in found.values() for file in split.others]:
+        several = f"{len(others):,} files are" if len(others) > 1 else "1 file is"
+        say_once(
+            f"{root}: {several} not used, such as {min(others).relative_to(root)} (no image, or in no class folder)."
+        )

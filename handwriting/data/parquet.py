@@ -1,7 +1,8 @@
 """Encoded images and labels in parquet files, as Hugging Face's datasets write them; needs pyarrow."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,11 @@ def read_parquet(path: Path) -> tuple[dict[str, Rows], tuple[str, ...] | None]:
     if "train" not in found:
         raise UserError(f"{path} has no training set: the name of its file must begin with 'train'.")
     rows, names = {}, None
+    opened = {file: _open(pq, file) for parts in found.values() for file in parts}
+    if sum(map(_size, opened.values())) > files.MAX_BYTES:
+        raise UserError(f"{path} would unpack to more than {files.MAX_BYTES:,} bytes; use fewer images.")
     for split, parts in found.items():
-        tables = [_read_file(pq, file) for file in parts]
+        tables = [_read(file, opened[file]) for file in parts]
         names = names or tables[0][1]
         images = [image for table, _ in tables for image in table.images]
         rows[split] = Rows(images, np.concatenate([table.labels for table, _ in tables]))
@@ -53,28 +57,38 @@ def parquet_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
 
 
-def _read_file(pq: Any, file: Path) -> tuple[Rows, tuple[str, ...] | None]:
-    try:
-        opened = pq.ParquetFile(file)
-        columns = opened.schema_arrow.names
-        image, label = (next((name for name in known if name in columns), None) for known in (IMAGE, LABEL))
-        if image is None or label is None:
-            lacking = "'image'" if image is None else "'label'"
-            raise UserError(f"{file} has no column {lacking}, only {', '.join(columns)}; rename its columns.")
-        groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
-        if sum(group.total_byte_size for group in groups) > files.MAX_BYTES:
-            raise UserError(f"{file} would unpack to more than {files.MAX_BYTES:,} bytes; use fewer images.")
-        names = _class_names(opened.schema_arrow.metadata, label)
+def _open(pq: Any, file: Path) -> Any:
+    with _naming_damage(file):
+        return pq.ParquetFile(file)
+
+
+def _size(opened: Any) -> int:
+    groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+    return sum(group.total_byte_size for group in groups)
+
+
+def _read(file: Path, opened: Any) -> tuple[Rows, tuple[str, ...] | None]:
+    columns = opened.schema_arrow.names
+    image, label = (next((name for name in known if name in columns), None) for known in (IMAGE, LABEL))
+    if image is None or label is None:
+        lacking = "'image'" if image is None else "'label'"
+        raise UserError(f"{file} has no column {lacking}, only {', '.join(columns)}; rename its columns.")
+    names = _class_names(opened.schema_arrow.metadata, label)
+    with _naming_damage(file):
         table = opened.read([image, label])
         contents, labels = table.column(image).to_pylist(), table.column(label).to_pylist()
-    except UserError:
-        raise
+    images = [_content(file, row, content) for row, content in enumerate(contents, start=1)]
+    return Rows(images, _as_labels(file, labels)), names
+
+
+@contextlib.contextmanager
+def _naming_damage(file: Path) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # pyarrow raises many kinds of errors for damaged files
         raise UserError(
             f"{file} is damaged or not a parquet file ({type(error).__name__}); download it again."
         ) from error
-    images = [_content(file, row, content) for row, content in enumerate(contents, start=1)]
-    return Rows(images, _as_labels(file, labels)), names
 
 
 def _content(file: Path, row: int, content: Any) -> tuple[str, bytes]:

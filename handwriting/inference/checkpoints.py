@@ -21,6 +21,7 @@ from handwriting.models.sequence_model import SequenceModel, SequenceRecognizer,
 from handwriting.runs.config import augmentation_of_views
 from handwriting.runs.instantiate import build, build_model
 from handwriting.runs.record import RESULT, Run, read_result, rename
+from handwriting.runs.source import digests_of_code
 from handwriting.runs.trust import NO_TRUST, Trust
 from handwriting.utils.errors import UserError, folders_beside
 
@@ -217,6 +218,7 @@ def load_trained(path: Path, trust: Trust = NO_TRUST) -> Trained:
         size = facts["image_size"]
         trust.check(settings["model"], "model", path)
         height, width = int(size[0]), int(size[1])
+        say_changed_code(path, settings, settings["model"])
         channels, photographs = int(facts.get("channels", 1)), bool(facts.get("photographs", False))
         if channels not in (1, 3):
             raise ValueError(f"images of {channels} channels")
@@ -243,6 +245,14 @@ def load_trained(path: Path, trust: Trust = NO_TRUST) -> Trained:
     return Trained(
         path, model.eval(), settings, classes, glyphs, size, channels, photographs, examples, foreground, trust
     )
+
+
+def say_changed_code(path: Path, settings: Mapping[str, Any], config: Any) -> None:
+    """Warn once of each of the user's modules in a ``config`` of a checkpoint whose source changed since training."""
+    stored = settings.get("code") or {}
+    for module, digest in digests_of_code(config).items():
+        if stored.get(module, digest) != digest:
+            warn_once(f"{module} changed since the training of {name_of(path)}: the results may be wrong; retrain it.")
 
 
 def _set_calibration(model: ImageClassifier | SequenceRecognizer, facts: Mapping[str, Any]) -> None:

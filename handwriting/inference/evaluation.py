@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handwriting.data import DataModule, LabelledImages
 from handwriting.inference import classification, transcription
-from handwriting.inference.checkpoints import Trained
+from handwriting.inference.checkpoints import Trained, say_changed_code
 from handwriting.models.image_classifier import BATCH
 from handwriting.models.sequence_model import BATCH as SEQUENCE_BATCH
 from handwriting.models.sequence_model import SequenceRecognizer
@@ -96,7 +96,7 @@ class Group:
 
     name: str  # of the data set
     label: str  # the name, and the data settings that were given or that differ between groups of that name
-    part: LabelledImages  # the split
+    dataset: LabelledImages  # the split
     class_names: Sequence[str]
     glyphs: Sequence[str]
     trained: list[Trained]
@@ -118,7 +118,7 @@ def group_by_images(trained: Sequence[Trained], split: str, settings: Sequence[s
         kind = [net.class_names, net.image_size, net.channels]
         source = json.dumps([_image_settings(net), *kind], sort_keys=True, default=str)
         if source not in loaded:
-            data, dataset = read_part(net, split, settings)
+            data, dataset = load_split(net, split, settings)
             loaded[source] = _digest(data, dataset)
             groups.setdefault(loaded[source], Group(str(data.name), "", dataset, data.class_names, data.glyphs, []))
         groups[loaded[source]].trained.append(net)
@@ -153,11 +153,12 @@ def _label(groups: Sequence[Group], settings: Sequence[str]) -> None:
             group.label += f",{number}"
 
 
-def read_part(trained: Trained, split: str, settings: Sequence[str]) -> tuple[DataModule, LabelledImages]:
+def load_split(trained: Trained, split: str, settings: Sequence[str]) -> tuple[DataModule, LabelledImages]:
     """Load a split of the data of a model, changed by ``settings``. Raises UserError if it does not fit the model."""
     if not isinstance(config := trained.settings.get("data"), Mapping):
         raise UserError(f"{trained.path} does not say which data it was trained on.")
     trained.trust.check(config, "data", trained.path)
+    say_changed_code(trained.path, trained.settings, config)
     data: DataModule = build("data", compose_data(dict(config), settings, trained.trust.folders))
     dataset = {"test": data.test, "val": data.val, "train": data.train}[split]
     if tuple(data.class_names) != trained.class_names:
@@ -197,7 +198,7 @@ def evaluate_all(group: Group, way: str = "mean", views: int = 1, augment: str =
 
     All use calibrated probabilities. The scores of a model have also what BEFORE names of those before calibration.
     """
-    kind, trained, dataset, classes = group.kind, group.trained, group.part, len(group.class_names)
+    kind, trained, dataset, classes = group.kind, group.trained, group.dataset, len(group.class_names)
     names = without_common([net.name for net in trained])
     found: list[Evaluation] = []
     for number in (1, views) if views > 1 else (1,):

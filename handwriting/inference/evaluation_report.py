@@ -39,10 +39,10 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
     views, augment = int(options["tta.views"]), str(options["tta.augment"])
     for group in groups:
         found = evaluate_all(group, str(options["ensemble"]), views, augment)
-        properties = group.kind.properties(group.part)
+        properties = group.kind.properties(group.dataset)
         by = {name: accuracy_by(found[-1].right, values) for name, values in properties.items()}
         figures = _figures(found, group, by)
-        speed = measure_speed(trained[0], group.part) if len(trained) == 1 else {}
+        speed = measure_speed(trained[0], group.dataset) if len(trained) == 1 else {}
         alone = [one.right for one in found[: len(group.trained)]]
         right_by = agreement(alone) if len(alone) > 1 else []
         pair, sentence = _compare(found[0], found[1], group, figures) if len(alone) == 2 else ({}, "")
@@ -50,7 +50,7 @@ def evaluate(places: Sequence[Path], options: dict[str, Any], data_settings: Seq
         more |= {"not_evaluated": reasons, "difference": pair}
         folder = _folder(group, options, data_settings, len(groups) == 1)
         files = _write(folder, found, figures, group, more | {"speed": speed, "correct_by": right_by}, options)
-        title = f"{group.label}, {options['split']}: {len(group.part):,} images"
+        title = f"{group.label}, {options['split']}: {len(group.dataset):,} images"
         _print(found, group.kind.COLUMNS, speed, right_by, title, files, sentence)
     if len(groups) > 1:
         kind = {"test": "test", "val": "validation", "train": "training"}[options["split"]]
@@ -70,11 +70,11 @@ def _compare(one: Evaluation, other: Evaluation, group: Group, figures: dict[str
     if len(differ):
         some = differ[np.linspace(0, len(differ) - 1, min(SHOWN, len(differ))).round().astype(int)]
         first, second = (
-            group.kind.predictions(each.answer, group.part, group.class_names).iloc[some] for each in (one, other)
+            group.kind.predictions(each.answer, group.dataset, group.class_names).iloc[some] for each in (one, other)
         )
         title = f"{len(differ):,} images on which one is right and one is wrong: {one.name} | {other.name}"
         figures["differences"] = draw_differences(
-            pictures(group.part.images[some]),
+            pictures(group.dataset.images[some]),
             first["label"].tolist(),
             first["prediction"].tolist(),
             second["prediction"].tolist(),
@@ -109,16 +109,16 @@ def _figures(found: Sequence[Evaluation], group: Group, by: Mapping[str, pd.Data
     outcomes = names if len(names) == len(last.counts) else [*names, NONE]
     wrong = np.flatnonzero(~last.right)
     surest = wrong[np.argsort(-last.sure[wrong], kind="stable")][:SHOWN]
-    some = np.linspace(0, len(group.part) - 1, min(SHOWN, len(group.part))).round().astype(int)
+    some = np.linspace(0, len(group.dataset) - 1, min(SHOWN, len(group.dataset))).round().astype(int)
     galleries = {
-        "mistakes": (surest, f"{len(wrong):,} of {len(group.part):,} misclassified, highest confidence first"),
+        "mistakes": (surest, f"{len(wrong):,} of {len(group.dataset):,} misclassified, highest confidence first"),
         "samples": (some, f"Sample of the predictions of {last.name}"),
     }
     figures = {
-        name: kind.draw_gallery(last.answer, group.part, names, chosen, title)
+        name: kind.draw_gallery(last.answer, group.dataset, names, chosen, title)
         for name, (chosen, title) in galleries.items()
     }
-    figures["confusion"] = kind.draw_counts(last.counts, group.part, outcomes)
+    figures["confusion"] = kind.draw_counts(last.counts, group.dataset, outcomes)
     if by:
         figures["accuracy_by"] = draw_accuracy_by(by)
     if len(found) > 1:
@@ -139,14 +139,14 @@ def _write(
     record = {
         "data": group.label,
         "split": options["split"],
-        "images": len(group.part),
+        "images": len(group.dataset),
         "models": {one.name: one.scores for one in found},
         **{key: value for key, value in more.items() if value},
     }
     files = {
         "evaluation.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n",
         "per_class.csv": group.kind.table(last.counts, group.class_names, group.glyphs).to_csv(index=False),
-        PREDICTIONS: as_csv(group.kind.predictions(last.answer, group.part, group.class_names)),
+        PREDICTIONS: as_csv(group.kind.predictions(last.answer, group.dataset, group.class_names)),
     }
     for name, text in files.items():
         write_text(folder / name, text)
@@ -159,12 +159,12 @@ def _print(
     found: Sequence[Evaluation],
     columns: Mapping[str, str],
     speed: dict[str, float],
-    read_right_by: list[int],
+    right_by: list[int],
     title: str,
     files: Sequence[Path],
     sentence: str,
 ) -> None:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     table = Table(title=title, title_justify="left", box=None)
     table.add_column("model", overflow="fold")
     columns = {key: head for key, head in columns.items() if key in found[0].scores}  # evaluation.json has the rest
@@ -173,8 +173,8 @@ def _print(
     for one in found:
         table.add_row(one.name, *(_number(key, one.scores.get(key)) for key in columns))
     console.print(table)
-    if read_right_by:
-        none, *some, every = read_right_by
+    if right_by:
+        none, *some, every = right_by
         console.print(
             f"Correct by all {len(some) + 1} models: {every:,} images; by some: {sum(some):,}; by none: {none:,}."
         )

@@ -53,7 +53,7 @@ from rich.console import Console
 from torch import Tensor
 
 from handwriting.inference.checkpoints import Trained, find_checkpoint, load_trained, outputs_of, predict_proba
-from handwriting.inference.evaluation import read_part
+from handwriting.inference.evaluation import load_split
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.models.sequence_model import SequenceRecognizer
 from handwriting.runs.trust import NO_TRUST, Trust
@@ -88,7 +88,7 @@ def export(place: Path, file: Path, trust: Trust = NO_TRUST) -> float:
             f"{difference:.1e}; {file} is not written."
         )
     write_bytes(file, content)
-    Console(highlight=False).print(
+    Console(highlight=False, markup=False, emoji=False).print(
         f"{file}: {len(content) / 1e6:.1f} MB, same predictions as the model on {len(images)} {which} "
         f"({what} differ by at most {difference:.0e}).",
         soft_wrap=True,
@@ -150,7 +150,7 @@ def _as_onnx(trained: Trained) -> bytes:
 def _some_images(trained: Trained) -> tuple[torch.Tensor, str]:
     """Return test images of the model, uint8 (N, C, H, W), or noise if its data are not available."""
     try:
-        images = read_part(trained, "test", [])[1].images
+        images = load_split(trained, "test", [])[1].images
     except UserError as error:
         noise = torch.Generator().manual_seed(0)
         shape = (CHECKED, trained.channels, *trained.image_size)

@@ -128,7 +128,7 @@ def _print(names: Sequence[str], predictions: Sequence[Prediction]) -> None:
         else:
             each = ", ".join(f"{one.name} {one.probability:.1%}" for one in prediction.characters)
             table.add_row(name, _shown(prediction), f"{prediction.probability:.1%}", each)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False, emoji=False).print(table)
 
 
 def _shown(prediction: Prediction) -> str:

@@ -30,16 +30,27 @@ LONGEST_NAME = 180  # characters; file systems allow 255 bytes
 def name_folder(overrides: Iterable[str], skip: Iterable[str] = ()) -> str:
     """Return the folder name of a run: its overrides by key, as in ``optim=adam,seed=1``; ``default`` without any.
 
-    Overrides of NOT_SETTINGS and those in ``skip`` are omitted; characters not allowed in file names become ``_``.
+    Overrides of NOT_SETTINGS and those in ``skip`` are omitted; characters not allowed in file names become ``_``. Of
+    ``init_from`` there is the end of its path.
     """
     left_out = set(skip)
     kept = [o for o in overrides if o not in left_out and has_influence(setting_of(o))]
     kept.sort(key=lambda override: override.split("=")[0].lstrip("+"))
+    kept = [_with_end_of_path(override) if setting_of(override) == "init_from" else override for override in kept]
     name = re.sub(r"[^\w=,.+~\[\]-]", "_", ",".join(kept)) or "default"
     if len(name.encode()) > LONGEST_NAME:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         name = name.encode()[: LONGEST_NAME - 9].decode(errors="ignore") + "-" + digest
     return name
+
+
+def _with_end_of_path(override: str) -> str:
+    """Return ``init_from=PATH`` with the last two parts of the path: those of a run, and of a snapshot its name too."""
+    key, _, value = override.partition("=")
+    path, snapshot = Path(value.strip("\"'")), []
+    if path.parent.name == "checkpoints":
+        path, snapshot = path.parents[1], [path.name] * (path.name != "best.ckpt")
+    return f"{key}={'_'.join([*path.parts[-2:], *snapshot])}"
 
 
 def _run_folder(*, _root_: DictConfig) -> str:
@@ -147,6 +158,11 @@ def explain(error: HydraException | OmegaConfBaseException, overrides: Sequence[
             )
             return f"{chosen} has no setting {setting!r}: leave it out, or choose another {group}."
         return f"There is no setting {name!r}.{did_you_mean(name, known)} --help lists them."
+    if "Interpolation key 'data.name' not found" in text:
+        return (
+            "The config file of data has no name: begin it with defaults: [_base, _self_] (of a LightningDataModule: "
+            "[_lightning, _self_]) and name: NAME."
+        )
     return _first_line(error).removeprefix(
         "UserError raised while resolving interpolation: "
     )  # from one of our resolvers

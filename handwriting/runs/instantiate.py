@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
@@ -10,13 +11,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from handwriting.runs.constraints import Constraint, Number, Numbers, Whole, constraints_of
-from handwriting.utils.errors import UserError, is_number
+from handwriting.runs.source import FRAMEWORKS, targets_of
+from handwriting.utils.errors import UserError, describe, is_number, place_of
 
 PARTIAL = {"optim": "parameters of the network", "scheduler": "optimizer"}  # and what completes them
 
 
 def build(kind: str, config: Any, **arguments: Any) -> Any:
-    """Instantiate a config node; errors of its class become a UserError that names the node.
+    """Instantiate a config node; errors of its class become a UserError that names the node, and the user's line.
 
     ``arguments`` are those from the package, which the config must not set.
     """
@@ -30,6 +32,8 @@ def build(kind: str, config: Any, **arguments: Any) -> Any:
         )
     if ours := arguments.keys() & set(config):
         raise UserError(f"{kind}.{min(ours)} is set by the package itself: leave it out.")
+    if kind == "data":
+        _check_is_no_datamodule(str(config.get("_target_")))
     try:
         return instantiate(config, _convert_="all", **arguments)
     except InstantiationException as error:
@@ -38,8 +42,10 @@ def build(kind: str, config: Any, **arguments: Any) -> Any:
             raise cause from None
         # MisconfigurationException by its name: to import Lightning takes seconds, too long for predict.
         known = isinstance(cause, (TypeError, ValueError)) or type(cause).__name__ == "MisconfigurationException"
-        if cause is None or known:
-            raise UserError(f"{kind}: {' '.join(str(cause or error).split())}") from error
+        foreign = not str(config.get("_target_")).startswith("handwriting.")
+        own = {target.partition(".")[0] for target in targets_of(config)} - FRAMEWORKS
+        if cause is None or known or foreign or place_of(cause, own):
+            raise UserError(f"{kind}: {describe(cause or error, own)}.") from error
         raise
 
 
@@ -51,9 +57,10 @@ def build_model(config: Any, num_classes: int, image_size: tuple[int, int], chan
     arguments: dict[str, Any] = {"num_classes": num_classes, "image_size": image_size}
     target = str(config.get("_target_"))
     parameters = _parameters(_find("model", target))
-    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    any_name = parameters is None or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    parameters = parameters or {}
     lacking = [name for name in arguments if name not in parameters]
-    if parameters and lacking and not any_name:
+    if lacking and not any_name:
         raise UserError(
             f"{target} takes no argument {lacking[0]!r}: write num_classes: int, image_size: tuple[int, int] among its "
             "arguments; they are the number of classes, and height and width of the images."
@@ -100,6 +107,17 @@ def check_part(kind: str, config: Any) -> None:
     _check_inside(kind, config)
 
 
+def _check_is_no_datamodule(target: str) -> None:
+    """Raise UserError if ``target`` is a LightningDataModule that does not derive from this package's."""
+    bases = getattr(_find("data", target), "__mro__", ())
+    ours = any(base.__module__.startswith("handwriting.") for base in bases)
+    if not ours and any(base.__name__ == "LightningDataModule" for base in bases):
+        raise UserError(
+            f"data._target_={target} is a LightningDataModule of your own: write defaults: [_lightning, _self_], "
+            f"name: NAME and read: {{datamodule: {{_target_: {target}}}}} instead."
+        )
+
+
 def _check_inside(place: str, config: Any) -> None:
     for name, inner in config.items():
         if isinstance(inner, Mapping):
@@ -120,14 +138,15 @@ def _find(place: str, target: str) -> Any:
         maker = resolve_name(target)
         if not callable(maker):
             raise TypeError(f"{maker!r} cannot be called")
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{place}._target_={target} is not an importable class or function: {error}.") from error
+    except Exception as error:  # also of the user's code while it is imported
+        reason = describe(error, {target.partition(".")[0]} - FRAMEWORKS)
+        raise UserError(f"{place}._target_={target} is not an importable class or function: {reason}.") from error
     return maker
 
 
 def _constraints_by_defaults(maker: Any) -> dict[str, Constraint]:
     found: dict[str, Constraint] = {}
-    for name, parameter in _parameters(maker).items():
+    for name, parameter in (_parameters(maker) or {}).items():
         default = parameter.default  # annotations are written differently by each version of torch
         if isinstance(default, tuple) and default and all(map(is_number, default)):
             found[name] = Numbers(default)
@@ -138,9 +157,11 @@ def _constraints_by_defaults(maker: Any) -> dict[str, Constraint]:
     return found
 
 
-def _parameters(maker: Any) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a class or function by their names."""
+def _parameters(maker: Any) -> Mapping[str, inspect.Parameter] | None:
+    """Return the parameters of a class or function by their names; None if they are not known."""
+    if "torch" in sys.modules and getattr(maker, "__init__", None) is sys.modules["torch"].nn.Module.__init__:
+        return {}  # a module without __init__, whose **kwargs are refused
     try:
         return inspect.signature(maker).parameters
     except ValueError:  # of a function in C, which tells nothing
-        return {}
+        return None

@@ -92,7 +92,7 @@ class RunSpec:
             },
             "git_revision": _git_revision(),
             "sweeper": self.sweeper,
-            "asked": self.request,
+            "asked": self.request,  # the name of older records
         }
 
 
@@ -180,13 +180,18 @@ def plain_settings(config: dict[str, Any]) -> dict[str, Any]:
     return keep(config, "")
 
 
-def with_absolute_path(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return settings with an absolute ``data.path``, if it exists relative to a folder."""
-    data = settings.get("data")
-    path = data.get("path") if isinstance(data, dict) else None
-    if not isinstance(path, str) or not (found := folder / Path(path).expanduser()).exists():
-        return settings
-    return settings | {"data": {**settings["data"], "path": os.path.abspath(found)}}  # noqa: PTH100 keeps links
+def with_absolute_paths(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return settings with an absolute ``data.path`` and ``init_from``, if these exist relative to a folder."""
+
+    def absolute(node: dict[str, Any], key: str) -> dict[str, Any]:
+        path = node.get(key)
+        if not isinstance(path, str) or not (found := folder / Path(path).expanduser()).exists():
+            return node
+        return node | {key: os.path.abspath(found)}  # noqa: PTH100 keeps links
+
+    if isinstance(settings.get("data"), dict):
+        settings = settings | {"data": absolute(settings["data"], "path")}
+    return absolute(settings, "init_from")
 
 
 def rename(settings: Any) -> Any:
@@ -272,7 +277,7 @@ def check_same(earlier: Run, settings: dict[str, Any]) -> None:
     """Raise UserError if the folder has a run with other settings that did not fail, and name them."""
     if earlier.status == "failed" or earlier.record["fingerprint"] == fingerprint(settings):
         return
-    before = with_absolute_path(earlier.record["settings"], Path.cwd())  # older records have the path as it was given
+    before = with_absolute_paths(earlier.record["settings"], Path.cwd())  # older records have the path as it was given
     if fingerprint(before) == fingerprint(settings):
         return
     old, new = flatten(before), flatten(settings)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 FRAMEWORKS = {"handwriting", "torch", "torchvision", "lightning", "sklearn"}  # their versions are in the record
+INSTALLED = {"site-packages", "dist-packages"}  # folders of packages
 
 
 def digests_of_code(config: Any) -> dict[str, str]:
     """Return a digest of the source of each module outside this package that a config names, by the module's name.
 
-    A package counts with all of its files. A single file counts with those beside it that it imports.
+    A package counts with all of its files. A single file counts with those beside it that it imports; one that is
+    installed counts alone.
     """
     modules = {target.partition(".")[0] for target in targets_of(config)}
     own = sorted(modules - FRAMEWORKS - sys.stdlib_module_names)
@@ -54,13 +56,18 @@ def _files_of(module: str, seen: set[str]) -> Iterable[Path]:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return []  # the one that builds the component says so
-    if spec is None or spec.origin is None:
+    if spec is None:
+        return []
+    if spec.submodule_search_locations:  # a package, also one without __init__.py
+        return [file for place in spec.submodule_search_locations for file in Path(place).rglob("*.py")]
+    if spec.origin is None:
         return []
     file = Path(spec.origin)
-    if spec.submodule_search_locations:
-        return file.parent.rglob("*.py")
+    if not INSTALLED.isdisjoint(file.parts):
+        return [file]
     beside = {*(one.stem for one in file.parent.glob("*.py")), *(one.parent.name for one in file.parent.glob("*/*.py"))}
-    return [file, *(found for name in _imports(file) & beside for found in _files_of(name, seen))]
+    own = (_imports(file) & beside) - FRAMEWORKS - sys.stdlib_module_names
+    return [file, *(found for name in own for found in _files_of(name, seen))]
 
 
 def _imports(file: Path) -> set[str]:

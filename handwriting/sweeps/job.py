@@ -36,7 +36,7 @@ from handwriting.runs.record import (
     has_influence,
     plain_settings,
     read_result,
-    with_absolute_path,
+    with_absolute_paths,
 )
 from handwriting.runs.source import digests_of_code
 from handwriting.sweeps.execute import Say, execute
@@ -220,7 +220,7 @@ def _train_or_report(config: DictConfig, folder: Path, elsewhere: bool) -> float
 def _spec(config: DictConfig, folder: Path) -> RunSpec:
     hydra = HydraConfig.get()
     resolved: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    resolved = with_absolute_path(resolved, Path(hydra.runtime.cwd))
+    resolved = with_absolute_paths(resolved, Path(hydra.runtime.cwd))
     if code := digests_of_code(plain_settings(resolved)):
         resolved["code"] = code
     choices = {
@@ -239,7 +239,7 @@ def _spec(config: DictConfig, folder: Path) -> RunSpec:
 
 
 def _update_tables(folder: Path) -> None:
-    """Update a folder's tables every few minutes: it reads all runs, and happens at the end anyway."""
+    """Update a folder's tables every few minutes: it loads all runs, and happens at the end anyway."""
     if time.monotonic() - PROGRESS.tables_written > TABLES_EVERY:
         write_tables(read_report(folder))
         PROGRESS.tables_written = time.monotonic()

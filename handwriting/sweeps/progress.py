@@ -21,7 +21,7 @@ from handwriting.sweeps.search import prepare_study
 from handwriting.utils.errors import is_of_stdout
 from handwriting.utils.hardware import share_cores
 
-console = PipeConsole(highlight=False)
+console = PipeConsole(highlight=False, markup=False, emoji=False)
 file_log = logging.getLogger("handwriting.run.log")  # conf/config.yaml sends it to the run's run.log alone
 SCORES = {"validation": "val/acc", "test": "test/acc"}
 

@@ -80,7 +80,8 @@ class RunBar(lightning.Callback):
         if not self.console.file.isatty():  # not is_terminal, which trusts FORCE_COLOR, set by Jupyter
             return
         classifier: Any = pl_module
-        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")]
+        # No markup: a title such as freeze=[features] has none.
+        columns = [TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[state]}")]
         self.bar = Progress(
             *columns, TimeRemainingColumn(), console=self.console, transient=True, refresh_per_second=DRAWINGS
         )

@@ -40,7 +40,7 @@ from handwriting.training.module import Classifier
 from handwriting.training.recognizer import Recognizer
 from handwriting.training.resume import last_checkpoint, restore_rows, rewrite_facts
 from handwriting.training.tensorboard import RunLogger, final_metrics, show_augmentation, show_images, show_result
-from handwriting.utils.errors import UserError
+from handwriting.utils.errors import UserError, naming_the_line
 from handwriting.utils.hardware import processor, with_threads
 from handwriting.utils.metrics import SMALLEST, Tally, fraction_right
 
@@ -98,7 +98,8 @@ def build_job(
     check_network(net, str(config.model.get("_target_")), data, loss)
     of_views = build("augment", augmentation_of_views(settings))
     views = partial(of_views.scene_views if data.is_sequence else of_views.views, number=config.tta.views)
-    list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
+    with naming_the_line("augment"):
+        list(views(data.test.images[:1]))  # fails if the augmentation makes fewer views
     model = _build_model(config, settings, data, net, loss)
     note = start_from(model, Path(config.init_from)) if config.init_from else ""
     last = last_checkpoint(folder) if resume else None
@@ -217,7 +218,7 @@ def _train_network(job: Job, shown: dict[str, Any]) -> dict[str, Any]:
     outcome |= _calibrate(job)
     metrics, step = outcome["metrics"], job.trainer.global_step
     if job.views:
-        with_views = _read_by_views(job)
+        with_views = _predict_views(job)
         job.tensorboard.log_metrics(with_views, step)
         metrics |= with_views
     show_result(job.tensorboard, job.data, job.model, folder, step)
@@ -249,7 +250,7 @@ def _calibrate(job: Job) -> dict[str, Any]:
     return facts
 
 
-def _read_by_views(job: Job) -> dict[str, float]:
+def _predict_views(job: Job) -> dict[str, float]:
     """Return the accuracy of the test set with test-time augmentation, and the loss where there are probabilities."""
     if isinstance(job.model, Recognizer):
         predicted = [one.labels for one in job.model.transcribe(job.data.test.images, job.views)]
@@ -334,7 +335,8 @@ def _check_kind(config: DictConfig, net: torch.nn.Module, data: DataModule, over
 def _check_loss(loss: torch.nn.Module, num_classes: int) -> None:
     """Try the loss on one image: torch checks most of its settings only then."""
     try:
-        loss(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
+        with naming_the_line("loss"):
+            loss(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"loss: {' '.join(str(error).split()).rstrip('.')}.") from error
 

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from handwriting.models.image_classifier import ImageClassifier
 from handwriting.training.resume import random_states, restore_random_states
-from handwriting.utils.errors import DivergedError, UserError
+from handwriting.utils.errors import DivergedError, UserError, naming_the_line
 from handwriting.utils.metrics import MOST_WITHOUT_TOP5, Tally
 
 PLATEAU_METRIC = "val/loss"  # what scheduler=plateau monitors
@@ -304,9 +304,10 @@ def _processes() -> int:
 
 
 def make(part: str, maker: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
-    """Make an optimizer or scheduler; its errors become a UserError that names it."""
+    """Make an optimizer or scheduler; its errors become a UserError that names it, and the user's line."""
     try:
-        return maker(*arguments, **more)
+        with naming_the_line(part):
+            return maker(*arguments, **more)
     except ValueError as error:
         raise UserError(f"{part}: {error}.") from error
     except TypeError as error:

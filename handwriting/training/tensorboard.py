@@ -158,8 +158,8 @@ def shown_settings(settings: dict[str, Any], choices: dict[str, str], overrides:
     """Return the settings for the HPARAMS tab: the groups' choices, those swept most often, and the overridden ones."""
     flat = {**flatten(settings), **choices}
     often = ["seed", "optim.lr", "data.batch_size", "trainer.max_epochs"]
-    asked = [setting_of(override) for override in overrides]
-    return {key: flat[key] for key in [*choices, *often, *asked] if key in flat}
+    overridden = [setting_of(override) for override in overrides]
+    return {key: flat[key] for key in [*choices, *often, *overridden] if key in flat}
 
 
 def _spread(part: LabelledImages, count: int) -> LabelledImages:

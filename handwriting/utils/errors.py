@@ -5,10 +5,14 @@ import difflib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import sysconfig
+import traceback
+from collections.abc import Container, Iterable, Iterator
 from math import inf
 from pathlib import Path
 
+# How the names of files begin whose code is not the user's.
+NOT_THE_USERS = (f"{Path(__file__).parents[1]}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}", "<")
 LARGEST_SEED = 2**32 - 1  # NumPy's limit, which draws the splits
 
 
@@ -53,6 +57,39 @@ def check_number(
         limits += [f"above {above:g}"] * (above > -inf) + [f"below {below:g}"] * (below < inf)
         limits = limits or ["not infinite"] * is_number(value)
         raise UserError(f"{setting}={value} must be a number, {' and '.join(limits)}".removesuffix(", ") + ".")
+
+
+def place_of(error: BaseException, own: Container[str] = ()) -> str:
+    """Return the last line of the user's code in the traceback of an error, such as ``mynet.py, line 8``, or ''.
+
+    The user's code is that of the modules ``own``, and all that is neither of this package, nor of Python, nor
+    installed.
+    """
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__")).partition(".")[0]
+        installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
+        if module in own or not (installed or file.startswith(NOT_THE_USERS)):
+            return f"{Path(file).name}, line {line}"
+    return ""
+
+
+def describe(error: BaseException, own: Container[str] = ()) -> str:
+    """Return an error in one line, with its type and place if it is of the user's code, as place_of tells."""
+    text, place = " ".join(str(error).split()).rstrip("."), place_of(error, own)
+    return f"{type(error).__name__}: {text} ({place})" if place else text
+
+
+@contextlib.contextmanager
+def naming_the_line(what: str) -> Iterator[None]:
+    """Turn an error of the user's code into a UserError about ``what`` that names the line; others pass."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if place_of(error):
+            raise UserError(f"{what}: {describe(error)}.") from error
+        raise
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

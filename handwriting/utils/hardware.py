@@ -42,20 +42,20 @@ def processor(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
 def slow_precision(precision: object, cpuinfo: Path = CPUINFO) -> str:
     """Return, once, a warning that training in bf16 is likely slower than in float32 on this processor; else ''.
 
-    To be asked after torch is imported. What was measured of an x86 processor, as times the speed of float32:
+    To be called after torch is imported. What was measured of an x86 processor, as times the speed of float32:
     0.76 with avx512_bf16 and without amx_bf16 (Net, batch 64); 0.43 and 0.37 held to AVX-512 without either
     (experiment=mnist_best and =characters); 1.2 to 1.4 on one that was not recorded, which AMX would explain.
     """
-    asked = str(precision)
-    if "16" not in asked or asked in _WARNED or sys.modules["torch"].accelerator.is_available():
+    chosen = str(precision)
+    if "16" not in chosen or chosen in _WARNED or sys.modules["torch"].accelerator.is_available():
         return ""
     instructions = processor(cpuinfo)["instructions"]
     if instructions is None or not set(X86).intersection(instructions) or "amx_bf16" in instructions:
         return ""
-    _WARNED.add(asked)
+    _WARNED.add(chosen)
     measured = "0.76 times the speed" if "avx512_bf16" in instructions else "less than half the speed"
     return (
-        f"trainer.precision={asked} is likely slower than 32-true on this processor, which has no amx_bf16 "
+        f"trainer.precision={chosen} is likely slower than 32-true on this processor, which has no amx_bf16 "
         f"instructions: {measured} was measured on such a processor"
     )
 

@@ -1,7 +1,6 @@
 """What DataModule checks of every data set: foreground and background, and the classes of each split."""
 
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,7 +73,7 @@ def test_inverted_images_are_said_once(caplog):
         for _ in range(2):
             load(whole, "inverted set")
         load(whole_of(strokes(30, 0), strokes(20, 1)), "bright set")
-    (said,) = caplog.messages
+    (said,) = (message for message in caplog.messages if "are inverted" in message)
     assert said.startswith("inverted set: its images are dark on bright and are inverted")
 
 
@@ -177,8 +176,9 @@ def numbers_of(*labels: list[list[int]], level: int = 255) -> HandwritingSet:
 def test_photographs_and_colour_images_are_never_inverted(complaint):
     whole = numbers_of([[1, 2], [2, END]] * 5, [[2, 1]])
     colours = HandwritingSet(LabelledImages(whole.train.images, torch.arange(10)), whole.test, tuple("abcdefghij"))
-    grey = LabelledImages(whole.train.images[:, :1], whole.train.labels, whole.train.boxes)
-    for one in (whole, colours, replace(whole, train=grey)):
+    train, test = (LabelledImages(one.images[:, :1], one.labels, one.boxes) for one in (whole.train, whole.test))
+    grey = HandwritingSet(train, test, whole.class_names, photographs=True)
+    for one in (whole, colours, grey):
         for invert in ("auto", False):
             assert load(one, "photographs", invert=invert).train.images.eq(255).all()
         with complaint("data.invert=true is for grey images of writing, and photographs has others"):
@@ -204,3 +204,22 @@ def test_the_classes_of_sequences_are_the_characters_that_occur(caplog):
         "other numbers: the training set has no image of class h",
         "other numbers: the test set has no image of class c",
     ]
+
+
+def test_grey_levels_of_another_scale_are_refused(complaint):
+    for largest in (2, 16, 64):
+        with complaint("sixteen has grey levels only up to", f"{largest} of 255: multiply the images by 255/{largest}"):
+            load(whole_of(strokes(30, 0, 0, largest), strokes(20, 1, 0, 1)), "sixteen")
+    dark_training = whole_of(strokes(30, 0, 0, 16), strokes(20, 1))
+    assert int(load(dark_training).train.images.max()) == 16  # the test set tells the scale
+    assert int(load(whole_of(strokes(30, 0, 0, 65), strokes(20, 1, 0, 65))).train.images.max()) == 65
+
+
+def test_test_images_that_are_training_images_are_counted_once(caplog):
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), np.uint8))
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            load(whole_of(images[:40], images[28:]), "repeated set", invert=False)
+        load(whole_of(images[:40], images[40:]), "other set", invert=False)
+    (said,) = (message for message in caplog.messages if "training images too" in message)
+    assert said.startswith("repeated set: 12 of 22 test images are training images too")

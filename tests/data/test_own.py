@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from handwriting.data.digits import read_digits
 from handwriting.data.file import read_file
 from handwriting.data.folder import read_folder
 from handwriting.data.mnist import FILES
+from handwriting.data.parquet import read_parquet
 from handwriting.data.splits import split_holdout
 
 TRAIN, TEST = slice(0, 200), slice(200, 300)
@@ -307,6 +309,32 @@ def test_class_names_replace_those_of_the_data(tmp_path: Path, complaint: Any):
         read_folder(tmp_path, class_names=["a", "a"])
 
 
+def test_files_that_are_not_used_are_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_folder(tmp_path, np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
+    (tmp_path / "1" / ".DS_Store").write_text("hidden")
+    (tmp_path / "notes.txt").write_text("not among images")
+    with caplog.at_level(logging.INFO):
+        read_folder(tmp_path)
+        assert "not used" not in caplog.text
+        (tmp_path / "1" / "photo.heic").write_bytes(b"")
+        Image.new("L", (8, 8)).save(tmp_path / "loose.png")
+        for _ in range(2):
+            read_folder(tmp_path)
+    (said,) = (message for message in caplog.messages if "not used" in message)
+    assert said == f"{tmp_path}: 2 files are not used, such as 1/photo.heic (no image, or in no class folder)."
+
+
+def test_what_is_of_no_split_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for split in ("train", "test", "unlabelled"):
+        write_folder(tmp_path / split, np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
+    np.savez(tmp_path / "a.npz", **arrays(x_test=np.zeros((2, 8, 8), np.uint8)))
+    with caplog.at_level(logging.INFO):
+        assert len(read_folder(tmp_path).train) == 20
+        assert len(read_file(tmp_path / "a.npz").test) == 4
+    assert f"{tmp_path}: not used, as their names are of no split: unlabelled." in caplog.messages
+    assert f"{tmp_path / 'a.npz'}: its array x_test has no labels and is not used." in caplog.messages
+
+
 def make_bad_folder(root: Path, kind: str) -> Path:
     if kind == "no class":
         Image.new("L", (8, 8)).save(root / "a.png")
@@ -318,6 +346,16 @@ def make_bad_folder(root: Path, kind: str) -> Path:
     elif kind == "an empty split":
         write_folder(root / "train", np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
         (root / "val" / "0").mkdir(parents=True)
+    elif kind == "no class folders":
+        for split in ("train", "test"):
+            (root / split).mkdir()
+            Image.new("L", (8, 8)).save(root / split / "cat.0.png")
+    elif kind in ("an unsorted test set", "two folders of a split"):
+        write_folder(root / "train", np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
+        (root / "test").mkdir()
+        Image.new("L", (8, 8)).save(root / "test" / "1.png")
+        if kind == "two folders of a split":
+            write_folder(root / "testing", np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
     elif kind == "damaged":
         write_folder(root, np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
         (root / "0" / "damaged.png").write_bytes(png(np.zeros((30, 30), np.uint8))[:40])
@@ -336,9 +374,12 @@ def make_bad_folder(root: Path, kind: str) -> Path:
         ("no training set", ["has no folder train beside test"]),
         ("an empty class", ["the class empty has no images"]),
         ("an empty split", ["has no images of the val split"]),
+        ("no class folders", ["has images but no class folders in train/", "train/CLASS"]),
+        ("an unsorted test set", ["the images of the test split are in no class folder"]),
+        ("two folders of a split", ["has the folders test and testing for one split: leave one of them"]),
         ("damaged", ["damaged.png"]),
         ("text", ["text.png is not an image"]),
-        ("one image", ["data.test_fraction=0.2 needs two images of each class"]),
+        ("one image", ["data.test_fraction=0.2 needs two images of each class, but class 2 has only one"]),
     ],
 )
 def test_a_bad_folder_is_one_sentence(tmp_path: Path, complaint: Any, kind: str, words: list[str]):
@@ -379,6 +420,7 @@ def arrays(**changed: Any) -> dict[str, Any]:
     [
         ({"y_train": np.arange(20) % 2 + 5}, ("5", "6")),
         ({"y_train": np.array(["b", "ä"] * 10)}, ("b", "ä")),
+        ({"y_train": np.array([b"b", "ä".encode()] * 10)}, ("b", "ä")),
         ({"y_train": (np.arange(20) % 2 == 0)[:, None]}, ("0", "1")),
         ({"y_train": (np.arange(20) % 3).astype(float)}, ("0", "1", "2")),
         ({"x_train": None, "y_train": None, "X": np.zeros((20, 8, 8, 1)), "Y": np.arange(20) % 2}, ("0", "1")),
@@ -418,7 +460,9 @@ def test_class_names_for_numbers_include_classes_without_images(tmp_path: Path):
     ("changed", "words"),
     [
         ({"y_train": None}, ["has the arrays x_train, but x_train and y_train"]),
-        ({"x_train": np.zeros((20, 64))}, ["'x_train' is float64 (20, 64)"]),
+        ({"x_train": np.zeros((20, 64))}, ["'x_train' is float64 (20, 64), a row for each", ".reshape(-1, 8, 8)"]),
+        ({"x_train": np.zeros((20, 60))}, ["'x_train' is float64 (20, 60): numbers (images, height, width)"]),
+        ({"x_train": np.full((20, 8, 8), 1.01)}, ["'x_train' has values from 1.01 to 1.01"]),
         ({"x_train": np.zeros((20, 8, 8, 4))}, ["'x_train'", "1 or 3 channels"]),
         ({"x_train": np.full((20, 8, 8), np.nan)}, ["'x_train' has values from nan to nan"]),
         ({"x_train": np.full((20, 8, 8), -1)}, ["'x_train' has values from -1 to -1"]),
@@ -480,6 +524,20 @@ def test_a_bad_parquet_file_is_one_sentence(tmp_path: Path, complaint: Any, colu
     file = write_parquet(tmp_path / "a.parquet", np.zeros((4, 8, 8), np.uint8), np.arange(4) % 2, **columns)
     with complaint(file, *words):
         read_file(file)
+
+
+def test_parquet_files_that_are_too_large_together_are_refused(
+    tmp_path: Path, complaint: Any, monkeypatch: pytest.MonkeyPatch
+):
+    for part in range(3):
+        write_parquet(tmp_path / f"train-{part}.parquet", np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2)
+    pq: Any = sys.modules["pyarrow.parquet"]
+    one = pq.ParquetFile(tmp_path / "train-0.parquet").metadata.row_group(0).total_byte_size
+    monkeypatch.setattr("handwriting.data.files.MAX_BYTES", 2 * one + 1)
+    with complaint(tmp_path, "would unpack to more than"):
+        read_parquet(tmp_path)
+    (tmp_path / "train-2.parquet").unlink()
+    assert len(read_parquet(tmp_path)[0]["train"].labels) == 40
 
 
 def test_a_truncated_parquet_file_is_one_sentence(tmp_path: Path, complaint: Any):

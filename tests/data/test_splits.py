@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from handwriting.data.splits import draw_subset, split_holdout, split_training
+from handwriting.data.splits import Stratum, draw_subset, split_holdout, split_training
 
 
 @pytest.fixture
@@ -151,3 +151,18 @@ def test_holdout_is_the_default_way(labels):
 def test_impossible_splits_are_refused(labels, split, folds, fold, said, complaint):
     with complaint(said):
         split_training(labels, split, 0.1, folds, fold, 0)
+
+
+def test_a_class_in_a_message_has_its_name(complaint):
+    named = Stratum("class", tuple("abcde"))
+    with complaint("needs two images of each class, but class d has only one"):
+        split_holdout(torch.tensor([0] * 50 + [3] + [4] * 50), 0.2, 0, named)
+    with complaint("leaves class b, a rare one"):
+        split_holdout(torch.tensor([0] * 98 + [1] * 2), 0.1, 0, named)
+    with complaint("but class b has 2"):
+        split_training(torch.tensor([0] * 98 + [1] * 2), "kfold", 0.1, 5, 0, 0, named)
+
+
+def test_where_no_value_is_possible_more_images_are_the_remedy(complaint):
+    with complaint("takes 1 of 4 images", "of which there are 3: use more images"):
+        split_holdout(torch.tensor([0, 0, 1, 2]), 0.2, 0)

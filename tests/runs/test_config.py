@@ -19,6 +19,11 @@ from handwriting.runs.config import CONF, count_jobs, explain, groups, known_set
         (["data.path=/a/b c.mat"], "data.path=_a_b_c.mat"),
         (["+optim.foo=1", "~callbacks.x"], "+optim.foo=1,~callbacks.x"),
         (["name=汉字", "data=数"], "data=数"),
+        (['init_from="/a/b/outputs/first/optim=adam,seed=1"'], "init_from=first_optim=adam,seed=1"),
+        (["init_from=outputs/first/default/checkpoints/best.ckpt"], "init_from=first_default"),
+        (["init_from=outputs/first/default/checkpoints/cycle2.ckpt"], "init_from=first_default_cycle2.ckpt"),
+        (["init_from=best.ckpt"], "init_from=best.ckpt"),
+        (["init_from=null"], "init_from=null"),
     ],
 )
 def test_a_run_is_called_by_its_overrides(overrides: list[str], name: str):

@@ -65,6 +65,17 @@ def test_the_content_of_the_checkpoint_counts(main, tmp_path: Path):
     assert len(other.errors.splitlines()) == 1
 
 
+def test_the_same_run_from_another_folder_is_done_already(main, tmp_path: Path):
+    assert main(*FIRST).code == 0
+    place = tmp_path / "outputs" / "first"
+    assert main(*TUNED).code == 0
+    assert record_of(tmp_path, "tuned")["settings"]["init_from"] == str(place)
+    (run,) = (tmp_path / "outputs" / "tuned").glob("*/")
+    assert "init_from=outputs_first" in run.name
+    again = main(*(one for one in TUNED if "init_from" not in one), f"init_from={place}")
+    assert "Nothing was trained" in again.output
+
+
 def test_a_resumed_run_equals_an_undisturbed_one(main, tmp_path: Path):
     assert main(*FIRST).code == 0
     settings = (*TUNED, "freeze=[features]", "trainer.max_epochs=3")

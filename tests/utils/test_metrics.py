@@ -98,7 +98,7 @@ def test_a_run_and_its_evaluation_count_a_probability_of_zero_the_same():
     job = SimpleNamespace(model=net, data=SimpleNamespace(test=test), views=None)
     expected = -np.log([1.0, 1e-12, 0.75]).mean()
     assert score(probabilities, labels)["loss"] == pytest.approx(expected)
-    assert fit._read_by_views(job)["test_tta/loss"] == pytest.approx(expected)  # type: ignore[arg-type]
+    assert fit._predict_views(job)["test_tta/loss"] == pytest.approx(expected)  # type: ignore[arg-type]
 
 
 def test_pairs_are_counted_in_both_directions():
