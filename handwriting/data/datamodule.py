@@ -50,7 +50,7 @@ class DataModule(lightning.LightningDataModule):
         fold: int = 0,
         split_seed: int = 0,
         limit: int | None = None,
-        shuffle_seed: int = 0,
+        shuffle_seed: int | None = 0,
         notebook_form: bool = False,
         augmentation: Augmentation | None = None,
         **for_loader: Any,
@@ -108,7 +108,7 @@ class DataModule(lightning.LightningDataModule):
         return {"test": self.test, "train_clean": self.train, **augmented}
 
     def train_dataloader(self) -> Batches | BatchLists:
-        """Serve the training images in a new order each epoch, in lists of batches if ``in_lists`` is set."""
+        """Serve the training images, shuffled each epoch unless ``shuffle_seed`` is None; in lists if ``in_lists``."""
         batches = serve(self.seen_in_training.to(self._device()), self.batch_size, self.shuffle_seed, self._process())
         length = min(LIST_LENGTH, max(LIST_IMAGES // self.batch_size, 1))
         return BatchLists(batches, length) if self.in_lists else batches

@@ -179,7 +179,7 @@ CONSTRAINTS: dict[str, dict[str, Constraint]] = {
         "fold": Whole(0),  # and below data.folds
         "split_seed": SEED,
         "limit": Whole(1, optional=True),  # and at most the number of training images
-        "shuffle_seed": SEED,
+        "shuffle_seed": Whole(0, LARGEST_SEED, optional=True),
     },
     "handwriting.data.street_demo.read_street_demo": {
         "image_size": IMAGE_SIZE,

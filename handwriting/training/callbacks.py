@@ -1,9 +1,10 @@
-"""Callbacks of training: averaged weights, snapshots at the ends of cycles, and the progress bar."""
+"""Callbacks of training: averaged weights, snapshots at the ends of cycles, gradient norms, and the progress bar."""
 
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -61,6 +62,38 @@ class Snapshots(lightning.Callback):
         epochs, length = trainer.current_epoch + 1, (trainer.max_epochs or 1) // self.cycles
         if epochs % length == 0:
             trainer.save_checkpoint(self.folder / f"cycle{epochs // length}.ckpt", weights_only=True)
+
+
+class GradientNorms(lightning.Callback):
+    """Logs the norm of the gradient of each layer's weights as grad/LAYER, the mean over the steps of each epoch.
+
+    Layers are named as in the network; biases and batch norm are left out. Gradients are those before clipping.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begin a new mean."""
+        self._sums, self._steps = {}, 0
+
+    def on_before_optimizer_step(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add the norms of a step."""
+        net: Any = pl_module.net
+        for name, weights in net.named_parameters():
+            if weights.ndim > 1 and weights.grad is not None:
+                layer = f"grad/{name.removesuffix('.weight')}"
+                self._sums[layer] = self._sums.get(layer, 0) + weights.grad.norm()
+        self._steps += 1
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log the means of the epoch."""
+        means = {layer: total.item() / self._steps for layer, total in self._sums.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, **means}, step=trainer.global_step - 1)
 
 
 REFRESH = 20  # steps between two updates: a step of a small model takes 3 ms, an update 0.1 ms

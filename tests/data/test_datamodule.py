@@ -105,7 +105,7 @@ def test_lightning_asks_for_a_new_order_each_epoch(make, tmp_path):
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters())
 
-    def served(shuffle_seed: int) -> list[list[int]]:
+    def served(shuffle_seed: int | None) -> list[list[int]]:
         module = Recorder()
         trainer = lightning.Trainer(
             max_epochs=3,
@@ -123,6 +123,7 @@ def test_lightning_asks_for_a_new_order_each_epoch(make, tmp_path):
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
     assert len(set(map(tuple, epochs))) == 6
     assert served(1) == epochs[3:]
+    assert len(set(map(tuple, served(None)))) == 1, "unshuffled"
 
 
 @pytest.mark.parametrize(
