@@ -297,7 +297,9 @@ def draw_race(
     scale, digits = (100, 2) if metric.endswith("acc") else (1, 3)
     texts = [fold(label, 40) for label in labels]
     with rc_context({"font.family": fonts_for(labels)}):
-        figure = Figure(figsize=(2.5 + 0.55 * max(rounds, 6), 1.4 + 0.34 * rows), dpi=110, layout="constrained")
+        lines = max((text.count("\n") + 1 for text in texts), default=1)
+        tall = 1.4 + max(0.34, 0.18 * lines) * rows
+        figure = Figure(figsize=(2.5 + 0.55 * max(rounds, 6), tall), dpi=110, layout="constrained")
         axes = figure.subplots()
         ranks = pd.DataFrame(scores).rank(ascending=best == "min")
         image = axes.imshow(ranks, cmap="cividis_r", aspect="auto", vmin=1, vmax=max(rows, 2))

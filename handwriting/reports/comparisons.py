@@ -21,6 +21,7 @@ from handwriting.reports.stats import (
 
 METRIC = "test/acc"
 LEVEL = 0.05  # family-wise: over all comparisons of a report together
+FEWEST = 4  # pairs whose spread says how many are needed
 SMALLEST = 0.1  # percentage points: the default of report.smallest
 
 
@@ -97,13 +98,14 @@ class Comparison(NamedTuple):
 
     def _power(self, smallest: float) -> str:
         """Return what so many seeds could have detected, and how many a difference of ``smallest`` needs."""
-        if math.isnan(self.detectable):
+        detectable, pairs = 100 * self.detectable, self.difference.pairs
+        if pairs < FEWEST or not detectable <= 100:
             return ""
         needed = self.seeds_for(smallest)
         seeds = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
         return (
-            f" {self.difference.pairs} seeds detect a difference of {100 * self.detectable:.2g} in {100 * POWER:g} % "
-            f"of experiments; {smallest:g} needs {seeds} seeds."
+            f" In {100 * POWER:g} % of experiments, {pairs} seeds detect a difference of {detectable:.2f}; to detect "
+            f"{smallest:g}, {seeds} seeds are needed."
         )
 
 

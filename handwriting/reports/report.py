@@ -58,6 +58,10 @@ class Report:
     def chosen(self) -> Configuration | None:
         """Return the configuration with the best mean validation accuracy: a choice without the test set."""
         with_runs = [configuration for configuration in self.configurations if configuration.values("val/acc")]
+        if self.race:  # means over different numbers of seeds are not compared
+            left = [set(racer.overrides) for racer in self.race.active]
+            still = [one for one in with_runs if any(own <= set(one.runs[0].overrides) for own in left)]
+            with_runs = still or with_runs
         return max(with_runs, key=lambda configuration: configuration.interval("val/acc")[0], default=None)
 
 

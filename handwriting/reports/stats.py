@@ -88,18 +88,21 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
 POWER = 0.8
 MOST_SEEDS = 10_000
+LARGEST_T = 1000.0  # above this critical value the noncentral t distribution is not calculated
 
 
 @lru_cache
 def detectable_difference(pairs: int, level: float) -> float:
     """Return the difference that a two-sided paired t-test at ``level`` finds in POWER of experiments.
 
-    It is in standard deviations of the differences of a pair.
+    It is in standard deviations of the differences of a pair; infinite for two pairs and a level below 0.0006.
     """
     from scipy.optimize import brentq
     from scipy.special import nctdtr, stdtrit
 
     critical = stdtrit(pairs - 1, 1 - level / 2)
+    if critical > LARGEST_T:
+        return np.inf
 
     def lacking(size: float) -> float:
         return nctdtr(pairs - 1, size * np.sqrt(pairs), critical) - (1 - POWER)

@@ -1,5 +1,6 @@
 """hydra/sweeper=race: one more seed of every configuration a round, and the significantly worse ones drop out."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,16 +14,13 @@ from omegaconf import DictConfig
 
 from handwriting.reports.racing import Race, Racer
 from handwriting.runs.constraints import SETTINGS
-from handwriting.runs.record import setting_of
+from handwriting.runs.record import has_influence, setting_of
 from handwriting.sweeps.job import note_lost
 from handwriting.sweeps.progress import PROGRESS, print_line
 from handwriting.utils.errors import JobError, UserError
 
-NOT_IN_A_RACE = {
-    "seed": "the race chooses the seeds, and race.max_seeds limits their number: leave seed out",
-    "name": "all its runs are in one folder: give name one value",
-    "data": "it compares configurations on the same validation images: give data one value",
-}
+WAIT = 10.0  # seconds, while another process trains a run of the race
+SAME_IMAGES = {"data.batch_size", "data.limit"}  # settings of the data that leave the validation images as they are
 
 
 class RaceSweeper(Sweeper):
@@ -53,9 +51,8 @@ class RaceSweeper(Sweeper):
             seed, racers = race.rounds, race.active
             PROGRESS.jobs = PROGRESS.begun + len(racers) * (race.max_seeds - seed)
             jobs = [[*racer.overrides, f"seed={seed}"] for racer in racers]
-            returns.append(self.launcher.launch(jobs, initial_job_idx=sum(map(len, returns))))
-            if not self._take_scores(racers, returns[-1], folder):
-                break
+            returns.append(self._launch(jobs, sum(map(len, returns)), folder))
+            self._take_scores(racers, returns[-1])
             race.close_round()
             race.write(folder)
             print_line(f"round {race.rounds}  {len(race.active)} of {len(race.racers)} configurations in the race")
@@ -69,10 +66,15 @@ class RaceSweeper(Sweeper):
         (batch,) = BasicSweeper.split_arguments(parser.parse_overrides([*self.fixed, *arguments]), None)
         shared = set(batch[0]).intersection(*batch)
         own = [[override for override in overrides if override not in shared] for overrides in batch]
-        swept = {setting_of(override) for overrides in own for override in overrides}
-        for setting, why in NOT_IN_A_RACE.items():
-            if setting in swept or (setting == "seed" and "seed" in map(setting_of, shared)):
-                raise UserError(f"A race cannot sweep {setting}: {why}.")
+        if "seed" in {setting_of(override) for overrides in batch for override in overrides}:
+            raise UserError("A race chooses the seeds, and race.max_seeds limits their number: leave seed out.")
+        for setting in sorted({setting_of(override) for overrides in own for override in overrides}):
+            group = setting.split(".")[0]
+            if (group in ("data", "monitor") and setting not in SAME_IMAGES) or not has_influence(setting):
+                raise UserError(
+                    f"A race compares configurations by the same metric on the same validation images: give {setting} "
+                    "one value."
+                )
         if len(batch) < 2:
             raise UserError(
                 "A race needs two or more configurations: give a setting several values, as optim=sgd,adam."
@@ -83,8 +85,30 @@ class RaceSweeper(Sweeper):
         racers = [Racer(", ".join(name), overrides) for name, overrides in zip(own, batch, strict=True)]
         return Race(monitor.metric, monitor.mode, rules.alpha, rules.margin, rules.max_seeds, racers)
 
-    def _take_scores(self, racers: Sequence[Racer], jobs: Sequence[JobReturn], folder: Path) -> bool:
-        """Add the scores of a round; return False if one is not known yet: another process trains that run.
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int, folder: Path) -> list[JobReturn]:
+        """Run the jobs of a round, and wait for those that another process trains. UserError if one has no score."""
+        assert self.config is not None
+        assert self.launcher is not None
+        done = list(self.launcher.launch(jobs, initial_job_idx=first))
+        waited = False
+        while open_ := [
+            n for n, job in enumerate(done) if job.status == JobStatus.COMPLETED and job.return_value is None
+        ]:
+            busy = note_lost(folder)[1]
+            if waited and not busy:
+                raise UserError(
+                    f"A race decides by {self.config.monitor.metric}, which the run {', '.join(jobs[open_[0]])} does "
+                    "not have: choose a data.val_fraction above 0."
+                )
+            time.sleep(WAIT if busy else 0)
+            again = self.launcher.launch([jobs[n] for n in open_], initial_job_idx=first)
+            for place, job in zip(open_, again, strict=True):
+                done[place] = job
+            waited, PROGRESS.busy = True, 0
+        return done
+
+    def _take_scores(self, racers: Sequence[Racer], jobs: Sequence[JobReturn]) -> None:
+        """Add the scores of a round.
 
         A configuration whose settings are refused drops out at once, one whose run failed by ``race.failed``.
         """
@@ -94,14 +118,8 @@ class RaceSweeper(Sweeper):
             raise lost
         for racer, job, score in zip(racers, jobs, scores, strict=True):
             failed = job.status != JobStatus.COMPLETED
-            if score is None and not failed:
-                if note_lost(folder)[1]:
-                    return False
-                raise UserError(
-                    f"A race decides by {self.config.monitor.metric}, which the run of {racer.name} does not have: "
-                    "choose a data.val_fraction above 0."
-                )
             racer.scores.append(None if failed else score)
             if isinstance(score, UserError) or (failed and self.config.race.failed == "drop"):
                 racer.dropped, racer.reason = len(racer.scores), f"its run failed: {score}".rstrip(".")
-        return True
+            if failed and PROGRESS.parallel:  # the failure was counted in another process
+                PROGRESS.failures.append(score)

@@ -37,7 +37,6 @@ LEFT_OUT = {
 }
 # Changes that shorten a command, by a substring: all that match are applied, in this order.
 REPLACED = {
-    "max_seeds=10": "max_seeds=2",
     "seed=0,1,2,3,4": "seed=0,1",
     "seed=0,1,2": "seed=0",
     "data.fold=0,1,2,3,4": "data.fold=0,1",
@@ -48,6 +47,7 @@ REPLACED = {
 }
 SMALL_NET = "model.branches=1 model.shared=0 model.widths=[8,16,32]"
 ADDED = {
+    "hydra/sweeper=race": "race.max_seeds=2 trainer.max_epochs=1",
     "experiment=street": "trainer.max_epochs=1",
     "data=street_demo": "data.images=100",
     "data=svhn": "trainer.max_epochs=1",

@@ -1,6 +1,6 @@
 """Races: critical values against exact counts, error rates among equal configurations, when a race ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import permutations, product
 from math import comb
@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from handwriting.reports.racing import UNSPENT, Race, Racer, critical_values, read_race, significantly_worse
+from handwriting.reports.racing import (
+    MARGIN_ROUNDS,
+    UNSPENT,
+    Race,
+    Racer,
+    critical_values,
+    read_race,
+    significantly_worse,
+)
 
 Draw = Callable[[np.random.Generator, int, int], np.ndarray]
 
@@ -97,9 +105,7 @@ def test_critical_values_of_two_configurations_are_those_of_a_sequential_sign_te
         spent += sum(probability for lead, probability in moved.items() if abs(lead) >= critical)
         still_running = {lead: probability for lead, probability in moved.items() if abs(lead) < critical}
         assert spent <= 0.05 * (1 - UNSPENT ** (number - 1)) + 0.001
-    assert (
-        values[5] == 5
-    )  # of differences 6, 4, 2, 0: all six rounds won; the first round in which two can be told apart
+    assert values[5] == 6  # all six rounds won: the first round in which two can be told apart
     assert comb(6, 0) * 2 * 0.5**6 < 0.05 * (1 - UNSPENT**5)
     assert 0.05 * (1 - UNSPENT**4) < 2 * 0.5**5
 
@@ -130,26 +136,71 @@ def test_the_same_scores_upside_down_are_a_race_for_the_lowest():
 
 
 def test_equal_scores_drop_nothing():
-    assert significantly_worse(np.full((4, 30), 97.0), 30, 0.05) == []
+    assert significantly_worse(np.full((4, 30), 97.0), 0.05) == []
 
 
-def test_failed_runs_rank_last():
-    race = Race("val/acc", "max", 0.05, None, 8, [Racer("a", []), Racer("b", [])])
-    for _ in range(8):
-        race.racers[0].scores.append(0.5)
-        race.racers[1].scores.append(None)
+def go(race: Race, *columns: Sequence[float | None]) -> None:
+    """Give the active configurations a score in each round until the race ends."""
+    for scores in columns:
+        for racer, score in zip(race.racers, scores, strict=True):
+            if racer.dropped is None:
+                racer.scores.append(score)
         race.close_round()
         if race.ended:
-            break
+            return
+
+
+def race_for(*names: str, metric: str = "val/acc", mode: str = "max") -> Race:
+    return Race(metric, mode, 0.05, None, 8, [Racer(name, []) for name in names])
+
+
+@pytest.mark.parametrize("failed", [None, float("nan"), float("inf")])
+def test_failed_runs_rank_last(failed: float | None):
+    race = race_for("a", "b", metric="val/loss", mode="min")
+    go(race, *([0.5 + 0.01 * seed, failed] for seed in range(8)))
     assert race.racers[1].dropped == 6
     assert "worse than a in 6 of 6 seeds" in race.racers[1].reason
+
+
+def test_a_round_in_which_every_run_fails_ends_the_race():
+    race = race_for("a", "b")
+    go(race, [None, None])
+    assert race.ended == "every run of this round failed"
+    race = race_for("a", "b")
+    for racer in race.racers:
+        racer.scores, racer.dropped = [None], 1
+    race.close_round()
+    assert race.ended == "every run of this round failed"
+    assert "In the race: none" in race.sentences()[0]
+
+
+def test_configurations_that_do_not_depend_on_the_seed_are_not_raced():
+    race = race_for("a", "b", "c")
+    go(race, *([0.9, 0.8, 0.7 + 0.01 * seed] for seed in range(8)))
+    assert race.ended == "a and b have the same result for each seed: compare single runs"
+    assert not any(racer.dropped for racer in race.racers)
+
+
+@pytest.mark.parametrize("ties", [0.0, 0.05, 0.2])
+def test_the_error_rate_of_two_configurations_holds_exactly_with_ties(ties: float):
+    critical, dropped = critical_values(2, 60, 0.05), 0.0
+    walk = {0.0: 1.0}  # the rank sum of one less that of the other, of the races that run: probability
+    steps = {-1.0: (1 - ties) / 2, 0.0: ties, 1.0: (1 - ties) / 2}
+    for value in critical:
+        moved: dict[float, float] = {}
+        for gap, probability in walk.items():
+            for step, chance in steps.items():
+                moved[gap + step] = moved.get(gap + step, 0) + probability * chance
+        dropped += sum(probability for gap, probability in moved.items() if abs(gap) >= value)
+        walk = {gap: probability for gap, probability in moved.items() if abs(gap) < value}
+    assert 0.01 < dropped <= 0.051
 
 
 def test_a_race_ends_when_the_rest_differ_by_less_than_the_margin():
     scores = 0.98 + np.random.default_rng(4).normal(0, 0.0001, (3, 20))
     close = race_of(scores, margin=0.1)
     assert close.ended == "the rest differ by less than 0.1 percentage points (95 % intervals)"
-    assert close.rounds < 5
+    assert close.rounds == MARGIN_ROUNDS
     assert race_of(scores, margin=0.001).ended == "race.max_seeds=20"
 
 

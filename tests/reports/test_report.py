@@ -271,10 +271,11 @@ def test_comparisons_are_paired_by_seed_and_corrected(tmp_path: Path, make_run):
     assert "percentage points (5 seeds, p " in text
     assert "is not significant (5 seeds, p = " in text
     assert re.search(
-        r"\. 5 seeds detect a difference of [\d.]+ in 80 % of experiments; 0.1 needs about \d+ seeds\.", text
+        r"In 80 % of experiments, 5 seeds detect a difference of [\d.]+; to detect 0.1, about \d+ seeds are needed\.",
+        text,
     )
     write_tables(read_report(tmp_path, smallest=50))
-    assert re.search(r"; 50 needs about \d seeds\.", (tmp_path / "summary.md").read_text())
+    assert re.search(r"to detect 50, about \d seeds are needed\.", (tmp_path / "summary.md").read_text())
     assert "2 of 3 comparisons are significant at the 5 % level over all of them" in text
     assert "adam is better than sgd" in printed(tmp_path, 160)
 

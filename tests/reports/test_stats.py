@@ -190,3 +190,8 @@ def test_mcnemar_is_that_of_statsmodels():
         assert (only, only_other) == (table[0][1], table[1][0])
         assert p == pytest.approx(exact_mcnemar(table, exact=True).pvalue)  # type: ignore[attr-defined]
     assert mcnemar(np.ones(5, dtype=bool), np.ones(5, dtype=bool)) == (0, 0, 1)
+
+
+def test_two_pairs_among_very_many_comparisons_detect_nothing():
+    assert detectable_difference(2, 0.05 / 10_000) == np.inf
+    assert pairs_for(3.0, 0.05 / 10_000) is not None
