@@ -24,6 +24,7 @@ from handwriting.runs.config import CONF, choices_of, groups
 from handwriting.runs.record import flatten
 from handwriting.training.fit import build
 from handwriting.training.loggers import build_logger
+from handwriting.utils.errors import UserError
 
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml"))
 GROUPS = {group: choices_of(group) for group in groups()}
@@ -58,7 +59,12 @@ def test_every_file_composes_and_resolves(file: Path):
     overrides = [f"{group}={'/'.join(choice)}"] if choice and not file.name.startswith("_") else []
     config = composed(*overrides)
     assert {"data", "model", "optim", "scheduler", "trainer"} <= resolved(config).keys()
-    check_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), config.hydra)
+    try:
+        check_config(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), config.hydra)
+    except UserError as error:
+        if group != "logger":
+            raise
+        pytest.skip(str(error))  # its package is an extra that make test does not install
 
 
 def test_what_follows_the_seed_does_not_set_runs_apart():
