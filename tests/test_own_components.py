@@ -103,6 +103,7 @@ def code_of(stop: pytest.ExceptionInfo[SystemExit]) -> object:
     return stop.value.code
 
 
+@pytest.mark.long
 def test_a_network_goes_through_every_command(own: Path, main, capfd, ten_digits):
     assert main(*OWN).code == 0
     run = run_of(own)

@@ -109,6 +109,7 @@ def test_a_run_leaves_everything_in_its_folder(sweep: tuple[Path, str]):
     assert best["handwriting"]["class_names"] == list("0123456789")
 
 
+@pytest.mark.long
 def test_seeds_differ_and_the_same_seed_repeats(sweep: tuple[Path, str], main, tmp_path: Path):
     runs = records(sweep[0])
     first, second = (run["metrics"] for name, run in runs.items() if "optim=adam" in name)

@@ -97,6 +97,7 @@ def test_the_run_s_own_test_images_are_compared(tmp_path: Path, capsys: pytest.C
     assert "same predictions as the model on 200 test images" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_file_with_different_predictions_is_not_written(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     other = save(tmp_path / "other.ckpt", {"_target_": "handwriting.models.net.Net", "widths": [8, 8], "hidden": [16]})
     content = module._as_onnx(load_trained(other))

@@ -75,6 +75,7 @@ def test_a_drawing_is_classified_and_its_preprocessed_image_is_displayed(reader:
     assert Image.open(io.BytesIO(base64.b64decode(url))).size == (28, 28)
 
 
+@pytest.mark.long
 def test_an_empty_drawing_has_no_prediction(reader: Reader):
     for empty in ("", None):
         assert read_drawing(reader, empty) == (None, "", read_drawing(reader, None)[2])

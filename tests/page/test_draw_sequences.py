@@ -37,6 +37,7 @@ def test_the_pad_has_the_aspect_of_the_models_input(reader: Reader, digits_run: 
     assert 6 <= pad["pen"] < single["pen"] <= 40
 
 
+@pytest.mark.long
 def test_a_drawing_has_its_text_and_boxes_on_the_models_input(reader: Reader):
     train = read_street_demo((32, 80), 40, 40).train
     assert train.boxes is not None

@@ -76,6 +76,7 @@ def test_an_extended_run_equals_an_uninterrupted_one(main, tmp_path: Path, more:
     assert "Nothing was trained" in main(*settings, epochs(4), "name=parts", EXTEND).output
 
 
+@pytest.mark.long
 def test_an_extended_run_that_is_interrupted_resumes(main, tmp_path: Path):
     assert main(*SMALL, epochs(4), "name=whole").code == 0
     assert main(*SMALL, epochs(1), "name=parts").code == 0
@@ -96,6 +97,7 @@ def test_an_extended_run_that_is_interrupted_resumes(main, tmp_path: Path):
     assert (record_of(run)["extended"], record_of(run)["resumed"]) == ([1], [4, 8])
 
 
+@pytest.mark.long
 def test_where_the_folder_is_the_same_the_run_itself_is_extended(main, tmp_path: Path):
     assert main(*SMALL, epochs(3), "name=whole").code == 0
     same = "hydra.run.dir=outputs/parts/run"
@@ -107,6 +109,7 @@ def test_where_the_folder_is_the_same_the_run_itself_is_extended(main, tmp_path:
     check_equal(tmp_path / "outputs" / "parts" / "run", folder_of(tmp_path, "whole", 3))
 
 
+@pytest.mark.long
 def test_the_longest_run_is_extended_and_others_are_left_alone(main, tmp_path: Path):
     for number in (1, 2):
         assert main(*SMALL, epochs(number), "name=parts").code == 0

@@ -66,6 +66,7 @@ def test_a_finished_job_is_not_composed(main, done: Path, composed: list[list[st
     assert "job 3 of 3" in more.output
 
 
+@pytest.mark.long
 def test_what_is_not_done_is_composed(main, done: Path, composed: list[list[str]]):
     (path,) = done.glob("*optim=sgd*/result.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed"}))

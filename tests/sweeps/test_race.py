@@ -20,6 +20,7 @@ def runs(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("outputs/digits/*/result.json"))
 
 
+@pytest.mark.long
 def test_a_race_resumes_and_continues_with_more_seeds(main, tmp_path: Path):
     short = main(*TREES, "race.max_seeds=3")
     assert short.code == 0, short.errors
