@@ -6,6 +6,7 @@ Training, testing and prediction share this transform. Imports no torch by itsel
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def decode(
     record = np.dtype([("image", np.uint8, (3, *size)), ("window", np.int32, 4)])
 
     def make() -> np.ndarray:
-        log.info(f"Decoding {len(paths):,} photographs in {paths[0].parent}")
+        log.info(f"Decoding {len(paths):,} images in {os.path.commonpath([path.parent for path in paths])}")
         made = np.empty(len(paths), record)
         wanted = [None] * len(paths) if windows is None else windows
         with ThreadPoolExecutor(cores()) as pool:

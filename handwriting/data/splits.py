@@ -108,7 +108,8 @@ def _draw(labels: Tensor, size: int, seed: int, setting: str, stratum: Stratum) 
     if not strata <= size <= len(labels) - strata:
         most = len(labels) - strata
         possible = f"{strata} to {most:,}" if strata < most else most
-        remedy = "use more images" if most < strata else f"choose a value that takes {possible} images"
+        fractions = f" (a fraction of at least {strata / len(labels):.2g})" if "fraction" in setting else ""
+        remedy = "use more images" if most < strata else f"choose a value that takes {possible} images{fractions}"
         raise UserError(
             f"{setting} takes {size:,} of {len(labels):,} images, but each set needs one of each {stratum.word}, of "
             f"which there are {strata}: {remedy}."

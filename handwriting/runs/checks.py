@@ -60,6 +60,7 @@ def check_config(config: DictConfig, hydra: DictConfig | None = None) -> None:
                 "# @package _global_, so that its settings are those of the whole config."
             )
     _check_all_are_used(config, hydra)
+    _check_race(hydra)
     metric, mode = config.monitor.metric, config.monitor.mode
     if metric not in METRICS:
         why = (
@@ -176,6 +177,15 @@ def _is_for_networks(override: str) -> bool:
     if setting == "trainer.max_epochs" or not has_influence(setting) or override.lstrip("+") in DEFAULTS:
         return False
     return any(setting == name or setting.startswith(f"{name}.") for name in FOR_NETWORKS)
+
+
+def _check_race(hydra: DictConfig | None) -> None:
+    """Raise UserError for a setting of a race where there is none."""
+    if hydra is None or "Race" in _target(hydra.get("sweeper")):
+        return
+    for override in (hydra.get("overrides") or {}).get("task") or ():
+        if setting_of(override).startswith("race."):
+            raise UserError(f"{override} has no effect without a race: add -m hydra/sweeper=race, or leave it out.")
 
 
 def _check_stop(config: DictConfig) -> None:

@@ -86,6 +86,13 @@ def test_what_is_no_race_is_refused(main, tmp_path: Path, overrides: list[str], 
     assert not runs(tmp_path)
 
 
+def test_settings_of_a_race_are_refused_without_one(main, tmp_path: Path):
+    outcome = main(*SMALL, "race.max_seeds=3")
+    assert outcome.code == 2
+    assert "race.max_seeds=3 has no effect without a race: add -m hydra/sweeper=race" in outcome.errors
+    assert not runs(tmp_path)
+
+
 def test_a_race_without_validation_is_refused(main, tmp_path: Path):
     outcome = main(*RACE, "optim=sgd,adam", "data.val_fraction=0")
     assert outcome.code == 2
