@@ -40,9 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     with exit_on_bad_input():
         parsed = parser.parse_args(arguments)
         check_number("--smallest", parsed.smallest, above=0)
-        reports = [
-            read_report(folder, parsed.against, parsed.smallest) for folder in parsed.folders
-        ]  # all, before anything is written
+        # All of them, before anything is written.
+        reports = [read_report(folder, parsed.against, parsed.smallest) for folder in parsed.folders]
         for report in reports:
             refused = show_report(report, Console(markup=False, emoji=False))
             if refused and refused.errno not in READ_ONLY:

@@ -132,16 +132,17 @@ def compare_all(configurations: Sequence[Configuration], against: Configuration 
             step, overlap = (np.maximum(each[one], each[others]) for each in (steps, overlaps))
             differences += paired_differences(rows[one], rows[others], step, overlap)
             pairs += [(one, other) for other in others.tolist()]
+    level = LEVEL / max(len(pairs), 1)
     p_values = adjust_by_holm([difference.p for difference in differences])
     return [
-        Comparison(configurations[one], configurations[other], difference, p, LEVEL / len(pairs))
+        Comparison(configurations[one], configurations[other], difference, p, level)
         if difference.mean >= 0
         else Comparison(
             configurations[other],
             configurations[one],
             difference._replace(mean=-difference.mean),
             p,
-            LEVEL / len(pairs),
+            level,
         )
         for (one, other), difference, p in zip(pairs, differences, p_values, strict=True)
     ]

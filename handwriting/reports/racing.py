@@ -15,7 +15,7 @@ from handwriting.utils.files import write_text
 
 RACE = "race.json"
 SIMULATED = 50_000  # races of equal configurations, for the critical values
-MARGIN_ROUNDS = 5
+MARGIN_ROUNDS = 5  # before these the margin is not looked at
 SEEDLESS_ROUNDS = 3  # equal scores in so many rounds mean that a configuration does not depend on the seed
 MOST_NAMED = 5  # configurations in a sentence
 UNSPENT = 0.8  # the fraction of the error rate that each round leaves to later ones
@@ -169,7 +169,8 @@ class Race:
     def _cannot_go_on(self) -> bool:
         """Return whether there is nothing to compare, and say why in ``ended``."""
         last = [racer.scores[-1] for racer in self.active]
-        same = [one for one in self.active if len(one.scores) >= SEEDLESS_ROUNDS and len(set(one.scores)) == 1]
+        long = [one for one in self.active if len(one.scores) >= SEEDLESS_ROUNDS and None not in one.scores]
+        same = [one for one in long if len(set(one.scores)) == 1]
         if not self.active or all(score is None for score in last):
             self.ended = "every run of this round failed"
         elif len(same) > 1:

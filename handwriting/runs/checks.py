@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from handwriting.runs.config import CONF, mode_of
 from handwriting.runs.constraints import SETTINGS
 from handwriting.runs.record import ADDED, has_influence, setting_of
+from handwriting.runs.source import texts_of
 from handwriting.utils.errors import UserError, did_you_mean
 
 METRICS = ("val/acc", "val/loss", "train/acc", "train/loss")  # logged each epoch; a callback can monitor them
@@ -249,7 +250,7 @@ def _check_all_are_used(config: DictConfig, hydra: DictConfig | None) -> None:
     if not found:
         return
     nodes = [plain, OmegaConf.to_container(hydra, resolve=False) if hydra is not None else {}]
-    referred = {word for text in _strings(nodes) if "${" in text for word in re.findall(r"\w+", text)}
+    referred = {word for text in texts_of(nodes) if "${" in text for word in re.findall(r"\w+", text)}
     for path in sorted(found):
         if path[-1] not in referred:
             beside = known if len(path) == 1 else [f"{path[0]}.{name}" for name in known[path[0]] or ()]
@@ -265,15 +266,3 @@ def _known_tree() -> dict[str, Any]:
     return {key: None if key in OPEN else value for key, value in tree.items() if key != "defaults"} | dict.fromkeys(
         nodes
     )
-
-
-def _strings(node: Any) -> Iterable[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            yield from _strings(str(key))
-            yield from _strings(value)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _strings(value)

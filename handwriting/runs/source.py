@@ -38,6 +38,19 @@ def targets_of(config: Any) -> Iterator[str]:
             yield from targets_of(value)
 
 
+def texts_of(config: Any) -> Iterator[str]:
+    """Yield every text in a config, keys too."""
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            yield str(key)
+            yield from texts_of(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from texts_of(value)
+
+
 def _digest(module: str) -> str:
     digest = hashlib.sha256()
     for file in sorted(set(_files_of(module, set()))):

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -12,23 +12,13 @@ from typing import Any
 import yaml
 
 from handwriting.runs.config import CONF, groups
-from handwriting.runs.source import targets_of
+from handwriting.runs.source import targets_of, texts_of
 from handwriting.utils.errors import UserError
 
 # Libraries with functions that load or run any file: of these only single classes and functions can be trusted.
 LIBRARIES = {"torch", "torchvision", "torchmetrics", "lightning", "numpy", "scipy", "pandas", "joblib", "sklearn"}
-LIBRARIES |= {
-    "matplotlib",
-    "PIL",
-    "h5py",
-    "hydra",
-    "omegaconf",
-    "yaml",
-    "tensorboard",
-    "pyarrow",
-    "onnx",
-    "transformers",
-}
+LIBRARIES |= {"matplotlib", "PIL", "h5py", "hydra", "omegaconf", "yaml", "tensorboard", "pyarrow", "onnx"}
+LIBRARIES |= {"transformers"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +43,7 @@ class Trust:
         Otherwise a file could name any function in Python, and instantiation would call it. Nor may a text have an
         interpolation: it could become a ``_target_`` later, and the settings of a checkpoint are resolved.
         """
-        if any("${" in text for text in _texts(config)):
+        if any("${" in text for text in texts_of(config)):
             raise UserError(f"{path} has an interpolation, ${{…}}, in its settings of {group}: it is not loaded.")
         known = _targets_in(CONF / group)
         places = [folder / group for folder in self.folders for group in groups()]  # not all below: --config-dir .
@@ -133,19 +123,6 @@ def _name_of(thing: object) -> str:
 
 def _is_of_python(name: str) -> bool:
     return name.partition(".")[0] in sys.stdlib_module_names
-
-
-def _texts(config: Any) -> Iterator[str]:
-    """Yield every text in a config, keys too."""
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, Mapping):
-        for key, value in config.items():
-            yield str(key)
-            yield from _texts(value)
-    elif isinstance(config, (list, tuple)):
-        for value in config:
-            yield from _texts(value)
 
 
 def _targets_in(folder: Path) -> set[str]:

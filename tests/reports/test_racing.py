@@ -178,6 +178,9 @@ def test_configurations_that_do_not_depend_on_the_seed_are_not_raced():
     race = race_for("a", "b", "c")
     go(race, *([0.9, 0.8, 0.7 + 0.01 * seed] for seed in range(8)))
     assert race.ended == "a and b have the same result for each seed: compare single runs"
+    race = race_for("a", "b", "c")
+    go(race, *([None, None, 0.7 + 0.01 * seed] for seed in range(3)))  # failed runs are no result
+    assert race.ended in ("", "one configuration is left")
     assert not any(racer.dropped for racer in race.racers)
 
 
